@@ -1,0 +1,37 @@
+"""Every error that a user can cause or mend; each message says what, where, and what to do next.
+
+The command line prints the message on one line and exits with 2; the daemon puts it among the
+reasons of its status. Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+
+class GunfireNodeError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class SettingsError(GunfireNodeError, ValueError):
+    """A setting is unknown, mistyped, out of its range, or its file cannot be read."""
+
+
+class RecordingError(GunfireNodeError, ValueError):
+    """A recording cannot be read, or holds nothing that could be judged."""
+
+
+class DeviceError(GunfireNodeError, OSError):
+    """A sound device is missing, refuses what it was asked for, or has gone silent."""
+
+
+class ModelError(GunfireNodeError, ValueError):
+    """The classifier's model file is unreadable or has another shape than ours."""
+
+
+class SceneError(GunfireNodeError, ValueError):
+    """A scene, an array geometry or a list of nodes is not what its format says."""
+
+
+class OutboxError(GunfireNodeError, OSError):
+    """A detection could not be made durable (disk full, file corrupt, no permission)."""
+
+
+class BrokerError(GunfireNodeError, OSError):
+    """A broker's address is wrong, or a broker that a command needs does not answer."""
