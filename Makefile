@@ -1,2 +1,60 @@
 # gunfire-node: bare `make` lists the targets. The virtual environment is .venv/.
+PYTHON ?= python3
+DATA ?= ../shared/data
+BIN := .venv/bin
+# What pip cannot bring: Python's headers and PortAudio's to build PyAudio, the broker for the demo.
+APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
+# For the tests: headers for the virtual sound card, a time server, a linter for shell.
+APT_TEST := chrony libasound2-dev libasound2-plugins make shellcheck
+
 .DEFAULT_GOAL := help
+.PHONY: help run test lint bench train evaluate schemas clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
+
+.venv/core: pyproject.toml
+	@provisioning/apt-packages $(APT_RUN)
+	@echo "set-up: building .venv with gunfire-node and its dependencies"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --upgrade pip
+	@$(BIN)/pip install --quiet --editable '.[network]'
+	@touch $@
+
+.venv/dev: .venv/core
+	@provisioning/apt-packages $(APT_TEST)
+	@echo "set-up: adding the tools for tests and lint"
+	@$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.venv/train: .venv/dev
+	@echo "set-up: adding what training needs (1.6 GB)"
+	@$(BIN)/pip install --quiet --editable '.[train]'
+	@touch $@
+
+run: .venv/core  ## set up, then the main job: a simulated street through the whole node
+	@$(BIN)/gunfire-node demo
+
+test: .venv/dev  ## set up, then every test (those on recordings skip where $(DATA) is absent)
+	@$(BIN)/pytest
+
+lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@shellcheck provisioning/apt-packages .ci/run
+
+bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/bench.json
+	@$(BIN)/python -m tests.bench
+
+train: .venv/train  ## train the classifier anew on DATA (default ../shared/data)
+	@$(BIN)/python -m models.training --data $(DATA)
+
+evaluate: .venv/dev  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
+	@$(BIN)/python -m models.evaluation --data $(DATA)
+
+schemas: .venv/core  ## write docs/look-up/*.schema.json and settings.md from the models
+
+clean:  ## remove the virtual environment and every cache
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

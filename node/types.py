@@ -61,9 +61,9 @@ class Block:
         """Index of the frame after the last one."""
         return self.first_sample + len(self.frames)
 
-    def samples(self) -> npt.NDArray[np.float32]:
-        """Samples as float32 with full scale at 1, shape [n, channels]."""
-        return to_full_scale(self.frames)
+    def samples(self, frames: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Give (some) frames as float32 with full scale at 1, shape [n, channels]."""
+        return to_full_scale(self.frames[frames])
 
 
 def to_full_scale(pcm: PcmArray) -> npt.NDArray[np.float32]:
