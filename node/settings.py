@@ -7,22 +7,19 @@ are refused. Where a value came from is kept beside it for `gunfire-node config 
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from node.errors import SettingsError
 
@@ -192,17 +189,8 @@ class MqttSettings(_Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """The settings of a node."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        allow_inf_nan=False,
-        title="gunfire-node settings",
-    )
 
     node: NodeSettings = Field(default_factory=NodeSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
@@ -212,14 +200,104 @@ class Settings(BaseSettings):
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment stand above the file, and nothing else have a say."""
-        return env_settings, init_settings
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings in force, and for each that was set (as `section.name`) the place that set it."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Loaded:
+    """Read the settings: the file, and above it the environment.
+
+    Parameters
+    ----------
+    path
+        TOML file; without one, `DEFAULT_FILE` if it exists, else defaults alone.
+    environment
+        `GUNFIRE_NODE__SECTION__NAME=value`, the value as TOML would have it, or a bare string.
+
+    Raises
+    ------
+    SettingsError
+        A line for each wrong setting: where it was set, its name, what was given, what is allowed.
+    """
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    values: dict[str, Any] = {} if path is None else _read(path)
+    origins = {name: str(path) for name in _names(values)}
+    for variable, text in sorted(environment.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+            _put(values, keys, _value(text), variable)
+            origins[".".join(keys)] = variable
+    try:
+        # JSON mode is strict about types (no "4" for 4, no true for 1) yet takes lists and paths.
+        settings = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentences(error, origins, path))) from None
+    return Loaded(settings, origins)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text; write it anew as TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, variable: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{variable}: {key} is a single setting, not a section")
+    values[keys[-1]] = value
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _sentences(
+    error: ValidationError, origins: Mapping[str, str], path: Path | None
+) -> Iterator[str]:
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        where = origins.get(name, str(path) if path else "settings")
+        if problem["type"] == "extra_forbidden":
+            yield f"{where}: {name}: no such setting{_nearest(problem['loc'])}"
+        elif problem["type"] == "missing":
+            yield f"{where}: {name}: is missing; give it, or leave its whole section out"
+        else:
+            given = json.dumps(problem["input"], default=str)
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        annotation = section.model_fields[str(part)].annotation
+        choices = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+    near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    return (
+        f"; did you mean {near[0]}?" if near else f"; there are {', '.join(section.model_fields)}"
+    )

@@ -84,14 +84,18 @@ class AudioSource(Protocol):
     """
 
     @property
-    def sample_rate_hz(self) -> int: ...
+    def sample_rate_hz(self) -> int:
+        """Nominal rate of the blocks to come."""
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Channels of the blocks to come."""
 
-    def blocks(self) -> Iterator[Block]: ...
+    def blocks(self) -> Iterator[Block]:
+        """Yield blocks in order until the source ends."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End `blocks`; may be called from another thread, and twice."""
 
     def __enter__(self) -> Self: ...
 
@@ -215,7 +219,8 @@ class Classifier(Protocol):
     """Judges the sound round an impulse."""
 
     @property
-    def identity(self) -> ModelIdentity: ...
+    def identity(self) -> ModelIdentity:
+        """Which model judges."""
 
     def window(self, sample_rate_hz: int) -> tuple[int, int]:
         """Give the frames wanted before and after an onset, at a rate."""
