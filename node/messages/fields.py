@@ -1,0 +1,52 @@
+"""What the fields of every message are made of: identifiers, UTC, and numbers of fixed digits.
+
+Numbers are rounded when a message is made, not when it is written, so that a message equals its
+own text read back, and two runs give the same bytes.
+"""
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from node.messages.utc import utc_ns
+
+TOPIC_LEVEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_UTC: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z$"
+
+
+def _rounded(digits: int) -> AfterValidator:
+    # Adding 0.0 turns -0.0, which would be written as such, into 0.0.
+    return AfterValidator(lambda value: round(value, digits) + 0.0)
+
+
+def _real_moment(text: str) -> str:
+    utc_ns(text)
+    return text
+
+
+TopicLevel = Annotated[str, StringConstraints(pattern=TOPIC_LEVEL)]
+Uuid = Annotated[str, StringConstraints(pattern=_UUID), Field(json_schema_extra={"format": "uuid"})]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Utc = Annotated[
+    str,
+    StringConstraints(pattern=_UTC),
+    AfterValidator(_real_moment),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+
+Seconds = Annotated[float, _rounded(9)]
+Metres = Annotated[float, _rounded(3)]
+Degrees = Annotated[float, _rounded(2)]
+# A unit of the seventh decimal is a centimetre on the ground.
+GeographicDegrees = Annotated[float, _rounded(7)]
+Decibels = Annotated[float, _rounded(2)]
+PerMinute = Annotated[float, _rounded(1)]
+# Six decimals, so that rounding does not carry a score over a threshold except in one of a million.
+Probability = Annotated[float, Field(ge=0, le=1), _rounded(6)]
+
+
+class Message(BaseModel):
+    """A frozen part of a message; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,41 @@
+"""JSON Schema 2020-12 of the messages, from the models that make them.
+
+`python -m node.messages.schema docs/look-up` writes the copies that are checked in.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from node.messages.detection import Detection
+from node.messages.fields import Message
+from node.messages.status import Status
+
+SchemaName = Literal["detection", "status"]
+
+_MODELS: Final[dict[SchemaName, type[Message]]] = {"detection": Detection, "status": Status}
+
+
+def json_schema(name: SchemaName) -> dict[str, Any]:
+    """Give the JSON Schema of a message by its name."""
+    body = _MODELS[name].model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:gunfire:{name}:1",
+        **body,
+    }
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write every schema as `<name>.schema.json` into a folder and return the files."""
+    written = []
+    for name in _MODELS:
+        file = folder / f"{name}.schema.json"
+        file.write_text(json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        written.append(file)
+    return written
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -1,0 +1,29 @@
+"""The topics: gunfire/v1/<site>/<node>/<kind>. Names are fixed; subscribers hang on them."""
+
+import re
+from typing import Final, Literal
+
+from node.messages.fields import TOPIC_LEVEL
+
+ROOT: Final = "gunfire/v1"
+
+Kind = Literal["detection", "status"]
+
+
+def node_topic(site: str, node_id: str, kind: Kind) -> str:
+    """Give the topic that a node publishes a kind of message on.
+
+    Raises
+    ------
+    ValueError
+        If `site` or `node_id` is not one level of a topic.
+    """
+    for level in (site, node_id):
+        if re.fullmatch(TOPIC_LEVEL, level) is None:
+            raise ValueError(f"{level!r} is not one level of a topic: letters, digits, . _ -")
+    return f"{ROOT}/{site}/{node_id}/{kind}"
+
+
+def subscription(kind: Kind, site: str = "+", node_id: str = "+") -> str:
+    """Give the filter that subscribes to a kind of message; '+' stands for every one."""
+    return f"{ROOT}/{site}/{node_id}/{kind}"

@@ -1,0 +1,67 @@
+"""Messages ↔ bytes: compact JSON in UTF-8, keys in the order of the model, no NaN."""
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from node.messages.detection import Detection, Transport
+from node.messages.fields import Message
+from node.messages.status import Status
+from node.messages.utc import utc_text
+
+_M = TypeVar("_M", bound=Message)
+
+_ONLY_SENDING_AND_SIGNING_ADD = frozenset({"transport", "prev_hash", "signature"})
+
+
+def to_json(message: Message) -> bytes:
+    """Write a message as compact JSON; equal messages give equal bytes."""
+    return _dump(message.model_dump(mode="json", by_alias=True))
+
+
+def replay_json(detection: Detection) -> bytes:
+    """Write a detection without what only sending and signing can add, as a replay prints it."""
+    return _dump(
+        detection.model_dump(mode="json", by_alias=True, exclude=set(_ONLY_SENDING_AND_SIGNING_ADD))
+    )
+
+
+def with_transport(payload: bytes, published_utc_ns: int, delayed: bool) -> bytes:
+    """Put into a detection's JSON when it is handed to the broker, and whether it had to wait.
+
+    Nothing else changes, in particular nothing that a signature covers.
+    """
+    document = json.loads(payload)
+    transport = Transport(published_utc=utc_text(published_utc_ns), delayed=delayed)
+    document["transport"] = transport.model_dump(mode="json")
+    return _dump(document)
+
+
+def parse_detection(payload: bytes | str) -> Detection:
+    """Read a detection.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON or not a detection; the first line says which field and why.
+    """
+    return _parse(Detection, payload)
+
+
+def parse_status(payload: bytes | str) -> Status:
+    """Read a status; raises as `parse_detection` does."""
+    return _parse(Status, payload)
+
+
+def _parse(model: type[_M], payload: bytes | str) -> _M:
+    try:
+        return model.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ValueError(f"not a {model.__name__.lower()}: {where}: {first['msg']}") from error
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
