@@ -1,0 +1,65 @@
+"""From logits to a verdict: calibrated scores, label, abstention, grade.
+
+The runner's logits come in; a `Judgement` goes out to the pipeline. Vector scaling (Guo et al.,
+"On calibration of modern neural networks", ICML 2017, §4.2) keeps the ranking almost as it is and
+needs eight numbers, which a few held-out recordings can support.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from node.classify.sidecar import Calibration, Thresholds
+from node.types import LABELS, Grade, Judgement, Label, Scores
+
+CLEAR: Final = 0.5
+"""Below this no class has more evidence than all others together: the node abstains."""
+
+NOTHING_HEARD: Final = Scores(gunfire=0.0, fireworks=0.0, backfire=0.0, other=1.0)
+
+
+def probabilities(
+    logits: npt.NDArray[np.float64], calibration: Calibration
+) -> npt.NDArray[np.float64]:
+    """Give calibrated class probabilities, shape as `logits` ([…, 4], in the order of `LABELS`)."""
+    scaled = logits * np.asarray(calibration.scale) + np.asarray(calibration.bias)
+    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    normed: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return normed
+
+
+def verdict(scores: Scores, thresholds: Thresholds) -> Judgement:
+    """Say what the scores amount to.
+
+    The label is the class with at least `CLEAR` of the evidence, else `other`; where no class has
+    it, the node also says that it abstained. The grade comes from `scores.gunfire` alone, so that
+    an operator's false-alarm budget means the same whatever the label.
+    """
+    by_label = dict(zip(LABELS, astuple(scores), strict=True))
+    best: Label = max(LABELS, key=by_label.__getitem__)
+    abstained = by_label[best] < CLEAR
+    return Judgement(
+        scores=scores,
+        label="other" if abstained else best,
+        abstained=abstained,
+        grade=grade(scores.gunfire, thresholds),
+    )
+
+
+def grade(gunfire_score: float, thresholds: Thresholds) -> Grade:
+    """Cut the gunfire score at the two thresholds that the model file carries."""
+    if gunfire_score >= thresholds.gunfire:
+        return "gunfire"
+    if gunfire_score >= thresholds.probable:
+        return "probable_gunfire"
+    return "not_gunfire"
+
+
+def as_scores(probability: npt.NDArray[np.float64]) -> Scores:
+    """Make the value that is published from four probabilities."""
+    gunfire, fireworks, backfire, other = (float(p) for p in probability)
+    return Scores(gunfire=gunfire, fireworks=fireworks, backfire=backfire, other=other)

@@ -1,0 +1,177 @@
+"""The classifier that the pipeline asks: windows round impulses in, one verdict out.
+
+`judge` is the node's way: the trigger says where to look. `classify_stream` looks everywhere, with
+no trigger in between, for `gunfire-node classify` and for evaluation. Both go through the same
+picture, network and verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+import node
+from node.classify import calibration, features, sidecar
+from node.classify.runner import Runner
+from node.classify.stream import Windows
+from node.types import LABELS, Judgement, ModelIdentity
+
+BEFORE_S: Final = 0.30
+"""Sound wanted before an onset. Training draws the onset at 0.10–0.32 s of a picture."""
+LOOKS: Final = (0, 8, 16)
+"""Frames by which the picture moves over one impulse's window; the logits are averaged."""
+AFTER_S: Final = (features.WINDOW + LOOKS[-1] * features.HOP) / features.RATE_HZ - BEFORE_S
+LOUD_ENOUGH_DB: Final = 12.0
+"""Impulses weaker than the loudest by more are left out of the verdict: echoes and crackle."""
+MOST_IMPULSES: Final = 8
+
+SHIPPED: Final = "gunfire.tflite"
+
+_OTHER: Final = LABELS.index("other")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamJudgement:
+    """What the classifier says of a whole recording.
+
+    `events` counts the separate stretches whose label was not `other`.
+    """
+
+    judgement: Judgement
+    events: int
+    seconds: float
+
+
+class TfliteClassifier:
+    """Judges sounds by an int8 TFLite network; implements `node.types.Classifier`."""
+
+    def __init__(self, runner: Runner, card: sidecar.Sidecar) -> None:
+        self._runner = runner
+        self._card = card
+        self._identity = ModelIdentity(
+            name=card.name,
+            version=card.version,
+            sha256=card.sha256,
+            gunfire_threshold=card.thresholds.gunfire,
+            probable_threshold=card.thresholds.probable,
+        )
+
+    @classmethod
+    def load(cls, model: Path | None = None, runtime_name: str | None = None) -> Self:
+        """Load a model and the .json beside it; the shipped one if None.
+
+        Raises
+        ------
+        ModelError
+            Either file is missing, unreadable, misshapen, or not the other's.
+        """
+        path = shipped_model() if model is None else model
+        card = sidecar.read(path.with_suffix(".json"))
+        return cls(Runner(path, card, runtime_name), card)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Say which model judges."""
+        return self._identity
+
+    def window(self, sample_rate_hz: int) -> tuple[int, int]:
+        """Give the frames wanted before and after an onset, at a rate."""
+        return (
+            round(BEFORE_S * sample_rate_hz),
+            int(np.ceil(AFTER_S * sample_rate_hz)) + 1,
+        )
+
+    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+        """Judge an event from the windows round its impulses.
+
+        The logits are averaged over the `LOOKS` at an impulse, then over the loudest impulses
+        (at most `MOST_IMPULSES`, none more than `LOUD_ENOUGH_DB` below the loudest).
+
+        Parameters
+        ----------
+        windows
+            One per impulse, shape [n, channels] with n of `window`; a shorter one (the stream
+            began or ended there) is filled up with silence at its end.
+        sample_rate_hz
+            Rate of the windows.
+        """
+        sounds = [features.pick_channel(window) for window in windows]
+        peaks = np.array([np.max(np.abs(sound), initial=0.0) for sound in sounds])
+        chosen = np.argsort(-peaks, kind="stable")[:MOST_IMPULSES]
+        chosen = chosen[peaks[chosen] >= peaks.max(initial=0.0) * 10 ** (-LOUD_ENOUGH_DB / 20)]
+        pictures = [
+            picture
+            for index in chosen
+            for picture in self._looks(features.resample(sounds[index], sample_rate_hz))
+        ]
+        if not pictures:
+            return calibration.verdict(calibration.NOTHING_HEARD, self._card.thresholds)
+        logits = self._runner.logits(np.stack(pictures)).mean(axis=0)
+        probability = calibration.probabilities(logits, self._card.calibration)
+        return calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+
+    def classify_stream(
+        self, blocks: Iterable[features.Sound], sample_rate_hz: int
+    ) -> StreamJudgement:
+        """Judge a recording of any length, block by block, with no trigger.
+
+        The verdict is that of its best window: the one with the most evidence for any class but
+        `other`, after averaging the logits of neighbours (a real onset is seen by several).
+
+        Parameters
+        ----------
+        blocks
+            Successive samples of shape [n, channels] (or [n]), full scale at 1.
+        sample_rate_hz
+            Their rate.
+        """
+        best = np.array([0.0, 0.0, 0.0, 1.0])
+        events = 0
+        inside = False
+        before: npt.NDArray[np.float64] | None = None
+        windows = Windows(sample_rate_hz)
+        for pictures in windows.over(blocks):
+            for logits in self._logits(pictures):
+                if logits is None:
+                    before, inside = None, False
+                    continue
+                smooth = logits if before is None else (before + logits) / 2
+                before = logits
+                probability = calibration.probabilities(smooth, self._card.stream_calibration)
+                if probability[_OTHER] < best[_OTHER]:
+                    best = probability
+                heard = probability[:_OTHER].max() >= calibration.CLEAR
+                events += int(heard and not inside)
+                inside = heard
+        verdict = calibration.verdict(calibration.as_scores(best), self._card.thresholds)
+        return StreamJudgement(judgement=verdict, events=events, seconds=windows.seconds)
+
+    def _looks(self, sound: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
+        """Draw the pictures of one impulse's window; none of digital silence."""
+        wanted = features.WINDOW + LOOKS[-1] * features.HOP
+        sound = np.pad(sound[:wanted], (0, max(0, wanted - len(sound))))
+        power = features.mel_power(sound)
+        drawn = (features.picture(power[look : look + features.FRAMES]) for look in LOOKS)
+        return [picture for picture in drawn if picture is not None]
+
+    def _logits(
+        self, pictures: list[npt.NDArray[np.float32] | None]
+    ) -> list[npt.NDArray[np.float64] | None]:
+        """Give the logits of each picture; None where there is none."""
+        drawn = [picture for picture in pictures if picture is not None]
+        if not drawn:
+            return [None] * len(pictures)
+        rows = iter(self._runner.logits(np.stack(drawn)))
+        return [None if picture is None else next(rows) for picture in pictures]
+
+
+def shipped_model() -> Path:
+    """Find the model that came with the package: inside the wheel, or in a checkout."""
+    package = Path(node.__file__).parent
+    in_wheel = package / "model" / SHIPPED
+    return in_wheel if in_wheel.exists() else package.parent / "models" / SHIPPED
