@@ -121,6 +121,13 @@ class DetectSettings(_Section):
         le=60,
         description="Rise over the adaptive floor, in decibels, that makes an impulse.",
     )
+    contrast_db: float = Field(
+        default=10.0,
+        ge=3,
+        le=60,
+        description="Rise over the 50 ms before, in decibels, that makes an impulse; it tells "
+        "a bang from a swell, and a shot from the echoes of the one before.",
+    )
     gap_s: float = Field(
         default=0.5,
         ge=0.05,

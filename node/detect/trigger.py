@@ -1,0 +1,67 @@
+"""Which bins rise out of the background on enough channels at once.
+
+A bin fires on a channel when its level over 1 ms stands `threshold_db` above the slow floor and
+`contrast_db` above the mean power of the 50 ms before it. The first keeps out the murmur of the
+street; the second is the step kernel of ShotSpotter's Tech Note 098 (peers.md A.3) in decibels,
+and keeps out what swells rather than bangs, and the reverberation of a shot that came before.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from node.detect.levels import BIN_S, Mask, Power
+
+PAST_S: Final = 0.05
+PAST_BINS: Final = round(PAST_S / BIN_S)
+LEVEL_BINS: Final = 2
+
+# Half-width in bins within which channels count as one arrival: ±1 ms is 34 cm of path.
+SPREAD_BINS: Final = 2
+
+
+def level_power(power: Power, live: Mask) -> Power:
+    """Give the mean power over the bin and the one after it, where both are alive, else 0.
+
+    The last bin has none after it and stands alone.
+    """
+    following = np.concatenate((power[1:], power[-1:]))
+    alive = live & np.concatenate((live[1:], live[-1:]))
+    return np.where(alive, (power + following) / 2, 0.0)
+
+
+def past_power(power: Power, live: Mask, floor_power: Power, first: int) -> Power:
+    """Give the mean power of the `PAST_BINS` bins before each bin from `first` on.
+
+    Bins that are missing or dead count as the floor: at the start of a stream, after a gap or a
+    redaction, the floor is the best guess of what would have been there.
+    """
+    missing = max(0, PAST_BINS - first)
+    known = np.where(live, power, floor_power)[max(0, first - PAST_BINS) :]
+    padded = np.concatenate((np.broadcast_to(floor_power, (missing, power.shape[1])), known))
+    total = np.cumsum(np.concatenate((np.zeros((1, power.shape[1])), padded)), axis=0)
+    count = len(power) - first
+    mean = (total[PAST_BINS : PAST_BINS + count] - total[:count]) / PAST_BINS
+    return np.asarray(np.maximum(mean, 1e-30))
+
+
+def coincident(margin: Power, live: Mask) -> Power:
+    """Give the margin that more than half of the living channels reach, shape [bins].
+
+    Of four channels three must agree, of three two, of two both; one speaks for itself. A dead
+    channel has no vote. So one channel that is dead, stuck, humming or popping can neither blind
+    nor trigger three others.
+    """
+    if margin.shape[1] == 1:
+        return np.where(live[:, 0], margin[:, 0], -np.inf)
+    voted = np.where(live, margin, -np.inf)
+    spread = voted.copy()
+    for shift in range(1, SPREAD_BINS + 1):
+        np.maximum(spread[shift:], voted[:-shift], out=spread[shift:])
+        np.maximum(spread[:-shift], voted[shift:], out=spread[:-shift])
+    need = live.sum(axis=1) // 2 + 1
+    ordered = np.sort(spread, axis=1)[:, ::-1]
+    agreed = np.take_along_axis(ordered, np.minimum(need, margin.shape[1])[:, None] - 1, axis=1)
+    return np.where(live.any(axis=1), agreed[:, 0], -np.inf)
