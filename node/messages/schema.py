@@ -1,10 +1,9 @@
 """JSON Schema 2020-12 of the messages, from the models that make them.
 
-`python -m node.messages.schema docs/look-up` writes the copies that are checked in.
+`python -m node.messages docs/look-up` writes the copies that are checked in.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,7 +34,3 @@ def write_schemas(folder: Path) -> list[Path]:
         file.write_text(json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8")
         written.append(file)
     return written
-
-
-if __name__ == "__main__":
-    write_schemas(Path(sys.argv[1]))

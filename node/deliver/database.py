@@ -1,0 +1,223 @@
+"""One SQLite file made to survive: cuts of power, full disks, corruption; errors say what to do.
+
+Under the outbox; knows nothing of what it holds.
+
+Why a write-ahead log with synchronous=FULL: a commit is one sequential write and one fsync (a
+rollback journal takes four), it is durable when the transaction returns, and the database proper
+is not written in place at that moment, so a cut of power spoils at most the log's tail, which its
+checksums then leave out.
+"""
+
+import errno
+import logging
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from node.deliver.sequence import sync_folder
+from node.errors import OutboxError
+
+log = logging.getLogger(__name__)
+
+LOG_BYTES: Final = 2**19
+"""The write-ahead log stays below this: it is folded into the database every 64 pages, so that a
+long transaction or two fit on top."""
+
+_LOG_PAGES: Final = 64
+_KEPT_ASIDE: Final = 2
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_ACCESS: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+_NO_ACCESS_ERRNO: Final = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+
+
+class Database:
+    """A SQLite file held by one process, used by any of its threads, one at a time.
+
+    Parameters
+    ----------
+    path
+        The file; it and its folder are made if absent. A corrupt one is set aside as
+        `<name>.corrupt-<n>` and a new one started.
+    schema
+        Statements that make the tables of an empty file.
+    version
+        Number of that schema, ≥ 1; a file of another one is refused.
+    opened
+        Called with the connection whenever a file has been opened: at first, and when a corrupt
+        one had to be replaced.
+
+    Raises
+    ------
+    OutboxError
+        If the file cannot be opened, is of another version, or another process holds it.
+    """
+
+    def __init__(
+        self, path: Path, schema: str, version: int, opened: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._version = version
+        self._opened = opened
+        self.notices: list[str] = []
+        self.lock = threading.RLock()
+        self.connection = self._open()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; durable when left without an exception."""
+        with self.guard() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # some errors have SQLite roll back by itself
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def guard(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock, and turn what SQLite and the disk say into an `OutboxError`."""
+        with self.lock:
+            try:
+                yield self.connection
+            except sqlite3.DatabaseError as error:
+                if _is_corrupt(error):
+                    self.connection.close()
+                    self._set_aside(error)
+                    self.connection = self._open()
+                raise self.error(error) from error
+            except OutboxError:
+                raise
+            except OSError as error:
+                raise self.error(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self.lock:
+            self.connection.close()
+
+    def aside_numbers(self) -> list[int]:
+        """Give the numbers of the corrupt files that stand beside it."""
+        return aside_numbers(self._path)
+
+    def error(self, cause: Exception) -> OutboxError:
+        """Make the error that says what to do about a cause."""
+        return outbox_error(self._path, cause)
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._connect()
+            except sqlite3.DatabaseError as error:
+                if not _is_corrupt(error):
+                    raise
+                self._set_aside(error)
+                return self._connect()
+        except OutboxError:
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise self.error(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=2, isolation_level=None, check_same_thread=False)
+        try:
+            # Exclusive: two processes would send everything twice; and the log then needs no
+            # memory-mapped index, one file fewer for a cut of power to leave behind.
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise _Damaged(verdict)
+            found = db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0:
+                db.executescript(
+                    f"BEGIN IMMEDIATE; {self._schema}PRAGMA user_version = {self._version}; COMMIT;"
+                )
+                sync_folder(self._path.parent)
+            elif found != self._version:
+                raise OutboxError(
+                    f"outbox {self._path}: is of format {found}, this version knows "
+                    f"{self._version}: move it away, or install the version that wrote it"
+                )
+            self._opened(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self, cause: Exception) -> None:
+        numbers = self.aside_numbers()
+        name = f"{self._path.name}.corrupt-{max(numbers, default=0) + 1}"
+        for suffix in ("-wal", ""):
+            file = self._path.with_name(self._path.name + suffix)
+            if file.exists():
+                file.rename(self._path.with_name(name + suffix))
+        for old in sorted(numbers)[: 1 - _KEPT_ASIDE]:
+            for suffix in ("-wal", ""):
+                stale = self._path.with_name(f"{self._path.name}.corrupt-{old}{suffix}")
+                stale.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
+        notice = (
+            f"outbox {self._path}: was corrupt ({cause}) and is set aside as {name}; what waited "
+            f"in it was not sent: try `sqlite3 {name} .recover`, and check the disk"
+        )
+        log.error("%s", notice)
+        self.notices.append(notice)
+
+
+def aside_numbers(path: Path) -> list[int]:
+    """Give the numbers of the corrupt files that stand beside a database."""
+    pattern = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
+    matches = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
+    return [int(match[1]) for match in matches if match is not None]
+
+
+def outbox_error(path: Path, cause: Exception) -> OutboxError:
+    """Make the error that says what to do about a cause."""
+    return OutboxError(f"outbox {path}: {_what_to_do(cause)}")
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """SQLite's own check found damage; it reports that as text, not as an error."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def _is_corrupt(error: Exception) -> bool:
+    return _primary_code(error) in _CORRUPT
+
+
+def _primary_code(error: Exception) -> int:
+    # The low byte of SQLite's extended codes is the primary one.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _what_to_do(error: Exception) -> str:
+    code = _primary_code(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on its disk: free some, or move it by outbox.path"
+    if code == sqlite3.SQLITE_BUSY:
+        return "another process holds it: stop the other gunfire-node, or set another outbox.path"
+    if code in _NO_ACCESS or number in _NO_ACCESS_ERRNO:
+        return f"cannot be written ({error}): let this user write the file and its folder"
+    if code in _CORRUPT:
+        return f"was corrupt ({error}) and is set aside; a new one is started: try again"
+    return f"the disk failed ({error}): check it, and the kernel's log"
