@@ -1,0 +1,22 @@
+"""Where samples come from: a sound device, a recording, or memory; and how the microphones stand.
+
+`PortAudioSource` and `list_input_devices` live in `node.capture.portaudio` and
+`node.capture.devices`: importing them needs PortAudio, which a replay does not.
+"""
+
+from node.capture.geometry import ArrayGeometry, load_geometry
+from node.capture.identity import GeodeticPlace, LocalPlace, RecordingIdentity
+from node.capture.recording import RecordingSource
+from node.capture.simulated import SimulatedSource
+from node.capture.utc import parse_utc_ns
+
+__all__ = [
+    "ArrayGeometry",
+    "GeodeticPlace",
+    "LocalPlace",
+    "RecordingIdentity",
+    "RecordingSource",
+    "SimulatedSource",
+    "load_geometry",
+    "parse_utc_ns",
+]

@@ -1,0 +1,13 @@
+"""What time it is: from the sample counter over the host's clocks to UTC, with its error."""
+
+from node.timing.host import FakeHostClock, HostClock, HostClockReader, utc_now_ns
+from node.timing.sample_clock import HostSampleClock, RecordingClock
+
+__all__ = [
+    "FakeHostClock",
+    "HostClock",
+    "HostClockReader",
+    "HostSampleClock",
+    "RecordingClock",
+    "utc_now_ns",
+]

@@ -1,0 +1,61 @@
+"""Sends what ALSA and JACK say while PortAudio looks for devices to the log, at debug level.
+
+Looking for devices means opening every one that a configuration names, present or not, which
+prints a hundred lines on a machine without a fault. Only the libraries' own message hooks are
+used, and only while the devices are listed: nothing is hidden from whoever asks for the debug log,
+an abort still says why on stderr, and errors of the stream itself are printed as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+_AlsaHandler = ctypes.CFUNCTYPE(
+    None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
+)
+_JackHandler = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+
+
+def _alsa_said(file: bytes, line: int, function: bytes, _error: int, text: bytes) -> None:
+    # The text is a format whose arguments ctypes cannot reach; the place tells what is meant.
+    log.debug("alsa %s:%d (%s) %s", _str(file), line, _str(function), _str(text).strip())
+
+
+def _jack_said(text: bytes) -> None:
+    log.debug("jack %s", _str(text).strip())
+
+
+_alsa_handler = _AlsaHandler(_alsa_said)
+_jack_handler = _JackHandler(_jack_said)
+
+
+def _str(text: bytes | None) -> str:
+    return (text or b"").decode(errors="replace")
+
+
+def _library(name: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+@contextmanager
+def chatter_to_log() -> Iterator[None]:
+    """Send messages of libasound and libjack to the debug log inside the `with`."""
+    alsa, jack = _library("libasound.so.2"), _library("libjack.so.0")
+    if alsa:
+        alsa.snd_lib_error_set_handler(_alsa_handler)
+    if jack:
+        jack.jack_set_error_function(_jack_handler)
+        jack.jack_set_info_function(_jack_handler)
+    try:
+        yield
+    finally:
+        if alsa:
+            alsa.snd_lib_error_set_handler(None)

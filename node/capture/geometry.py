@@ -1,0 +1,161 @@
+"""How the microphones of an array stand to each other: built in by name, or from a TOML file.
+
+Direction finding and the birth certificate use it; the order of the rows is the order of the
+card's channels. Axes before mounting: x east, y north, z up, in metres, from the array's middle.
+
+A file says::
+
+    name = "roof mast 3"
+    positions_m = [[0.1, 0.0, 0.0], [-0.05, 0.087, 0.0], [-0.05, -0.087, 0.0], [0.0, 0.0, 0.141]]
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from node.errors import SceneError
+
+MOST_CHANNELS: Final = 64
+LARGEST_M: Final = 100.0
+CLOSEST_M: Final = 1e-3  # no two capsules fit into less
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayGeometry:
+    """Where the microphones are.
+
+    Attributes
+    ----------
+    name
+        The built-in name, or what the file says.
+    positions_m
+        Shape [channels, 3], metres, read-only; row k is channel k.
+    """
+
+    name: str
+    positions_m: npt.NDArray[np.float64]
+
+    @property
+    def channels(self) -> int:
+        """Microphones in the array."""
+        return len(self.positions_m)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether all channels hear at one place, so that no direction can be told."""
+        return not np.ptp(self.positions_m, axis=0).any()
+
+
+def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
+    """Give a geometry by its built-in name or from a TOML file.
+
+    Parameters
+    ----------
+    name_or_file
+        ``mono`` (any number of channels at one place), ``square_65mm``, ``tetrahedron_200mm``, or
+        a path that ends in ``.toml``.
+    channels
+        Channels of the source that it has to fit.
+
+    Raises
+    ------
+    SceneError
+        There is no such name, the file is not of its form, or it has another number of
+        microphones than the source has channels.
+    """
+    name = str(name_or_file)
+    if name in _BUILT_IN:
+        positions = _BUILT_IN[name](channels)
+    elif name.endswith(".toml"):
+        name, positions = _read(Path(name))
+    else:
+        raise SceneError(
+            f"array {name!r} is not built in; choose one of {', '.join(_BUILT_IN)}, or name a "
+            ".toml file"
+        )
+    if len(positions) != channels:
+        raise SceneError(
+            f"array {name!r} has {len(positions)} microphones, the source {channels} channels; "
+            "choose the array that is connected, or set the number of channels to its own"
+        )
+    positions.setflags(write=False)
+    return ArrayGeometry(name, positions)
+
+
+def _mono(channels: int) -> npt.NDArray[np.float64]:
+    return np.zeros((channels, 3))
+
+
+def _square_65mm(_channels: int) -> npt.NDArray[np.float64]:
+    """ReSpeaker-class square: counter-clockwise from the north-east corner, seen from above."""
+    half = 0.065 / 2
+    return np.array([[half, half, 0], [-half, half, 0], [-half, -half, 0], [half, -half, 0]])
+
+
+def _tetrahedron_200mm(_channels: int) -> npt.NDArray[np.float64]:
+    """Regular, edge 200 mm: three below (the first north, then counter-clockwise), one on top."""
+    edge = 0.2
+    radius, height = edge / math.sqrt(3), edge * math.sqrt(2 / 3)
+    below = [
+        [-radius * math.sin(turn), radius * math.cos(turn), -height / 4]
+        for turn in (0, 2 * math.pi / 3, 4 * math.pi / 3)
+    ]
+    return np.array([*below, [0, 0, 3 * height / 4]])
+
+
+_BUILT_IN: Final[dict[str, Callable[[int], npt.NDArray[np.float64]]]] = {
+    "mono": _mono,
+    "square_65mm": _square_65mm,
+    "tetrahedron_200mm": _tetrahedron_200mm,
+}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, min_length=1, max_length=64)
+    positions_m: list[tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(
+        min_length=1, max_length=MOST_CHANNELS
+    )
+
+
+def _read(path: Path) -> tuple[str, npt.NDArray[np.float64]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SceneError(f"{path}: cannot read the array ({reason}); see the name") from error
+    try:
+        file = _File.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SceneError(f"{path}: not TOML ({error}); mend the line it names") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SceneError(
+            f"{path}: {where}: {first['msg'].lower()}; an array is positions_m = [[x, y, z], …] in "
+            "metres, one row a channel, and a name"
+        ) from error
+    positions = np.array(file.positions_m, np.float64)
+    if np.abs(positions).max() > LARGEST_M:
+        raise SceneError(
+            f"{path}: positions_m reach {np.abs(positions).max():g} m, at most {LARGEST_M:g} m are "
+            "taken; give metres, not millimetres"
+        )
+    apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    i, j = np.unravel_index(np.argmin(apart + 1e9 * np.eye(len(positions))), apart.shape)
+    if i != j and apart[i, j] < CLOSEST_M:
+        raise SceneError(
+            f"{path}: channels {min(i, j)} and {max(i, j)} are at one place; give each microphone "
+            "its own"
+        )
+    return file.name or path.stem, positions

@@ -1,0 +1,145 @@
+"""Who recorded a file, where and when: the `.json` beside a recording.
+
+The form is that of the open live-fire set (ShotSpotter Tech Note 098): `serial_number`,
+`timestamp` of the first sample, `location` with x, y, z in metres. A `location` or `position` of
+`lat_deg`, `lon_deg` and `alt_m` (WGS 84) is read too; all keys may be absent, others are passed
+over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.capture.utc import parse_utc_ns
+from node.errors import RecordingError
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlace:
+    """A surveyed place in a frame of its own, in metres."""
+
+    x_m: float
+    y_m: float
+    z_m: float
+    sigma_m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeodeticPlace:
+    """A place on the Earth (WGS 84)."""
+
+    lat_deg: float
+    lon_deg: float
+    alt_m: float
+    sigma_m: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingIdentity:
+    """What a recording knows of itself; None is what it does not know.
+
+    `start_utc_ns` is the time of the first sample in ns since 1970.
+    """
+
+    node_id: str | None = None
+    start_utc_ns: int | None = None
+    local: LocalPlace | None = None
+    position: GeodeticPlace | None = None
+
+
+def read_identity(recording: Path) -> RecordingIdentity:
+    """Read the `.json` beside a recording; no such file is no error.
+
+    Raises
+    ------
+    RecordingError
+        It is there and unreadable, or a value in it is not of its form.
+    """
+    path = recording.with_suffix(".json")
+    try:
+        sidecar = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return RecordingIdentity()
+    except OSError as error:
+        raise RecordingError(
+            f"{path}: unreadable ({error.strerror}); the recording's identity stands in it"
+        ) from error
+    except ValueError as error:
+        raise RecordingError(f"{path}: not JSON ({error}); mend it or move it away") from error
+    if not isinstance(sidecar, dict):
+        raise RecordingError(f"{path}: not a JSON object; mend it or move it away")
+    try:
+        return _identity(sidecar)
+    except ValueError as error:
+        raise RecordingError(f"{path}: {error}; mend it or move it away") from error
+
+
+def _identity(sidecar: Mapping[str, Any]) -> RecordingIdentity:
+    local: LocalPlace | None = None
+    position: GeodeticPlace | None = None
+    for key in ("location", "position"):
+        place = sidecar.get(key)
+        if place is None:
+            continue
+        if not isinstance(place, dict):
+            raise ValueError(f"{key} is not an object")
+        if "lat_deg" in place:
+            position = _geodetic(key, place)
+        else:
+            local = _local(key, place)
+    return RecordingIdentity(
+        node_id=_text(sidecar, "serial_number"),
+        start_utc_ns=_start_ns(sidecar),
+        local=local,
+        position=position,
+    )
+
+
+def _start_ns(sidecar: Mapping[str, Any]) -> int | None:
+    stamp = _text(sidecar, "timestamp")
+    if stamp is None:
+        return None
+    try:
+        return parse_utc_ns(stamp)
+    except ValueError as error:
+        raise ValueError(f"timestamp {error}") from None
+
+
+def _text(sidecar: Mapping[str, Any], key: str) -> str | None:
+    value = sidecar.get(key)
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError(f"{key} is not a text")
+    return value
+
+
+def _local(key: str, place: Mapping[str, Any]) -> LocalPlace:
+    x, y, z = (_number(key, place, axis) for axis in ("x", "y", "z"))
+    return LocalPlace(x, y, z, _sigma(key, place))
+
+
+def _geodetic(key: str, place: Mapping[str, Any]) -> GeodeticPlace:
+    lat, lon = _number(key, place, "lat_deg"), _number(key, place, "lon_deg")
+    if abs(lat) > 90 or abs(lon) > 180:
+        raise ValueError(f"{key} {lat}, {lon} is not on the Earth")
+    return GeodeticPlace(lat, lon, _number(key, place, "alt_m"), _sigma(key, place))
+
+
+def _sigma(key: str, place: Mapping[str, Any]) -> float | None:
+    if place.get("sigma_m") is None:
+        return None
+    sigma = _number(key, place, "sigma_m")
+    if sigma <= 0:
+        raise ValueError(f"{key}.sigma_m is not above 0")
+    return sigma
+
+
+def _number(key: str, place: Mapping[str, Any], name: str) -> float:
+    value = place.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key}.{name} is not a number")
+    return float(value)

@@ -1,0 +1,58 @@
+"""RFC 3339 time stamps as integer nanoseconds, without a rounding on the way."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Final
+
+from node.types import NS_PER_S
+
+_RFC_3339: Final = re.compile(
+    r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[Tt ]"
+    r"(?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d):(?P<second>[0-5]\d|60)(?:\.(?P<fraction>\d+))?"
+    r"(?:[Zz]|(?P<sign>[+-])(?P<ahead_h>[01]\d|2[0-3]):(?P<ahead_min>[0-5]\d))",
+    re.ASCII,
+)
+_UNIX_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_LATEST_UTC_NS: Final = 2**63 - 1  # in the year 2262, where signed 64-bit counts end
+
+
+def parse_utc_ns(text: str) -> int:
+    """Read an RFC 3339 time stamp.
+
+    Parameters
+    ----------
+    text
+        Such as ``2018-12-19T00:49:26.000Z`` or ``2018-12-19T01:49:26.123456789+01:00``. Digits
+        beyond the nanosecond are cut off; a leap second (``:60``) counts as POSIX counts it, as
+        the first second of the next minute.
+
+    Returns
+    -------
+    int
+        Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+
+    Raises
+    ------
+    ValueError
+        It is no such stamp, names a day that the calendar does not have, or lies outside the
+        years 1970 to 2262.
+    """
+    match = _RFC_3339.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a time such as 2018-12-19T00:49:26.000Z (RFC 3339)")
+    part = match.groupdict()
+    try:
+        day = date(int(part["year"]), int(part["month"]), int(part["day"])).toordinal()
+    except ValueError as error:
+        raise ValueError(f"{text!r} names a day that there is not ({error})") from None
+    minutes = int(part["hour"]) * 60 + int(part["minute"])
+    if part["sign"]:
+        ahead = int(part["ahead_h"]) * 60 + int(part["ahead_min"])
+        minutes += ahead if part["sign"] == "-" else -ahead
+    seconds = (day - _UNIX_EPOCH_DAY) * 86_400 + minutes * 60 + int(part["second"])
+    utc_ns = seconds * NS_PER_S + int((part["fraction"] or "").ljust(9, "0")[:9])
+    if not 0 <= utc_ns <= _LATEST_UTC_NS:
+        raise ValueError(f"{text!r} lies outside the years 1970 to 2262")
+    return utc_ns

@@ -1,0 +1,234 @@
+"""From the sample counter to UTC.
+
+Stands beside the pipeline: it is fed each block's host time stamp and each reading of the host's
+clocks, and answers when a (fractional) sample was converted, and how far off that may be. Pure: it
+reads no clock itself.
+
+Method (signal.md 1.3). The host stamps a block when it learns of it: late by a scheduler, a bus or
+an interrupt, but never early. With z = host time − n / nominal rate, every point lies on or above
+the line that the card's true clock draws, so that line is the *lower edge* of the points: the edge
+of their lower convex hull that spans their mean, which is the line under all points with the least
+total distance to them. A mean (regression, delay-locked loop) moves by the mean lateness as soon as
+the load changes; an edge does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant
+
+log = logging.getLogger(__name__)
+
+WINDOW_BINS: Final = 60  # of one second each
+# An offset between the host's two clocks that differs by more was stepped (signal.md 1.1).
+STEP_NS: Final = 5_000
+# A stamp this far below the line was not late: what came before it says nothing any more.
+EARLY_NS: Final = 1_000_000
+# What a converter's filters and a driver delay by is constant but not known: the group delay of
+# a delta-sigma converter is 5 to 40 frames by data sheet, 0.1 to 0.8 ms at 48 kHz.
+DEVICE_DELAY_SIGMA_S: Final = 200e-6
+# Before the rate is known: sound cards' crystals are specified to ±50 or ±100 ppm.
+RATE_SIGMA: Final = 60e-6
+# What a crystal's rate wanders by within a window's length (sun and clouds, signal.md 1.2).
+RATE_WANDER: Final = 0.2e-6
+# Lateness of a lone stamp, whose company could not vouch for it.
+LONE_STAMP_SIGMA_S: Final = 5e-3
+
+
+class HostSampleClock:
+    """Sample counter → UTC by the host time stamps of blocks.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Nominal rate.
+    device_delay_sigma_s
+        Standard error of the constant delay of converter and driver, in s.
+
+    Attributes
+    ----------
+    host_steps
+        How often the host's UTC was seen to have been stepped.
+    last_host_step_s
+        By how much it was last, in s.
+    """
+
+    def __init__(
+        self, sample_rate_hz: int, *, device_delay_sigma_s: float = DEVICE_DELAY_SIGMA_S
+    ) -> None:
+        self._rate = sample_rate_hz
+        self._device_delay_sigma_s = device_delay_sigma_s
+        self._stream: int | None = None
+        self._minima: deque[tuple[int, int]] = deque(maxlen=WINDOW_BINS)
+        self._line: _Line | None = None
+        self._newest = 0
+        self._reading: HostReading | None = None
+        self.host_steps = 0
+        self.last_host_step_s = 0.0
+
+    def observe_block(self, block: Block) -> None:
+        """Learn from a block's host time stamp; another stream begins from nothing."""
+        if block.stream != self._stream:
+            self._stream = block.stream
+            self._minima.clear()
+        self._newest = block.end_sample
+        if block.host_time_ns is None:
+            return
+        n = block.first_sample
+        excess_ns = block.host_time_ns - n * NS_PER_S // self._rate
+        if self._line and self._minima and excess_ns < self._line.at_ns(n) - EARLY_NS:
+            log.warning("sample %d came before its time; the clock begins anew", n)
+            self._minima.clear()
+        if not self._minima or n // self._rate != self._minima[-1][0] // self._rate:
+            self._minima.append((n, excess_ns))
+        elif excess_ns < self._minima[-1][1]:
+            self._minima[-1] = (n, excess_ns)
+        else:
+            return
+        self._line = _lower_edge(list(self._minima), self._rate)
+
+    def observe_host(self, reading: HostReading) -> None:
+        """Learn the host's UTC offset and discipline."""
+        held = self._reading
+        if held is not None:
+            change_ns = reading.utc_minus_monotonic_ns - held.utc_minus_monotonic_ns
+            if abs(change_ns) > STEP_NS + (reading.width_ns + held.width_ns) // 2:
+                self.host_steps += 1
+                self.last_host_step_s = change_ns / NS_PER_S
+                log.warning("the host's clock was stepped by %.6f s", self.last_host_step_s)
+            elif held.width_ns < reading.width_ns:
+                # The same offset, which the earlier reading has told more sharply.
+                reading = replace(
+                    reading,
+                    utc_minus_monotonic_ns=held.utc_minus_monotonic_ns,
+                    width_ns=held.width_ns,
+                )
+        self._reading = reading
+
+    def at(self, sample: float) -> Instant:
+        """Give the UTC of a (fractional) sample index.
+
+        Raises
+        ------
+        RuntimeError
+            No block with a host time stamp, or no reading of the host's clocks, came before.
+        """
+        line, reading = self._known()
+        whole = math.floor(sample)
+        nominal_ns = whole * NS_PER_S // self._rate
+        rest_ns = line.at_ns(sample) - line.excess_ns + (sample - whole) * NS_PER_S / self._rate
+        monotonic_ns = nominal_ns + line.excess_ns + round(rest_ns)
+        return Instant(
+            utc_ns=monotonic_ns + reading.utc_minus_monotonic_ns,
+            sigma_s=math.hypot(
+                line.sigma_s(sample),
+                self._device_delay_sigma_s,
+                reading.width_ns / NS_PER_S,
+                reading.quality.sigma_s,
+            ),
+        )
+
+    def quality(self) -> ClockQuality:
+        """Say what disciplines the clock, with the error of the newest sample's time."""
+        line, reading = self._known()
+        quality = reading.quality
+        ours_s = math.hypot(line.sigma_s(self._newest), self._device_delay_sigma_s)
+        bound_s = None if quality.bound_s is None else quality.bound_s + 3 * ours_s
+        return replace(quality, sigma_s=math.hypot(quality.sigma_s, ours_s), bound_s=bound_s)
+
+    def _known(self) -> tuple[_Line, HostReading]:
+        if self._line is None or self._reading is None:
+            raise RuntimeError("observe a block with a host time and a host reading first")
+        return self._line, self._reading
+
+
+class RecordingClock:
+    """Sample counter → UTC where the start is given and the rate is true by definition.
+
+    Parameters
+    ----------
+    start_utc_ns
+        UTC of sample 0 in ns since 1970.
+    sample_rate_hz
+        Rate in hertz.
+    quality
+        What is known of the clock that told the start.
+    """
+
+    def __init__(self, start_utc_ns: int, sample_rate_hz: int, quality: ClockQuality) -> None:
+        self._start_utc_ns = start_utc_ns
+        self._rate = sample_rate_hz
+        self._quality = quality
+
+    def observe_block(self, block: Block) -> None:
+        """Take no notice: a recording's blocks carry no host time."""
+
+    def observe_host(self, reading: HostReading) -> None:
+        """Take no notice: the host's clock has nothing to do with a recording."""
+
+    def at(self, sample: float) -> Instant:
+        """Give the UTC of a (fractional) sample index, rounded to the nearest ns, exactly."""
+        since_start_ns = round(Fraction(sample) * NS_PER_S / self._rate)
+        return Instant(self._start_utc_ns + since_start_ns, self._quality.sigma_s)
+
+    def quality(self) -> ClockQuality:
+        """Say what was given."""
+        return self._quality
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """excess(n) = excess_ns + slope_ns · (n − n0), and what its error is made of."""
+
+    n0: int
+    excess_ns: int
+    slope_ns: float
+    scatter_ns: float
+    first: int
+    last: int
+    bins: int
+    rate: int
+
+    def at_ns(self, n: float) -> float:
+        return self.excess_ns + self.slope_ns * (n - self.n0)
+
+    def sigma_s(self, n: float) -> float:
+        if self.bins < 2:
+            reach_s = abs(n - self.n0) / self.rate
+            return math.hypot(LONE_STAMP_SIGMA_S, RATE_SIGMA * reach_s)
+        span_s = (self.last - self.first) / self.rate
+        outside_s = max(0.0, n - self.last, self.first - n) / self.rate
+        scatter_s = self.scatter_ns / NS_PER_S
+        level_s = scatter_s / math.sqrt(self.bins)
+        rate_sigma = min(RATE_SIGMA, 2 * level_s / span_s)
+        return math.hypot(
+            level_s,
+            rate_sigma * (span_s / 2 + outside_s),
+            RATE_WANDER * (span_s / 4 + outside_s),
+        )
+
+
+def _lower_edge(points: list[tuple[int, int]], rate: int) -> _Line:
+    """Fit the line under all points (n, excess in ns) with the least total distance to them."""
+    hull: list[tuple[int, int]] = []
+    for n, z in points:
+        while len(hull) > 1 and _is_above(hull[-2], hull[-1], (n, z)):
+            hull.pop()
+        hull.append((n, z))
+    mean_n = sum(n for n, _ in points) / len(points)
+    right = next((i for i, (n, _) in enumerate(hull) if n > mean_n), len(hull) - 1)
+    (n1, z1), (n2, z2) = hull[max(0, right - 1)], hull[right]
+    slope_ns = (z2 - z1) / (n2 - n1) if n2 > n1 else 0.0
+    scatter_ns = sum(z - z1 - slope_ns * (n - n1) for n, z in points) / len(points)
+    return _Line(n1, z1, slope_ns, scatter_ns, points[0][0], points[-1][0], len(points), rate)
+
+
+def _is_above(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
+    """Whether `b` lies on or above the chord from `a` to `c`."""
+    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
