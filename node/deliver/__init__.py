@@ -3,6 +3,17 @@
 Messages come in from the pipeline as bytes; the outbox keeps them, the publisher sends them.
 """
 
+from node.deliver.address import BrokerAddress
+from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Outbox, OutboxRow
+from node.deliver.session import SessionOptions
 
-__all__ = ["Appended", "Outbox", "OutboxRow"]
+__all__ = [
+    "Appended",
+    "BrokerAddress",
+    "Delivery",
+    "MqttPublisher",
+    "Outbox",
+    "OutboxRow",
+    "SessionOptions",
+]

@@ -1,0 +1,115 @@
+"""Where a broker is and how to speak to it: a URL and certificates, checked before any use."""
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from node.errors import BrokerError
+from node.settings import MqttSettings
+
+_DEFAULT_PORT = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """A broker: host, port, who we are to it, and TLS where it is spoken.
+
+    Written out (`str`) it is the URL without user and password, so that it may be logged.
+    """
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def from_settings(cls, settings: MqttSettings) -> Self:
+        """Take the address from the settings; raises as `from_url` does."""
+        return cls.from_url(
+            settings.url,
+            ca_file=settings.ca_file,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
+        )
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
+    ) -> Self:
+        """Read mqtt://[user[:password]@]host[:port], or mqtts:// for TLS.
+
+        Raises
+        ------
+        BrokerError
+            If the URL is of another form, or a certificate or key cannot be used.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or port == 0:
+            raise BrokerError(
+                f"broker {parts.scheme}://{parts.hostname or ''}: not an address: "
+                "write mqtt://host:port or mqtts://host:port"
+            )
+        return cls(
+            host=parts.hostname,
+            port=port or _DEFAULT_PORT[parts.scheme],
+            username=None if parts.username is None else unquote(parts.username),
+            password=None if parts.password is None else unquote(parts.password),
+            tls=_tls(ca_file, cert_file, key_file) if parts.scheme == "mqtts" else None,
+        )
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtt' if self.tls is None else 'mqtts'}://{host}:{self.port}"
+
+
+def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    except (OSError, ValueError) as error:
+        raise BrokerError(
+            f"mqtt.ca_file {ca_file}: cannot be used ({error}): name a readable PEM file of CA "
+            "certificates"
+        ) from error
+    if cert_file is None:
+        if key_file is not None:
+            raise BrokerError("mqtt.key_file is set but mqtt.cert_file is not: set both or neither")
+        return context
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except (OSError, ValueError) as error:
+        raise BrokerError(
+            f"mqtt.cert_file {cert_file} with mqtt.key_file {key_file}: cannot be used ({error}): "
+            "name a readable PEM certificate and the key that belongs to it"
+        ) from error
+    return context
+
+
+def explain(error: Exception) -> str:
+    """Say why a broker could not be reached, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = "check mqtt.ca_file, and that the host's name is the certificate's"
+        if "not yet valid" in error.verify_message or "expired" in error.verify_message:
+            advice = "check this machine's clock, then the certificate's dates"
+        return f"its certificate is not accepted ({error.verify_message}): {advice}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason}): check mqtts:// against mqtt://, and the certificates"
+    if isinstance(error, socket.gaierror):
+        return f"its name is not known ({error.strerror}): check mqtt.url and the network"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there: check mqtt.url, and that the broker runs"
+    if isinstance(error, TimeoutError):
+        return "does not answer: check mqtt.url, the network and firewalls"
+    return f"cannot be reached ({error}): check mqtt.url and the network"

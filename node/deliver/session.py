@@ -1,0 +1,330 @@
+"""A connection to a broker that is made again for ever, on one thread of its own.
+
+The publisher and the subscriber build on it: they hand in a handler, whose methods are called on
+the session's thread, never two at once. Each connection gets a fresh paho client, so nothing of
+paho's own queue, which lives in memory, outlasts a connection: what must not be lost is kept by
+the outbox, and sent again from there.
+
+The thread turns paho's network loop itself (`loop_read`, `loop_write`, `loop_misc`), so that a
+fault in a callback can be caught, counted and told, and cannot end the thread unseen.
+"""
+
+import contextlib
+import logging
+import random
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from node.deliver.address import BrokerAddress, explain
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 10.0
+FIRST_PAUSE_S: Final = 1.0
+# A connection that held this long was a good one: the next pause is a short one again. Shorter
+# ones (two nodes of one name that throw each other out) must not turn into a busy loop.
+_GOOD_AFTER_S: Final = 10.0
+_TICK_S: Final = 1.0
+
+_MALFORMED: Final = 0x81
+_PROTOCOL_ERROR: Final = 0x82
+_TAKEN_OVER: Final = 0x8E
+_TOO_LARGE: Final = 0x95
+_BAD_PAYLOAD: Final = 0x99
+_FAULTS_OF_A_MESSAGE: Final = (_MALFORMED, _PROTOCOL_ERROR, _TOO_LARGE, _BAD_PAYLOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker is to publish, retained, should we vanish."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why there is no connection: a sentence, and whether a message that we sent was to blame."""
+
+    sentence: str
+    blames_message: bool = False
+
+
+class SessionHandler(Protocol):
+    """What a user of the session does; every method is called on the session's thread."""
+
+    def connected(self, client: Client, properties: Properties | None) -> None:
+        """Begin: the broker has accepted us; `properties` are those of its CONNACK."""
+
+    def disconnected(self, loss: Loss) -> None:
+        """Note that the connection is gone or could not be made; another try follows."""
+
+    def published(self, mid: int, code: ReasonCode) -> None:
+        """Take the broker's answer to a message that we published."""
+
+    def received(self, message: MQTTMessage) -> None:
+        """Take a message that has come."""
+
+    def subscribed(self, codes: list[ReasonCode]) -> None:
+        """Take the broker's answer to a subscription."""
+
+    def turn(self) -> None:
+        """Do what there is to do: after anything has happened, and at least once a second."""
+
+    def fault(self, error: Exception) -> None:
+        """Tell that one of these methods raised: a defect of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session is held.
+
+    A publisher keeps the defaults: with `clean_start` and no expiry the broker remembers nothing
+    of us between connections, which is right, since our outbox does. A subscriber that must miss
+    nothing while it is away sets both otherwise.
+    """
+
+    keepalive_s: int = 30
+    reconnect_max_s: float = 60.0
+    clean_start: bool = True
+    session_expiry_s: int = 0
+
+
+class Session:
+    """Hold a connection to a broker, for ever, until `stop`.
+
+    Parameters
+    ----------
+    address
+        The broker.
+    client_id
+        Our name there. One name can be connected once: a second connection ends the first.
+    handler
+        See `SessionHandler`.
+    will
+        Called before each connection; None for a session without a last will.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        handler: SessionHandler,
+        options: SessionOptions,
+        will: Callable[[], Will] | None = None,
+    ) -> None:
+        self._address = address
+        self._client_id = client_id
+        self._handler = handler
+        self._options = options
+        self._will = will
+        self._accepted = False
+        self._loss: Loss | None = None
+        self._stop = threading.Event()
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._bell.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; returns at once, connected or not."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the handler take its turn soon; from any thread."""
+        # A full pipe means that a call is under way; a closed one, that nobody is there to hear.
+        with contextlib.suppress(OSError):
+            self._bell.send(b"!")
+
+    def stop(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Disconnect cleanly (the last will is not spoken), and end the thread."""
+        self._stop.set()
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._ear.close()
+            self._bell.close()
+
+    def _run(self) -> None:
+        short_ones = 0
+        told = ""
+        while not self._stop.is_set():
+            begun_s = time.monotonic()
+            loss = self._connect_and_serve()
+            if self._stop.is_set():
+                break
+            if loss.sentence != told:  # an hour without a broker is one line, not a hundred
+                told = loss.sentence
+                log.warning("%s", told)
+            self._call(self._handler.disconnected, loss)
+            lasted_s = time.monotonic() - begun_s if self._accepted else 0.0
+            short_ones = 0 if lasted_s >= _GOOD_AFTER_S else short_ones + 1
+            self._pause(backoff_s(short_ones, self._options.reconnect_max_s))
+
+    def _pause(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while not self._stop.is_set() and (left_s := until_s - time.monotonic()) > 0:
+            self._wait([], min(left_s, _TICK_S))
+
+    def _connect_and_serve(self) -> Loss:
+        """Make one connection and serve it until it ends; say why it ended."""
+        self._accepted = False
+        self._loss = None
+        client: Client | None = None
+        try:
+            client = self._new_client()
+            client.connect(
+                self._address.host,
+                self._address.port,
+                self._options.keepalive_s,
+                clean_start=self._options.clean_start,
+                properties=self._connect_properties(),
+            )
+            self._serve(client)
+        except (OSError, ValueError) as error:
+            return Loss(f"broker {self._address}: {explain(error)}")
+        except Exception as error:
+            log.exception("fault in the session with %s", self._address)
+            self._call(self._handler.fault, error)
+            # paho raises where it cannot read an answer, such as one to a message it dislikes.
+            return Loss(f"broker {self._address}: {error!r}", blames_message=self._accepted)
+        finally:
+            if client is not None:
+                _close(client)
+        return self._told_loss()
+
+    def _serve(self, client: Client) -> None:
+        give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
+        while (sock := client.socket()) is not None:
+            if self._stop.is_set():
+                client.disconnect()
+                return
+            if not self._accepted and time.monotonic() > give_up_s:
+                self._lose("does not answer as an MQTT 5 broker: is it one, and of this port?")
+                return
+            # TLS may hold bytes that select does not see.
+            held = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+            writers: list[Any] = [sock] if client.want_write() else []
+            readable = self._wait([sock], 0.0 if held else _TICK_S, writers)
+            code = client.loop_read() if held or readable else MQTTErrorCode.MQTT_ERR_SUCCESS
+            if code == MQTTErrorCode.MQTT_ERR_PROTOCOL:
+                self._lose("sent an answer that cannot be read", blames_message=True)
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+            if self._accepted and client.socket() is not None:
+                self._call(self._handler.turn)
+
+    def _wait(self, readers: list[Any], timeout_s: float, writers: list[Any] | None = None) -> bool:
+        """Wait until a reader is ready, a writer is, or someone has rung; True for a reader."""
+        ready, _, _ = select.select([self._ear, *readers], writers or [], [], timeout_s)
+        if self._ear in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(4096)
+        return any(reader in ready for reader in readers)
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(0)  # the handler bounds what is in flight
+        client.username_pw_set(self._address.username, self._address.password)
+        if self._address.tls is not None:
+            client.tls_set_context(self._address.tls)
+        if self._will is not None:
+            will = self._will()
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = lambda _c, _u, mid, code, _p: self._call(
+            self._handler.published, mid, code
+        )
+        client.on_message = lambda _c, _u, message: self._call(self._handler.received, message)
+        client.on_subscribe = lambda _c, _u, _m, codes, _p: self._call(
+            self._handler.subscribed, codes
+        )
+        return client
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._options.session_expiry_s
+        return properties
+
+    def _on_connect(
+        self, client: Client, _data: object, _flags: object, code: ReasonCode, p: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._lose(
+                f"refused us ({code}): check user, password and certificate, and that the broker "
+                f"lets the client {self._client_id} in"
+            )
+            return
+        self._accepted = True
+        log.info("connected to %s as %s", self._address, self._client_id)
+        self._call(self._handler.connected, client, p)
+
+    def _on_disconnect(
+        self, _client: Client, _data: object, _flags: object, code: ReasonCode, _p: object
+    ) -> None:
+        if code.value == _TAKEN_OVER:
+            self._lose(
+                f"another client came as {self._client_id} and took our place: give each node a "
+                "node.id of its own"
+            )
+        else:
+            self._lose(
+                f"the connection was lost ({code})",
+                blames_message=code.value in _FAULTS_OF_A_MESSAGE and self._accepted,
+            )
+
+    def _told_loss(self) -> Loss:
+        return self._loss or Loss(f"broker {self._address}: closed the connection")
+
+    def _lose(self, sentence: str, blames_message: bool = False) -> None:
+        if self._loss is None:  # the first reason is the cause, those after it its effects
+            self._loss = Loss(f"broker {self._address}: {sentence}", blames_message)
+
+    def _call(self, method: Callable[..., None], *arguments: object) -> None:
+        """Call the handler; what it raises is told, and ends nothing."""
+        try:
+            method(*arguments)
+        except Exception as error:
+            log.exception("fault in %s", getattr(method, "__qualname__", method))
+            if method != self._handler.fault:
+                self._call(self._handler.fault, error)
+
+
+def backoff_s(attempt: int, longest_s: float) -> float:
+    """Give the pause before another try: doubling from one second, jittered by half.
+
+    The jitter spreads the nodes of a city that all lost the same broker.
+    """
+    longest = min(longest_s, FIRST_PAUSE_S * 2.0 ** min(max(attempt - 1, 0), 30))
+    return longest * random.uniform(0.5, 1.0)
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        client.disconnect()
+        if client.want_write():
+            client.loop_write()
+    sock = client.socket()
+    if sock is not None:
+        sock.close()
