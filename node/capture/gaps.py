@@ -7,6 +7,12 @@ may be late for many other reasons and is never early, so one single punctual bl
 nothing was lost before it, and a run of blocks that are all late proves by the least of them how
 much was. Only blocks under suspicion are held back, so sound passes without delay while all is
 well, and no frame changes its index once it has been released.
+
+Where a loss lies is known less well than its size. PortAudio fills a block with what it had left
+over from before an overrun, so the block that carries the flag is a splice at an unknown frame: it
+is discarded, and counted as lost. A loss without a flag lies somewhere in the block or two that
+were read while it happened: their frames take the index that is right after it, so that every later
+time is right.
 """
 
 from __future__ import annotations
@@ -34,10 +40,13 @@ USB_FRAME_STAMP_S: Final = 1.25e-3
 CALLBACK_STAMP_S: Final = 5e-3
 JITTERS: Final = 4.0
 
+# An overrun flag with no more than this behind it was no splice.
+SPLICE_S: Final = 0.2e-3
+
 BIN_S: Final = 0.5
 RATE_WINDOW_BINS: Final = 40
 OFFSET_WINDOW_BINS: Final = 4
-RATE_KNOWN_BINS: Final = 10
+RATE_KNOWN_BINS: Final = 5
 LARGEST_RATE_ERROR: Final = 500e-6  # no crystal in a sound card is worse
 
 
@@ -78,6 +87,11 @@ class GapFinder:
         Nominal rate.
     block_frames
         Frames in a usual block.
+
+    Attributes
+    ----------
+    lost_frames
+        Frames known to be lost up to now, those included that we dropped or discarded.
     """
 
     def __init__(self, sample_rate_hz: int, block_frames: int) -> None:
@@ -88,7 +102,9 @@ class GapFinder:
         self._punctual = _PunctualLine(sample_rate_hz)
         self._held: deque[Arrival] = deque()
         self._next = 0
+        self._pending_loss = 0
         self._started = False
+        self.lost_frames = 0
 
     def push(self, arrival: Arrival) -> list[tuple[Arrival, int]]:
         """Take an arrival; give those whose place is now sure, each with the frames lost before."""
@@ -101,7 +117,11 @@ class GapFinder:
             if proven:
                 placed.extend(self._release(0) for _ in range(proven))
             elif len(self._held) >= self._run_blocks:
-                placed.append(self._release(self._lost_frames()))
+                lost = self._lost_frames()
+                if self._held[0].overrun and lost > SPLICE_S * self._rate:
+                    self._discard(lost)
+                else:
+                    placed.append(self._release(lost))
             else:
                 break
         return placed
@@ -157,20 +177,32 @@ class GapFinder:
         return max(0, round(least_s * self._rate))
 
     def _release(self, lost: int) -> tuple[Arrival, int]:
+        arrival = self._place(lost)
+        lost, self._pending_loss = self._pending_loss, 0
+        return arrival, lost
+
+    def _discard(self, lost: int) -> None:
+        arrival = self._place(lost)
+        self._pending_loss += arrival.frames
+        self.lost_frames += arrival.frames
+
+    def _place(self, lost: int) -> Arrival:
         arrival = self._held.popleft()
         lost += arrival.dropped_before
         self._next += lost
+        self._pending_loss += lost
+        self.lost_frames += lost
         if self._started:
             self._punctual.observe(self._next, arrival.host_time_ns)
         self._next += arrival.frames
-        return arrival, lost
+        return arrival
 
 
 class _PunctualLine:
     """When a frame is due: the lower edge of the time stamps of the last seconds.
 
     The offset comes from the minimum over 2 s, the rate from the minima of the first and of the
-    last third of 20 s; until the rate is known, 2 s at 100 ppm are 0.2 ms.
+    last third of up to 20 s; before it is known, 2 s at 100 ppm are 0.2 ms.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -192,13 +224,11 @@ class _PunctualLine:
 
     def lateness_s(self, n: int, host_time_ns: int) -> float:
         excess_ns = host_time_ns - n * NS_PER_S // self._rate
-        return (
-            min(
-                excess_ns - due_ns - self._slope * (n - m)
-                for m, due_ns in list(self._minima)[-OFFSET_WINDOW_BINS:]
-            )
-            / NS_PER_S
+        due_ns = min(
+            least_ns + self._slope * (n - m)
+            for m, least_ns in list(self._minima)[-OFFSET_WINDOW_BINS:]
         )
+        return (excess_ns - due_ns) / NS_PER_S
 
     def _learn(self) -> None:
         if len(self._minima) < RATE_KNOWN_BINS:

@@ -91,6 +91,12 @@ def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
     return ArrayGeometry(name, positions)
 
 
+def built_in_arrays() -> dict[str, npt.NDArray[np.float64]]:
+    """Give the positions of every built-in array, shape [channels, 3], in m; mono as one."""
+    channels = {"mono": 1}
+    return {name: make(channels.get(name, 4)) for name, make in _BUILT_IN.items()}
+
+
 def _mono(channels: int) -> npt.NDArray[np.float64]:
     return np.zeros((channels, 3))
 

@@ -159,6 +159,7 @@ class PortAudioSource:
             The device delivered nothing for `silence_s`: it is gone.
         """
         finder = GapFinder(self.sample_rate_hz, self._settings.block_frames)
+        lost_before_opening = self._lost_frames
         expected = 0
         while delivery := self._wait():
             dropped = delivery.position - expected
@@ -166,7 +167,9 @@ class PortAudioSource:
                 log.warning("dropped %d frames: too slow for %s", dropped, self._device_name)
             arrival = self._arrival(delivery, dropped)
             expected = delivery.position + arrival.frames
-            for placed, lost in finder.push(arrival):
+            placements = finder.push(arrival)
+            self._lost_frames = lost_before_opening + finder.lost_frames
+            for placed, lost in placements:
                 yield self._block(placed, lost)
         for placed, lost in finder.flush():
             yield self._block(placed, lost)
@@ -269,13 +272,13 @@ class PortAudioSource:
 
     def _block(self, arrival: Arrival, lost: int) -> Block:
         if lost:
-            self._lost_frames += lost
             log.warning(
-                "lost %d frames before sample %d of %s (%s)",
+                "lost %d frames before sample %d of %s, %d in all, %d overruns flagged",
                 lost,
                 self._next_sample + lost,
                 self._device_name,
-                "overrun" if arrival.overrun else "no flag",
+                self._lost_frames,
+                self._overruns,
             )
         first = self._next_sample + lost
         self._next_sample = first + arrival.frames

@@ -1,0 +1,30 @@
+"""Fixtures that several tiers of tests share.
+
+That this file stands here also puts tests/ on the path, so that a test can say
+`from hil.virtual_card import VirtualCard`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hil.virtual_card import VirtualCard, build_plugin, missing_tools
+
+
+@pytest.fixture(scope="session")
+def wavclock_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the ALSA plug-in of the virtual sound card, once a session."""
+    missing = missing_tools()
+    if missing:
+        pytest.skip(f"the virtual sound card needs {missing}")
+    return build_plugin(tmp_path_factory.mktemp("wavclock"))
+
+
+@pytest.fixture
+def make_card(wavclock_plugin: Path, tmp_path: Path) -> Callable[..., VirtualCard]:
+    """Make a virtual sound card: `make_card(frames, sample_rate_hz, bits=32, ppm=25)`."""
+
+    def make(*args: object, **kwargs: object) -> VirtualCard:
+        return VirtualCard(tmp_path / "card", wavclock_plugin, *args, **kwargs)
+
+    return make
