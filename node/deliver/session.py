@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -36,6 +36,7 @@ FIRST_PAUSE_S: Final = 1.0
 # A connection that held this long was a good one: the next pause is a short one again. Shorter
 # ones (two nodes of one name that throw each other out) must not turn into a busy loop.
 _GOOD_AFTER_S: Final = 10.0
+_SUSPICIOUS: Final = 3
 _TICK_S: Final = 1.0
 
 _MALFORMED: Final = 0x81
@@ -166,12 +167,19 @@ class Session:
             loss = self._connect_and_serve()
             if self._stop.is_set():
                 break
+            lasted_s = time.monotonic() - begun_s if self._accepted else 0.0
+            short_ones = 0 if lasted_s >= _GOOD_AFTER_S else short_ones + 1
+            if self._accepted and short_ones >= _SUSPICIOUS:
+                # Brokers need not say that another client took our place; many do not.
+                loss = replace(
+                    loss,
+                    sentence=f"{loss.sentence}, time and again: see that no other client is called "
+                    f"{self._client_id}",
+                )
             if loss.sentence != told:  # an hour without a broker is one line, not a hundred
                 told = loss.sentence
                 log.warning("%s", told)
             self._call(self._handler.disconnected, loss)
-            lasted_s = time.monotonic() - begun_s if self._accepted else 0.0
-            short_ones = 0 if lasted_s >= _GOOD_AFTER_S else short_ones + 1
             self._pause(backoff_s(short_ones, self._options.reconnect_max_s))
 
     def _pause(self, seconds: float) -> None:

@@ -136,8 +136,10 @@ class PrivateBroker:
             else:
                 return
         self._end(kill=True)
-        last = log_file.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise BrokerError(f"the private broker does not start: {last or 'it says nothing'}")
+        said = log_file.read_text("utf-8", errors="replace").splitlines()
+        errors = [line[line.index("Error") :] for line in said if "Error" in line]
+        why = " ".join(errors) or "it does not say why"
+        raise BrokerError(f"the private broker does not start: {why}")
 
     def _end(self, *, kill: bool) -> None:
         process, self._process = self._process, None

@@ -33,7 +33,7 @@ STATUS_TOPIC = node_topic(SITE, NODE_ID, "status")
 
 
 def make_detection(number: int) -> Detection:
-    """A detection whose name and onset follow from a number."""
+    """Make a detection whose name and onset follow from a number."""
     sample = number * 48_000
     return build_detection(
         ORIGIN,

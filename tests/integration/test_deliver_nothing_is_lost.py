@@ -9,7 +9,6 @@ import pytest
 from deliver_node import (
     append,
     id_of,
-    offline,
     online,
     publisher,
     wait_until,
@@ -229,7 +228,7 @@ def test_a_status_set_while_the_broker_was_away_is_told_when_it_is_back(
         told = [status for _, status in zip(range(1), statuses(words, 10), strict=False)]
         assert wait_until(lambda: sender.delivery().connected)
         assert told
-        told += [(status) for status in statuses(words, 2)]
+        told += list(statuses(words, 2))
     assert parse_status(word) in [status for _, status in told]
     sender.close()
 
@@ -241,4 +240,3 @@ def test_close_does_not_hang_without_a_broker(broker: PrivateBroker, outbox: Out
     append(outbox, 1)
     sender.close(drain_s=0.2)
     assert outbox.depth == 1
-    assert offline("x")
