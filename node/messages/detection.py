@@ -143,7 +143,7 @@ class Audio(Message):
 
 
 class Model(Message):
-    """Which classifier judged."""
+    """A classifier, so exactly that its model card can be found."""
 
     name: str = Field(min_length=1, max_length=128, description="Name of the model.")
     version: str = Field(min_length=1, max_length=64, description="Version of the model.")

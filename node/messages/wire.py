@@ -56,7 +56,7 @@ def parse_status(payload: bytes | str) -> Status:
 
 def _parse(model: type[_M], payload: bytes | str) -> _M:
     try:
-        return model.model_validate_json(payload)
+        return model.model_validate_json(payload, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
