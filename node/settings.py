@@ -248,6 +248,12 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     return Loaded(settings, origins)
 
 
+def settings_schema() -> dict[str, Any]:
+    """Give the JSON Schema (2020-12) of the settings."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, "title": "gunfire-node settings", **Settings.model_json_schema()}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

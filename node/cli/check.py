@@ -1,0 +1,45 @@
+"""`gunfire-node check`: one screen for the technician."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from node.check import checks
+from node.cli._shared import config_file
+from node.settings import load
+
+MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
+
+
+@click.command("check")
+@config_file
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+def command(path: Path | None, as_json: bool) -> None:
+    """Test sound card, levels, clock, model, disk and broker; takes about ten seconds.
+
+    Each line says pass, warn or FAIL, the figure, and what to do. Exit code 1 if anything failed.
+
+    Example: gunfire-node check --config gunfire-node.toml
+    """
+    settings = load(path).settings
+    console = Console()
+    findings = []
+    for finding in checks(settings):
+        findings.append(finding)
+        if not as_json:
+            console.print(f"{MARKS[finding.verdict]}  {finding.name:<14}", end="")
+            console.print(finding.figure, markup=False, highlight=False, soft_wrap=True)
+            if finding.advice:
+                console.print(f"{'':<20}→ {finding.advice}", highlight=False, soft_wrap=True)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    failed = sum(finding.verdict == "fail" for finding in findings)
+    if not as_json:
+        console.print(f"{failed} failed" if failed else "this node is ready to be mounted")
+    sys.exit(1 if failed else 0)

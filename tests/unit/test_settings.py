@@ -1,0 +1,83 @@
+"""Settings: what is wrong is named, with where it stands and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from node.errors import SettingsError
+from node.settings import Settings, load
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    return file
+
+
+def test_without_a_file_or_environment_every_setting_has_a_default() -> None:
+    loaded = load(None, {})
+    assert loaded.origins == {}
+    assert loaded.settings.capture.sample_rate_hz == 48000
+
+
+def test_the_environment_stands_above_the_file_and_each_origin_is_kept(tmp_path: Path) -> None:
+    file = written(tmp_path, '[node]\nid = "roof-1"\nsite = "here"\n')
+    loaded = load(file, {"GUNFIRE_NODE__NODE__SITE": "there", "HOME": "/root"})
+    assert (loaded.settings.node.id, loaded.settings.node.site) == ("roof-1", "there")
+    assert loaded.origins == {"node.id": str(file), "node.site": "GUNFIRE_NODE__NODE__SITE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[capture]\nsample_rate = 48000", "capture.sample_rate: no such setting; did you mean"),
+        ('[capture]\nchannels = "4"', 'capture.channels = "4": input should be a valid integer'),
+        ("[capture]\nchannels = true", "capture.channels = true: input should be a valid integer"),
+        ("[capture]\nsample_rate_hz = 48", "greater than or equal to 16000"),
+        ("[capture]\nbits = 20", "capture.bits = 20: input should be 16, 24 or 32"),
+        ("[detect]\nthreshold_db = nan", "detect.threshold_db"),
+        ("[detect]\ngap_s = inf", "detect.gap_s"),
+        ('[node]\nid = "a/b"', "one level of an MQTT topic"),
+        ('[mqtt]\nurl = "http://x"', "must start with mqtt:// or mqtts://"),
+        ('[mqtt]\nurl = "mqtt://x:99999"', "mqtt.url"),
+        ("[node.position]\nlat_deg = 1.0", "node.position.lon_deg: is missing"),
+        ("[sensors]\na = 1", "sensors: no such setting; there are node, capture"),
+        ("channels = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_every_wrong_setting_gets_a_line_of_its_own(tmp_path: Path) -> None:
+    file = written(tmp_path, "[capture]\nchannels = 0\nbits = 8\nfoo = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        load(tmp_path / "none.toml", {})
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load(binary, {})
+
+
+def test_a_misspelt_variable_of_the_environment_is_refused_by_its_name() -> None:
+    with pytest.raises(SettingsError, match="GUNFIRE_NODE__CAPTURE__DEVICES: capture.devices"):
+        load(None, {"GUNFIRE_NODE__CAPTURE__DEVICES": "x"})
+
+
+def test_every_setting_has_a_sentence() -> None:
+    schema = Settings.model_json_schema()
+    for name, section in schema["$defs"].items():
+        for key, field in section["properties"].items():
+            assert field.get("description", "").endswith("."), f"{name}.{key}"
