@@ -1,6 +1,7 @@
 """What time it is: from the sample counter over the host's clocks to UTC, with its error."""
 
 from node.timing.host import FakeHostClock, HostClock, HostClockReader, utc_now_ns
+from node.timing.ntp import Opinion, SecondOpinion
 from node.timing.sample_clock import HostSampleClock, RecordingClock
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "HostClock",
     "HostClockReader",
     "HostSampleClock",
+    "Opinion",
     "RecordingClock",
+    "SecondOpinion",
     "utc_now_ns",
 ]

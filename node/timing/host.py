@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from node.timing.ntp import Opinion, weigh
 from node.types import NS_PER_S, ClockQuality, HostReading
 
 BRACKETS: Final = 5
@@ -38,16 +39,34 @@ class HostClockReader(Protocol):
 
 
 class HostClock:
-    """The host's own clocks, by bracketed reads and adjtimex(2)."""
+    """The host's own clocks, by bracketed reads and adjtimex(2).
+
+    Parameters
+    ----------
+    second_opinion
+        Gives the latest opinion of another clock, such as
+        ``lambda: SecondOpinion(...).latest``; it confirms the quality, or widens its σ.
+
+    Attributes
+    ----------
+    disagreement
+        Why the second opinion does not confirm the host's clock, in words; None while it does,
+        or while there is none.
+    """
+
+    def __init__(self, second_opinion: Callable[[], Opinion | None] = lambda: None) -> None:
+        self._second_opinion = second_opinion
+        self.disagreement: str | None = None
 
     def read(self) -> HostReading:
         """Read UTC between two reads of the monotonic clock; the narrowest of five counts."""
         width_ns, monotonic_ns, utc_ns = min(_bracket() for _ in range(BRACKETS))
+        quality, self.disagreement = weigh(kernel_quality(), self._second_opinion(), monotonic_ns)
         return HostReading(
             monotonic_ns=monotonic_ns,
             utc_minus_monotonic_ns=utc_ns - monotonic_ns,
             width_ns=width_ns,
-            quality=kernel_quality(),
+            quality=quality,
         )
 
 

@@ -39,6 +39,9 @@ RATE_SIGMA: Final = 60e-6
 RATE_WANDER: Final = 0.2e-6
 # Lateness of a lone stamp, whose company could not vouch for it.
 LONE_STAMP_SIGMA_S: Final = 5e-3
+# A USB card stamps at its 1 ms frames. Until a window is full, the blocks may all have met the
+# same phase of them, and be late by up to a frame together.
+PHASE_SIGMA_S: Final = 0.5e-3
 
 
 class HostSampleClock:
@@ -77,13 +80,15 @@ class HostSampleClock:
         if block.stream != self._stream:
             self._stream = block.stream
             self._minima.clear()
+            self._line = None
         self._newest = block.end_sample
         if block.host_time_ns is None:
             return
         n = block.first_sample
         excess_ns = block.host_time_ns - n * NS_PER_S // self._rate
-        if self._line and self._minima and excess_ns < self._line.at_ns(n) - EARLY_NS:
-            log.warning("sample %d came before its time; the clock begins anew", n)
+        if self._line and excess_ns < self._line.at_ns(n) - EARLY_NS:
+            if len(self._minima) > 1:
+                log.warning("sample %d came before its time; the clock begins anew", n)
             self._minima.clear()
         if not self._minima or n // self._rate != self._minima[-1][0] // self._rate:
             self._minima.append((n, excess_ns))
@@ -112,7 +117,7 @@ class HostSampleClock:
         self._reading = reading
 
     def at(self, sample: float) -> Instant:
-        """Give the UTC of a (fractional) sample index.
+        """Give the UTC of a (fractional) sample index of the stream observed last.
 
         Raises
         ------
@@ -205,10 +210,12 @@ class _Line:
         span_s = (self.last - self.first) / self.rate
         outside_s = max(0.0, n - self.last, self.first - n) / self.rate
         scatter_s = self.scatter_ns / NS_PER_S
-        level_s = scatter_s / math.sqrt(self.bins)
+        # A card tells its position in whole frames.
+        level_s = math.hypot(scatter_s / math.sqrt(self.bins), 1 / (self.rate * math.sqrt(12)))
         rate_sigma = min(RATE_SIGMA, 2 * level_s / span_s)
         return math.hypot(
             level_s,
+            PHASE_SIGMA_S * (1 - self.bins / WINDOW_BINS),
             rate_sigma * (span_s / 2 + outside_s),
             RATE_WANDER * (span_s / 4 + outside_s),
         )
