@@ -6,6 +6,25 @@ parts by themselves.
 """
 
 from node.simulate.propagation import Atmosphere, absorb, air_absorption_db_per_m
+from node.simulate.render import RenderedNode, RenderedScene, render, write
+from node.simulate.scene import Scene, load, packaged, packaged_names
 from node.simulate.sources import SOURCE_KINDS, Emission, emit
+from node.simulate.truth import Truth
 
-__all__ = ["SOURCE_KINDS", "Atmosphere", "Emission", "absorb", "air_absorption_db_per_m", "emit"]
+__all__ = [
+    "SOURCE_KINDS",
+    "Atmosphere",
+    "Emission",
+    "RenderedNode",
+    "RenderedScene",
+    "Scene",
+    "Truth",
+    "absorb",
+    "air_absorption_db_per_m",
+    "emit",
+    "load",
+    "packaged",
+    "packaged_names",
+    "render",
+    "write",
+]

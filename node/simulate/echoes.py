@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from node.simulate.propagation import Atmosphere, absorption_response
 
@@ -39,6 +39,12 @@ class Wall(BaseModel):
     reflection: float = Field(
         default=0.7, ge=0, le=1, description="Share of the pressure that it reflects."
     )
+
+    @model_validator(mode="after")
+    def _has_length(self) -> Wall:
+        if (self.x1_m, self.y1_m) == (self.x2_m, self.y2_m):
+            raise ValueError("ends where it starts; give it a length")
+        return self
 
     @property
     def start(self) -> Float64Array:

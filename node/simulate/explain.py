@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+from typing import Any, Final
+
 from pydantic import ValidationError
+
+_WORDS: Final = {
+    r"input should": "it should",
+    r"^(tuple|string) should": "it should",
+    r"a valid tuple": "a list",
+    r"a valid dictionary or instance of \w+": "a table",
+    r"have timezone info": "say its zone, as 2026-01-01T00:00:00Z does",
+    r"be a valid datetime": "be a time such as 2026-01-01T00:00:00Z, without quotes",
+    r" after validation, not 0": "",
+}
 
 
 def one_line(error: ValidationError, skip: frozenset[str] = frozenset()) -> str:
@@ -15,27 +29,43 @@ def one_line(error: ValidationError, skip: frozenset[str] = frozenset()) -> str:
     skip
         Parts of a location that are the models' own and no key of the user's.
     """
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A list that lost its only member to an error is not too short besides.
+    inner = {problem["loc"][:i] for problem in found for i in range(len(problem["loc"]))}
+    found = [p for p in found if p["type"] != "too_short" or p["loc"] not in inner]
+    first = found[0]
+    more = f" (and {len(found) - 1} more)" if found[1:] else ""
+    return _sentence(first, _key(first["loc"], skip)) + more
+
+
+def _key(location: tuple[int | str, ...], skip: frozenset[str]) -> str:
     key = ""
-    for part in first["loc"]:
+    for part in location:
         if isinstance(part, int):
             key += f"[{part}]"
         elif part not in skip:
             key += f".{part}" if key else part
-    kind, context = first["type"], first.get("ctx", {})
-    if kind == "extra_forbidden":
-        text = f"{key} is not a key of a scene; mind its spelling"
-    elif kind == "missing":
-        text = f"{key} is missing"
-    elif kind == "union_tag_invalid":
-        at = f"{key}.kind" if key else "kind"
-        text = f"{at} {context['tag']!r} is not known; it must be one of {context['expected_tags']}"
-    elif kind == "union_tag_not_found":
-        text = f"{key}.kind is missing" if key else "kind is missing"
-    elif kind == "value_error":
-        text = f"{key}: {context['error']}" if key else str(context["error"])
-    else:
-        message = first["msg"][0].lower() + first["msg"][1:]
-        text = f"{key} is {first['input']!r}, but {message.replace('input should', 'it should')}"
-    more = error.error_count() - 1
-    return text + (f" (and {more} more)" if more else "")
+    return key
+
+
+def _sentence(problem: Any, key: str) -> str:
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{key} is not a key of a scene; mind its spelling"
+        case "missing":
+            return f"{key} is missing"
+        case "union_tag_not_found":
+            return f"{key}.kind is missing" if key else "kind is missing"
+        case "union_tag_invalid":
+            at = f"{key}.kind" if key else "kind"
+            kinds = context["expected_tags"]
+            return f"{at} {context['tag']!r} is not known; it must be one of {kinds}"
+        case "value_error":
+            return f"{key}: {context['error']}" if key else str(context["error"])
+    given = problem["input"]
+    shown = given.isoformat() if isinstance(given, datetime) else repr(given)
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    for pattern, words in _WORDS.items():
+        message = re.sub(pattern, words, message)
+    return f"{key} is {shown}, but {message}"

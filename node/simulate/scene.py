@@ -6,6 +6,7 @@ The way in of the simulation; `node.simulate.cast` settles what a scene leaves o
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -136,10 +137,7 @@ class Street(_Model):
 class SceneNode(_Model):
     """A node: where it stands, its microphones and its converter."""
 
-    id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="Name: letters, digits, '.', '_', '-'; it names the files too.",
-    )
+    id: str = Field(description="Name: up to 64 of letters, digits, '.', '_', '-'; also of files.")
     x_m: Metres = Field(description="East, in m.")
     y_m: Metres = Field(description="North, in m.")
     z_m: Height = Field(default=4.0, description="Above the ground, in m.")
@@ -170,6 +168,13 @@ class SceneNode(_Model):
         default=35.0, ge=-40, le=100, description="Noise of each channel's own in dB SPL."
     )
 
+    @field_validator("id")
+    @classmethod
+    def _names_a_file(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(f"{name!r} must be up to 64 letters, digits, '.', '_' or '-'")
+        return name
+
     @model_validator(mode="after")
     def _one_geometry(self) -> SceneNode:
         if (self.array is None) == (self.microphones_m is None):
@@ -187,7 +192,9 @@ class Scene(_Model):
         default=48_000, ge=8_000, le=192_000, description="Rate of every node in Hz."
     )
     start_utc: AwareDatetime = Field(
-        default=datetime(2026, 1, 1, tzinfo=UTC), description="UTC of every first sample."
+        default=datetime(2026, 1, 1, tzinfo=UTC),
+        strict=True,
+        description="When every first sample is taken, with its zone.",
     )
     atmosphere: Atmosphere = Field(default_factory=Atmosphere, description="The air.")
     street: Street = Field(default_factory=Street, description="Noise, ground, scatter.")
@@ -271,6 +278,8 @@ def packaged(name: str) -> Scene:
         If there is none of that name.
     """
     if name not in packaged_names():
-        raise SceneError(f"no scene {name!r} comes with the package; {packaged_names()} do")
+        raise SceneError(
+            f"no scene {name!r} comes with the package; {', '.join(packaged_names())} do"
+        )
     file = resources.files("node.simulate").joinpath("scenes", f"{name}.toml")
     return parse(file.read_text(encoding="utf-8"), name)
