@@ -7,6 +7,7 @@ whole, and judged as soon as what comes just after it is known too.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -15,8 +16,15 @@ import numpy.typing as npt
 from node.detect.events import LEAD_S, EventGrouper
 from node.detect.floor import PRIME_S, Floor, to_db
 from node.detect.levels import BIN_S, HighPass, Mask, Power, Samples, bin_frames, bin_power
-from node.detect.onset import AFTER_S, BEFORE_S, pick_onset
-from node.detect.trigger import PAST_BINS, coincident, level_power, past_power
+from node.detect.onset import AFTER_S, BEFORE_S, onset_sigma_s, pick_onset
+from node.detect.trigger import (
+    LEVEL_BINS,
+    PAST_BINS,
+    SPREAD_BINS,
+    coincident,
+    level_power,
+    past_power,
+)
 from node.settings import DetectSettings
 from node.types import Block, Event, Impulse
 
@@ -29,6 +37,10 @@ AHEAD_BINS: Final = round(0.03 / BIN_S)
 
 # Firing bins closer than this are one impulse (signal.md §6).
 MERGE_BINS: Final = round(0.01 / BIN_S)
+
+# Channels of one array hear an arrival within so long; one whose pick is further off than that from
+# the others' median heard something else.
+CROSSING_S: Final = 0.001
 
 # µ-law, common in surveillance recorders, ends at 0.98 of full scale.
 RAIL: Final = 0.98
@@ -91,7 +103,7 @@ class Detector:
 
     def flush(self) -> list[Event]:
         """End the stream: judge what is left and give the last events."""
-        events = self._work(ended=True) + self._events.close()
+        events = self._work(ended=True) + self._events.restart()
         self._stream = None
         return events
 
@@ -107,7 +119,7 @@ class Detector:
             return []
         events = self._work(ended=True)
         if block.stream != self._stream or missing < 0:
-            events += self._events.close()
+            events += self._events.restart()
             self._floor.forget()
         lost = max(missing, block.lost_before)
         if lost > 0:
@@ -125,6 +137,7 @@ class Detector:
         self._live = np.zeros((0, self._channels), dtype=bool)
         self._judged = 0  # bins of _power that are judged
         self._fired = -MERGE_BINS - 1  # the last bin that fired
+        self._fresh = True  # _raw[0] is the first sample of the stretch
         self._high_pass.reset()
 
     def _work(self, *, ended: bool) -> list[Event]:
@@ -140,74 +153,94 @@ class Detector:
         return events
 
     def _measure(self, *, ended: bool) -> None:
-        """Filter every whole step, and at the end of a stretch the rest."""
-        step = STEP_BINS * self._bin
+        """Filter every whole step, and at the end of a stretch every whole bin."""
         at = len(self._filtered)
-        parts: list[tuple[Samples, Power, Mask]] = []
-        while True:
-            left = len(self._raw) - at
-            if left < step + self._high_pass.dead_frames:
-                if not ended:
-                    break
-                step = min(step, left // self._bin * self._bin)
-                if step == 0:
-                    break
-            y, dead = self._high_pass.filter(self._raw[at : at + step], self._raw[at + step :])
-            parts.append((y, *bin_power(y, dead, self._bin)))
-            at += step
-        if parts:
-            self._filtered = np.concatenate((self._filtered, *(part[0] for part in parts)))
-            self._power = np.concatenate((self._power, *(part[1] for part in parts)))
-            self._live = np.concatenate((self._live, *(part[2] for part in parts)))
+        whole = self._bin if ended else STEP_BINS * self._bin
+        left = len(self._raw) - at - (0 if ended else self._high_pass.dead_frames)
+        end = at + max(0, left) // whole * whole
+        if end == at:
+            return
+        y, dead = self._high_pass.filter(self._raw[at:end], self._raw[end:])
+        power, live = bin_power(y, dead, self._bin)
+        self._filtered = np.concatenate((self._filtered, y))
+        self._power = np.concatenate((self._power, power))
+        self._live = np.concatenate((self._live, live))
 
     def _wanted_ahead(self) -> int:
-        step = self._live[self._judged : self._judged + STEP_BINS]
-        return PRIME_BINS if (step.any(axis=0) & ~self._floor.known).any() else AHEAD_BINS
+        unheard = self._unheard(self._judged, self._judged + STEP_BINS)
+        return PRIME_BINS if unheard.any() else AHEAD_BINS
+
+    def _unheard(self, first: int, end: int) -> npt.NDArray[np.bool_]:
+        """Say which channels come alive in these bins and have no floor yet."""
+        return np.asarray(~self._floor.known & self._live[first:end].any(axis=0))
 
     def _judge(self, first: int, end: int) -> list[Event]:
-        seen = slice(first, end + PRIME_BINS)
-        db = to_db(self._power[seen])
-        if not self._floor.known.all() and self._live[first:end].any():
-            self._floor.prime(db, self._live[seen])
-        floor_db = self._floor.level_db
-        # one more step of look-ahead, so that a neighbour's vote is in time at the seam
-        stop = min(end + 4, len(self._power))
-        begin = max(0, first - PAST_BINS - 4)
-        inner = max(0, first - 4)
-        power, live = self._power[begin:stop], self._live[begin:stop]
-        level = to_db(level_power(power, live))[inner - begin :]
-        past = to_db(past_power(power, live, 10 ** (floor_db / 10), inner - begin))
-        margin = np.minimum(
-            level - floor_db - self._settings.threshold_db,
-            level - past - self._settings.contrast_db,
-        )
-        agreed = coincident(margin, live[inner - begin :] & self._floor.known)
+        """Judge the bins from `first` to `end` against the floor as it was before them."""
+        unheard = self._unheard(first, end)
+        if unheard.any():
+            seen = slice(first, end + PRIME_BINS)
+            self._floor.prime(self._power[seen], self._live[seen] & unheard)
+        begin, stop = max(0, first - SPREAD_BINS), min(len(self._power), end + SPREAD_BINS)
+        seen = slice(begin, stop + LEVEL_BINS - 1)
+        level, alive = level_power(self._power[seen], self._live[seen])
+        level_db = to_db(level[: stop - begin])
+        alive = alive[: stop - begin] & self._floor.known
+        rise = level_db - self._floor.level_db - self._settings.threshold_db
         events: list[Event] = []
-        fired = np.flatnonzero(agreed[first - inner : end - inner] >= 0) + first
-        for i in fired.tolist():
-            if i - self._fired > MERGE_BINS:
-                events += self._events.add(self._impulse(i, margin[i - inner]))
-            self._fired = i
-        self._floor.learn(db[: end - first], self._live[first:end])
+        if (rise >= 0).any():  # seldom; the rest of the work is for these steps alone
+            margin = np.minimum(rise, self._contrast(level_db, begin))
+            fired = np.flatnonzero(coincident(margin, alive)[first - begin : end - begin] >= 0)
+            for i in (fired + first - begin).tolist():
+                near = slice(max(0, i - SPREAD_BINS), i + SPREAD_BINS + 1)
+                firing = ((margin[near] >= 0) & alive[near]).any(axis=0)
+                events += self._fire(begin + i, firing)
+        self._floor.learn(level_db[first - begin : end - begin], alive[first - begin : end - begin])
         self._judged = end
         return events
 
-    def _impulse(self, fired: int, margin: npt.NDArray[np.float64]) -> Impulse:
-        """Measure the impulse that fired at a bin."""
-        channel = 0 if margin[0] >= 0 else int(np.argmax(margin))
+    def _contrast(self, level_db: Power, begin: int) -> Power:
+        """Give by how much levels from bin `begin` on exceed the contrast asked for."""
+        oldest = max(0, begin - PAST_BINS)
+        seen = slice(oldest, begin + len(level_db))
+        floor_power = 10 ** (self._floor.level_db / 10)
+        past = past_power(self._power[seen], self._live[seen], floor_power, begin - oldest)
+        return np.asarray(level_db - to_db(past) - self._settings.contrast_db)
+
+    def _fire(self, fired: int, firing: npt.NDArray[np.bool_]) -> list[Event]:
+        """Take a bin that fired on some channels: the next impulse, or still the one before."""
+        events: list[Event] = []
+        if fired - self._fired > MERGE_BINS:
+            events = self._events.add(self._impulse(fired, firing))
+        self._fired = fired
+        return events
+
+    def _impulse(self, fired: int, firing: npt.NDArray[np.bool_]) -> Impulse:
+        """Measure the impulse that fired at a bin, on some of the channels."""
         at = fired * self._bin
         first = max(0, at - round(BEFORE_S * self._rate), (self._fired + 1) * self._bin)
-        last = min(len(self._filtered), at + round(AFTER_S * self._rate))
-        window = self._filtered[first:last, channel]
-        pick = pick_onset(window[: int(np.argmax(np.abs(window))) + 1])
-        peak_end = min(len(self._filtered), at + round(PEAK_S * self._rate))
-        loudest = float(np.abs(self._raw[first:peak_end]).max())
-        in_band = float(np.abs(self._filtered[first:peak_end, channel]).max())
+        last = at + round(AFTER_S * self._rate)
+        channels = np.flatnonzero(firing).tolist()
+        picks = [pick_onset(self._filtered[first:last, channel]) for channel in channels]
+        middle = float(np.median([pick.sample for pick in picks]))
+        sample, sigma_s = middle, CROSSING_S / 2
+        if channels[0] == 0 and abs(picks[0].sample - middle) <= CROSSING_S * self._rate:
+            sample, sigma_s = picks[0].sample, picks[0].sigma / self._rate
+        onset = first + sample
+        after = slice(int(onset), at + round(PEAK_S * self._rate))
+        loudest = float(np.abs(self._raw[after]).max())
+        snr_db = max(
+            _decibels(float(np.abs(self._filtered[after, channel]).max()))
+            - float(self._floor.level_db[channel])
+            for channel in channels
+        )
+        sigma_s = onset_sigma_s(sigma_s, snr_db)
+        if onset < self._bin and self._fresh:
+            sigma_s = max(sigma_s, BEFORE_S)  # it may have begun before we listened
         return Impulse(
-            onset_sample=self._start + first + pick.sample,
-            sigma_samples=pick.sigma,
-            snr_db=20 * float(np.log10(max(in_band, 1e-10))) - float(self._floor.level_db[channel]),
-            peak_dbfs=20 * float(np.log10(max(loudest, 1e-10))),
+            onset_sample=self._start + onset,
+            sigma_samples=sigma_s * self._rate,
+            snr_db=snr_db,
+            peak_dbfs=_decibels(loudest),
             clipped=loudest >= RAIL,
         )
 
@@ -225,3 +258,8 @@ class Detector:
         self._judged -= surplus
         self._fired = max(self._fired - surplus, -MERGE_BINS - 1)
         self._start += frames
+        self._fresh = False
+
+
+def _decibels(amplitude: float) -> float:
+    return 20 * math.log10(max(amplitude, 1e-10))

@@ -49,8 +49,15 @@ class EventGrouper:
         if not self._impulses:
             return []
         first = self._impulses[0].onset_sample - self._lead
-        last = self._impulses[-1].onset_sample + self._gap
-        lost = sum(frames for at, frames in self._losses if first <= at <= last)
+        last = self._impulses[-1].onset_sample
+        lost = sum(frames for at, frames in self._losses if first <= at <= last + self._gap)
         event = Event(tuple(self._impulses), lost)
         self._impulses = []
+        self._losses = [loss for loss in self._losses if loss[0] >= last - self._lead]
         return [event]
+
+    def restart(self) -> list[Event]:
+        """Give the open event and forget every loss: sample indices mean something else now."""
+        closed = self.close()
+        self._losses = []
+        return closed

@@ -14,8 +14,12 @@ import numpy.typing as npt
 from node.detect.levels import BIN_S, Mask, Power
 
 TAU_S: Final = 4.0
+
+# The first floor: a low quantile of 5 ms means over the first quarter of a second.
 PRIME_S: Final = 0.25
-PRIME_QUANTILE: Final = 0.3
+PRIME_QUANTILE: Final = 0.1
+PRIME_MEAN_BINS: Final = 10
+
 CLIP_UP_DB: Final = 6.0
 CLIP_DOWN_DB: Final = 12.0
 
@@ -52,20 +56,23 @@ class Floor:
         """Know nothing of any channel, as at the start of a stream."""
         self.known[:] = False
 
-    def prime(self, db: Power, live: Mask) -> None:
+    def prime(self, power: Power, live: Mask) -> None:
         """Take a first floor from bins still to be judged, for channels that have none.
 
-        A low quantile, so that a recording that begins with its shot does not lose it.
+        The quantile is low, so that a recording that begins with its shot does not lose it; it
+        is taken of means, so that steady noise does not look like a rise out of its own dips.
         """
         for channel in np.flatnonzero(~self.known & live.any(axis=0)):
-            first = db[live[:, channel], channel][: round(PRIME_S / BIN_S)]
-            self.level_db[channel] = np.quantile(first, PRIME_QUANTILE)
+            first = power[live[:, channel], channel][: round(PRIME_S / BIN_S)]
+            width = min(PRIME_MEAN_BINS, len(first))
+            means = np.convolve(first, np.full(width, 1 / width), mode="valid")
+            self.level_db[channel] = np.quantile(to_db(means), PRIME_QUANTILE)
             self.known[channel] = True
             self._age_s[channel] = PRIME_S
             self._dead_s[channel] = 0.0
 
     def learn(self, db: Power, live: Mask) -> None:
-        """Learn from bins that have been judged; db and live have shape [bins, channels]."""
+        """Learn from the levels of bins that have been judged, shape [bins, channels]."""
         seconds = live.sum(axis=0) * BIN_S
         step = np.clip(db - self.level_db, -CLIP_DOWN_DB, CLIP_UP_DB)
         mean = (step * live).sum(axis=0) / np.maximum(live.sum(axis=0), 1)

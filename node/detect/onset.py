@@ -7,14 +7,22 @@ samples round it best into noise before and sound after: Akaike's criterion in t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+# The window round the bin that fired; it ends at its largest sample, since what comes after the
+# first rise only blurs the change.
 BEFORE_S: Final = 0.008
 AFTER_S: Final = 0.004
+
+# What the criterion cannot know of its own error: calibre and range change the rise (signal.md
+# §2: 50–200 µs in all), and a weak rise starts under the noise, so that it is picked late.
+RISE_SIGMA_S: Final = 75e-6
+WEAK_SIGMA_S: Final = 3e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ def pick_onset(y: npt.NDArray[np.float32]) -> Pick:
     AIC(k) = k ln var(y[:k]) + (n - k) ln var(y[k:]); the answer is the mean of k under Akaike's
     weights exp(-(AIC - min AIC) / 2), and its error their spread and the grain of a sample.
     """
+    y = y[: int(np.argmax(np.abs(y))) + 1]
     n = len(y)
     if n < 8:
         return Pick(0.0, float(max(n, 1)))
@@ -44,4 +53,10 @@ def pick_onset(y: npt.NDArray[np.float32]) -> Pick:
     weight /= weight.sum()
     mean = float(weight @ k)
     variance = float(weight @ np.square(k - mean))
-    return Pick(mean, float(np.sqrt(variance + 1.0)))
+    return Pick(mean, float(np.sqrt(variance + 1 / 12)))
+
+
+def onset_sigma_s(pick_sigma_s: float, snr_db: float) -> float:
+    """Give the standard error of an onset in s, from its pick's and the peak's level."""
+    weak_s = WEAK_SIGMA_S * 10 ** (-snr_db / 20)
+    return math.hypot(pick_sigma_s, RISE_SIGMA_S, weak_s)

@@ -22,14 +22,17 @@ LEVEL_BINS: Final = 2
 SPREAD_BINS: Final = 2
 
 
-def level_power(power: Power, live: Mask) -> Power:
-    """Give the mean power over the bin and the one after it, where both are alive, else 0.
+def level_power(power: Power, live: Mask) -> tuple[Power, Mask]:
+    """Give the mean power over each bin and the one after it, and whether both are alive.
 
-    The last bin has none after it and stands alone.
+    The last bin of the answer, which has none after it, stands alone.
     """
-    following = np.concatenate((power[1:], power[-1:]))
-    alive = live & np.concatenate((live[1:], live[-1:]))
-    return np.where(alive, (power + following) / 2, 0.0)
+    level = power.copy()
+    level[:-1] += power[1:]
+    level[:-1] *= 0.5
+    alive = live.copy()
+    alive[:-1] &= live[1:]
+    return level, alive
 
 
 def past_power(power: Power, live: Mask, floor_power: Power, first: int) -> Power:
@@ -38,12 +41,12 @@ def past_power(power: Power, live: Mask, floor_power: Power, first: int) -> Powe
     Bins that are missing or dead count as the floor: at the start of a stream, after a gap or a
     redaction, the floor is the best guess of what would have been there.
     """
-    missing = max(0, PAST_BINS - first)
-    known = np.where(live, power, floor_power)[max(0, first - PAST_BINS) :]
-    padded = np.concatenate((np.broadcast_to(floor_power, (missing, power.shape[1])), known))
-    total = np.cumsum(np.concatenate((np.zeros((1, power.shape[1])), padded)), axis=0)
-    count = len(power) - first
-    mean = (total[PAST_BINS : PAST_BINS + count] - total[:count]) / PAST_BINS
+    known = power if live.all() else np.where(live, power, floor_power)
+    total = np.zeros((PAST_BINS + 1 + len(power), power.shape[1]))
+    total[1 : PAST_BINS + 1] = floor_power
+    total[PAST_BINS + 1 :] = known
+    np.cumsum(total, axis=0, out=total)
+    mean = (total[first + PAST_BINS : -1] - total[first : -PAST_BINS - 1]) / PAST_BINS
     return np.asarray(np.maximum(mean, 1e-30))
 
 
@@ -54,9 +57,9 @@ def coincident(margin: Power, live: Mask) -> Power:
     channel has no vote. So one channel that is dead, stuck, humming or popping can neither blind
     nor trigger three others.
     """
-    if margin.shape[1] == 1:
-        return np.where(live[:, 0], margin[:, 0], -np.inf)
     voted = np.where(live, margin, -np.inf)
+    if margin.shape[1] == 1:
+        return voted[:, 0]
     spread = voted.copy()
     for shift in range(1, SPREAD_BINS + 1):
         np.maximum(spread[shift:], voted[:-shift], out=spread[shift:])
