@@ -214,8 +214,9 @@ class Outbox:
         """Take the counts from a file just opened; see `sequence` for where numbering goes on."""
         last_seq = _counter(db, "last_seq")
         ceiling = self._ceiling.value
-        if ceiling is not None and ceiling - last_seq > RESERVE:
-            # The file has never given out numbers that the node has: it is new, or an old copy.
+        if ceiling is not None and (last_seq == 0 or ceiling - last_seq > RESERVE):
+            # The node has given out numbers that this file knows nothing of: it is a new one
+            # after a loss, or an old copy.
             last_seq = ceiling
         elif ceiling is None and last_seq == 0:
             last_seq = _LEAP * max(aside_numbers(self._path), default=0)

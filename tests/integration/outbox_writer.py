@@ -1,0 +1,20 @@
+"""Append to an outbox until killed, and say on stdout what is durable. `outbox_writer.py FILE`."""
+
+import itertools
+import sys
+from pathlib import Path
+
+from node.deliver import Outbox
+
+
+def main() -> None:
+    outbox = Outbox(Path(sys.argv[1]), 2**22)
+    print("open", outbox.last_seq, flush=True)
+    for count in itertools.count():
+        name = f"{outbox.last_seq + 1}"
+        appended = outbox.append(name, 0, count, lambda seq: b"%d:" % seq + b"y" * 1500)
+        print(appended.seq, flush=True)
+
+
+if __name__ == "__main__":
+    main()
