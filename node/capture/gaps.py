@@ -28,7 +28,7 @@ from node.types import NS_PER_S
 
 # A run of late blocks is believed when it is this long, both in blocks and in seconds: a stalled
 # process gets what had piled up in a few short steps, and the last of those is punctual again.
-RUN_BLOCKS: Final = 4
+RUN_BLOCKS: Final = 6
 RUN_S: Final = 0.25
 
 # Lateness that may always occur in a punctual block. The converter's own stamps are good to some
@@ -104,6 +104,7 @@ class GapFinder:
         self._next = 0
         self._pending_loss = 0
         self._started = False
+        self._first: Arrival | None = None
         self.lost_frames = 0
 
     def push(self, arrival: Arrival) -> list[tuple[Arrival, int]]:
@@ -137,6 +138,7 @@ class GapFinder:
             return False
         for n, arrival in list(zip(self._indices(), self._held, strict=True))[1:]:
             self._punctual.observe(n, arrival.host_time_ns)
+        self._first = self._held[0]
         self._started = True
         return True
 
@@ -174,7 +176,7 @@ class GapFinder:
     def _lost_frames(self) -> int:
         """Size the loss before the first held arrival by the most punctual one of its run."""
         least_s = min(self._lateness_s()[: self._run_blocks])
-        return max(0, round(least_s * self._rate))
+        return max(0, round(least_s / self._punctual.frame_s))
 
     def _release(self, lost: int) -> tuple[Arrival, int]:
         arrival = self._place(lost)
@@ -192,7 +194,7 @@ class GapFinder:
         self._next += lost
         self._pending_loss += lost
         self.lost_frames += lost
-        if self._started:
+        if self._started and arrival is not self._first:
             self._punctual.observe(self._next, arrival.host_time_ns)
         self._next += arrival.frames
         return arrival
@@ -212,6 +214,11 @@ class _PunctualLine:
         self._bin = -1
         self._slope = 0.0
         self.jitter_s = 0.0
+
+    @property
+    def frame_s(self) -> float:
+        """How long a frame truly takes."""
+        return 1 / self._rate + self._slope / NS_PER_S
 
     def observe(self, n: int, host_time_ns: int) -> None:
         excess_ns = host_time_ns - n * NS_PER_S // self._rate

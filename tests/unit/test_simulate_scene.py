@@ -1,13 +1,35 @@
 """Scenes: what may stand in one, and what is said of what may not."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from node.errors import SceneError
 from node.simulate.cast import cues, walls
-from node.simulate.scene import Scene, load, packaged, packaged_names, parse
+from node.simulate.echoes import Wall
+from node.simulate.propagation import Atmosphere
+from node.simulate.scene import (
+    AerialShell,
+    Scene,
+    SceneNode,
+    SceneSource,
+    Street,
+    load,
+    packaged,
+    packaged_names,
+    parse,
+)
+from node.simulate.sources import (
+    Backfire,
+    DoorSlam,
+    Firecracker,
+    Hammer,
+    LiftCharge,
+    MuzzleBlast,
+    ShellBurst,
+)
 
 NODE = '[[nodes]]\nid = "a"\nx_m = 0\ny_m = 0\narray = "mono"\n'
 SHOT = '[[sources]]\nkind = "muzzle_blast"\ntime_s = 1\nx_m = 50\ny_m = 0\n'
@@ -123,3 +145,17 @@ def test_facades_at_random_join_the_walls():
     text = BASE + "[street]\nfacades = 4\n[[walls]]\nx1_m = 0\ny1_m = 9\nx2_m = 9\ny2_m = 9\n"
     assert len(walls(parse(text + NODE))) == 5
     assert walls(parse(text + NODE)) == walls(parse(text + NODE))
+
+
+def test_the_page_on_scenes_tells_every_key_and_its_default():
+    page = (Path(__file__).parents[2] / "docs/look-up/scenes.md").read_text(encoding="utf-8")
+    models = [Scene, Atmosphere, Street, Wall, SceneSource, SceneNode, AerialShell]
+    models += [MuzzleBlast, ShellBurst, LiftCharge, Firecracker, Backfire, DoorSlam, Hammer]
+    for model in models:
+        for key, field in model.model_fields.items():
+            if key in ("kind", "sound"):
+                continue
+            rows = [row for row in page.splitlines() if row.startswith(f"| `{key}` |")]
+            assert any(field.description in row.replace("µs", "us") for row in rows), key
+            if isinstance(field.default, float | int) and not isinstance(field.default, bool):
+                assert any(f"`{field.default}`" in row for row in rows), key
