@@ -26,10 +26,17 @@ def probabilities(
     logits: npt.NDArray[np.float64], calibration: Calibration
 ) -> npt.NDArray[np.float64]:
     """Give calibrated class probabilities, shape as `logits` ([…, 4], in the order of `LABELS`)."""
-    scaled = logits * np.asarray(calibration.scale) + np.asarray(calibration.bias)
-    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    normed: npt.NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    evidence = logits - _log_sum(logits)
+    scaled = evidence * np.asarray(calibration.scale) + np.asarray(calibration.bias)
+    normed: npt.NDArray[np.float64] = np.exp(scaled - _log_sum(scaled))
     return normed
+
+
+def _log_sum(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give log Σ exp over the classes, kept as an axis."""
+    most = logits.max(axis=-1, keepdims=True)
+    summed: npt.NDArray[np.float64] = most + np.log(np.exp(logits - most).sum(-1, keepdims=True))
+    return summed
 
 
 def verdict(scores: Scores, thresholds: Thresholds) -> Judgement:

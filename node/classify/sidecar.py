@@ -53,7 +53,11 @@ class Thresholds(_Part):
 
 
 class Sidecar(_Part):
-    """All that a node must know of a model; `training` is for people."""
+    """All that a node must know of a model.
+
+    `golden` holds the int8 outputs for `runner.golden_inputs`, by which any machine can tell that
+    its runtime computes what ours did; `training` is for people.
+    """
 
     format: Literal["gunfire.model/1"]
     name: str = Field(min_length=1)
@@ -66,6 +70,7 @@ class Sidecar(_Part):
     calibration: Calibration
     stream_calibration: Calibration
     thresholds: Thresholds
+    golden: tuple[tuple[int, int, int, int], ...]
     training: dict[str, Any]
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""The shipped model, its card, and the code that trains and evaluates it."""

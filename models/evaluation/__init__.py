@@ -1,0 +1,1 @@
+"""What the shipped model is worth on recordings that it never learnt from."""

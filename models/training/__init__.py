@@ -1,0 +1,1 @@
+"""From recordings to `models/gunfire.tflite`: `python -m models.training --data DIR`."""

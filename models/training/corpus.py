@@ -1,0 +1,166 @@
+"""The recordings of a data folder, and the moments in them that are worth a picture.
+
+A clip's label is for the file: its impulses are found here. Of the live-fire test, a moment is a
+pulse that its own `.nlos-tuples.json` selected for that sensor; what lies away from every reported
+pulse is that street at night, and serves as background.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from scipy import signal
+
+from models.training.splits import Part, part_of
+from node.classify import features
+
+Sound = npt.NDArray[np.float32]
+
+LIVE_FIRE: Final = "shotspotter_pittsburgh2018"
+_APART_S: Final = 0.12
+_RISE_DB: Final = 9.0
+_BELOW_LOUDEST_DB: Final = 25.0
+_AWAY_S: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One file of the manifest."""
+
+    path: Path
+    label: str
+    sound: str
+    source: str
+    group: str
+    tier: str
+    licence: str
+    seconds: float
+
+    @property
+    def part(self) -> Part:
+        """Say which part of the split the file's group is in."""
+        return part_of(self.group)
+
+
+def read_manifest(data: Path, tiers: str) -> list[Clip]:
+    """Read `manifest.csv`, keeping the licence tiers named in `tiers` (such as "AB")."""
+    with (data / "manifest.csv").open(newline="") as rows:
+        return [
+            Clip(
+                path=data / row["path"],
+                label=row["label"],
+                sound=row["sound"],
+                source=row["source"],
+                group=row["group"],
+                tier=row["licence_tier"],
+                licence=row["licence"],
+                seconds=float(row["seconds"]),
+            )
+            for row in csv.DictReader(rows)
+            if row["licence_tier"] in tiers
+        ]
+
+
+def version(data: Path, clips: list[Clip]) -> str:
+    """Give a hash of the files in use: their names, sizes and descriptions."""
+    digest = hashlib.sha256()
+    for clip in sorted(clips, key=lambda clip: clip.path):
+        digest.update(f"{clip.path.relative_to(data)} {clip.path.stat().st_size} ".encode())
+        digest.update(f"{clip.label} {clip.sound} {clip.group}\n".encode())
+    return digest.hexdigest()
+
+
+def load(path: Path) -> Sound:
+    """Read a file as the node hears it: one channel at the internal rate, shape [n]."""
+    frames, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    return features.resample(features.pick_channel(frames), rate_hz).astype(np.float32)
+
+
+def impulses(sound: Sound) -> list[int]:
+    """Find the onsets of the impulsive sounds in a clip, loudest first, as sample indices.
+
+    An onset is where the level over 10 ms rises by `_RISE_DB` over the 100 ms before it, within
+    `_BELOW_LOUDEST_DB` of the loudest in the file.
+    """
+    hop = features.HOP // 2
+    if len(sound) < 4 * hop:
+        return []
+    brighter = signal.lfilter([1.0, -0.95], [1.0], sound)
+    steps = len(brighter) // hop
+    power = np.mean(brighter[: steps * hop].reshape(steps, hop) ** 2, axis=1) + 1e-12
+    now_db = 10 * np.log10(signal.lfilter([0.5, 0.5], [1.0], power))
+    lead = 25
+    before = np.convolve(np.r_[np.full(lead, power.min()), power], np.ones(lead) / lead)
+    rise_db = now_db - 10 * np.log10(before[lead - 1 : lead - 1 + steps])
+    loud = now_db > now_db.max() - _BELOW_LOUDEST_DB
+    peaks, _ = signal.find_peaks(
+        np.r_[0.0, np.where(loud, rise_db, 0.0), 0.0],
+        height=_RISE_DB,
+        distance=round(_APART_S * features.RATE_HZ / hop),
+    )
+    found = sorted((int(p) - 1 for p in peaks), key=lambda step: -now_db[step])
+    return [max(0, step * hop) for step in found]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFire:
+    """One recording of the live-fire test: its selected shots and its quiet, in samples."""
+
+    clip: Clip
+    shots: tuple[int, ...]
+    pulses: tuple[int, ...]
+
+
+def live_fire(clips: list[Clip]) -> Iterator[LiveFire]:
+    """Give the pulses of the live-fire recordings among `clips`."""
+    for clip in clips:
+        if clip.source != LIVE_FIRE:
+            continue
+        test = clip.path.parent / clip.path.parent.name
+        meta = json.loads(clip.path.with_suffix(".json").read_text())
+        pulses = {
+            pulse["pulse_uuid"]: pulse
+            for pulse in json.loads(test.with_suffix(".allpulses.json").read_text())
+            if pulse["serial_number"] == meta["serial_number"]
+        }
+        selected = {
+            uuid
+            for shot in json.loads(test.with_suffix(".nlos-tuples.json").read_text())
+            for uuid in shot["pulse_uuids"]
+        }
+        start = datetime.fromisoformat(meta["timestamp"])
+        at = {
+            uuid: round(
+                (datetime.fromisoformat(pulse["arrival_time_utc"]) - start).total_seconds()
+                * features.RATE_HZ
+            )
+            for uuid, pulse in pulses.items()
+        }
+        yield LiveFire(
+            clip=clip,
+            shots=tuple(sorted({at[uuid] for uuid in selected if uuid in at})),
+            pulses=tuple(sorted(at.values())),
+        )
+
+
+def quiet_stretches(sound: Sound, pulses: tuple[int, ...], shortest_s: float) -> list[slice]:
+    """Give the stretches away from every pulse that hold sound and not redaction."""
+    silent = np.abs(sound) == 0
+    free = signal.lfilter(np.ones(240), [1.0], silent) < 239.5
+    away = round(_AWAY_S * features.RATE_HZ)
+    for pulse in pulses:
+        # Echoes and reverberation go on long after a pulse.
+        free[max(0, pulse - away // 2) : pulse + 3 * away] = False
+    edges = np.flatnonzero(np.diff(np.r_[False, free, False].astype(np.int8)))
+    shortest = round(shortest_s * features.RATE_HZ)
+    return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= shortest]

@@ -1,0 +1,119 @@
+"""Pictures to learn from: moments, carried through random surroundings, as the network sees them.
+
+Made in shards under `models/cache/`; each shard hangs on the data's hash, the code's seed and its
+own number alone, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.training.corpus import read_manifest
+from models.training.moments import LEAD, Moments, gather, simulated
+from models.training.surroundings import surround
+from node.classify import features
+from node.types import LABELS, Label
+
+SHARD: Final = 1000
+ONSET_S: Final = (0.08, 0.34)
+"""Where in a picture the onset falls; the node's own looks and stream steps lie within."""
+
+CLASS_SHARE: Final[dict[Label, float]] = {
+    "gunfire": 0.36,
+    "fireworks": 0.24,
+    "backfire": 0.06,
+    "other": 0.34,
+}
+SIMULATED_SHARE: Final[dict[Label, float]] = {
+    "gunfire": 0.15,
+    "fireworks": 0.15,
+    "backfire": 0.85,
+    "other": 0.12,
+}
+STREET_SHARE: Final = 0.2
+"""Of `other`: nothing but background, so that a quiet street scores as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Pictures as the cache holds them (uint8, 255 the loudest), and their classes."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+
+def shard(moments: Moments, seed: int, number: int, count: int = SHARD) -> Pictures:
+    """Draw one shard of pictures."""
+    draw = np.random.default_rng([seed, number])
+    images = np.empty((count, features.FRAMES, features.BANDS), dtype=np.uint8)
+    labels = np.empty(count, dtype=np.int64)
+    shares = [CLASS_SHARE[label] for label in LABELS]
+    for row in range(count):
+        drawn = None
+        while drawn is None:
+            label = LABELS[int(draw.choice(len(LABELS), p=shares))]
+            drawn = _picture(moments, label, draw)
+        images[row] = np.rint(drawn * 255)
+        labels[row] = LABELS.index(label)
+    return Pictures(images, labels)
+
+
+def draw_shards(data: Path, tiers: str, folder: Path, seed: int, numbers: range) -> None:
+    """Draw the shards that an earlier run has not: one process's part of the work."""
+    os.nice(5)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [number for number in numbers if not shard_path(folder, seed, number).exists()]
+    if not wanted:
+        return
+    moments = gather(read_manifest(data, tiers), "train")
+    for number in wanted:
+        made = shard(moments, seed, number)
+        partial = shard_path(folder, seed, number).with_suffix(".part")
+        with partial.open("wb") as file:
+            np.savez(file, images=made.images, labels=made.labels)
+        partial.rename(shard_path(folder, seed, number))
+
+
+def shard_path(folder: Path, seed: int, number: int) -> Path:
+    """Name the file of a shard."""
+    return folder / f"{seed}-{number:04d}.npz"
+
+
+def load(folder: Path, seed: int, shards: int) -> Pictures:
+    """Read all shards back."""
+    images, labels = [], []
+    for number in range(shards):
+        with np.load(shard_path(folder, seed, number)) as held:
+            images.append(held["images"])
+            labels.append(held["labels"])
+    return Pictures(np.concatenate(images), np.concatenate(labels))
+
+
+def _picture(
+    moments: Moments, label: Label, draw: np.random.Generator
+) -> npt.NDArray[np.float32] | None:
+    background = moments.background(draw)
+    if label == "other" and draw.random() < STREET_SHARE:
+        dry = moments.background(draw)
+    elif draw.random() < SIMULATED_SHARE[label] or not moments.by_label[label]:
+        dry = simulated(label, draw)
+    else:
+        groups = moments.by_label[label]
+        names = list(groups)
+        weights = np.array([_weight(name, len(groups[name])) for name in names])
+        group = groups[names[int(draw.choice(len(names), p=weights / weights.sum()))]]
+        dry = moments.dry(group[int(draw.integers(len(group)))], draw)
+    sound = surround(dry, LEAD, background, draw)
+    start = LEAD - round(draw.uniform(*ONSET_S) * features.RATE_HZ)
+    return features.picture(features.mel_power(sound[start : start + features.WINDOW]))
+
+
+def _weight(group: str, moments: int) -> float:
+    """Weigh a group between one vote each and one vote a moment; live fire counts double."""
+    return float(np.sqrt(moments) * (3.0 if group.startswith("live/") else 1.0))

@@ -1,0 +1,60 @@
+"""From logits to a verdict."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.classify.calibration import as_scores, grade, probabilities, verdict
+from node.classify.sidecar import Calibration, Thresholds
+from node.types import Scores
+
+IDENTITY = Calibration(scale=(1, 1, 1, 1), bias=(0, 0, 0, 0))
+CUTS = Thresholds(gunfire=0.8, probable=0.3)
+
+logits = st.lists(st.floats(-50, 50), min_size=4, max_size=4).map(np.array)
+four = st.tuples(*[st.floats(0.1, 3)] * 4)
+
+
+@given(logits, four, four)
+def test_scores_sum_to_one_whatever_the_calibration(z, scale, bias):
+    scores = as_scores(probabilities(z, Calibration(scale=scale, bias=bias)))
+
+    total = scores.gunfire + scores.fireworks + scores.backfire + scores.other
+    assert total == pytest.approx(1.0, abs=1e-9)
+
+
+@given(logits, st.floats(-100, 100))
+def test_a_constant_added_to_all_logits_changes_nothing(z, constant):
+    strange = Calibration(scale=(0.5, 1.5, 1, 2), bias=(0.1, 0, -1, 0))
+
+    assert np.allclose(probabilities(z, strange), probabilities(z + constant, strange))
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (0.8, "gunfire"),
+        (0.799, "probable_gunfire"),
+        (0.3, "probable_gunfire"),
+        (0.299, "not_gunfire"),
+    ],
+)
+def test_the_grade_is_cut_at_the_two_thresholds_of_the_model(score, expected):
+    assert grade(score, CUTS) == expected
+
+
+def test_without_a_clear_class_the_node_abstains_and_says_other():
+    judged = verdict(Scores(gunfire=0.4, fireworks=0.35, backfire=0.05, other=0.2), CUTS)
+
+    assert judged.abstained
+    assert judged.label == "other"
+    assert judged.grade == "probable_gunfire"
+
+
+def test_a_clear_class_gives_the_label():
+    judged = verdict(Scores(gunfire=0.1, fireworks=0.7, backfire=0.1, other=0.1), CUTS)
+
+    assert not judged.abstained
+    assert judged.label == "fireworks"
+    assert judged.grade == "not_gunfire"
