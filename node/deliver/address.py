@@ -52,18 +52,18 @@ class BrokerAddress:
         BrokerError
             If the URL is of another form, or a certificate or key cannot be used.
         """
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
         except ValueError:
-            port = 0
-        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or port == 0:
+            host, port = None, 0
+        if not host or parts.scheme not in _DEFAULT_PORT or port == 0:
+            # The text itself is not repeated: it may hold a password.
             raise BrokerError(
-                f"broker {parts.scheme}://{parts.hostname or ''}: not an address: "
-                "write mqtt://host:port or mqtts://host:port"
+                "mqtt.url: not an address: write mqtt://host:port or mqtts://host:port"
             )
         return cls(
-            host=parts.hostname,
+            host=host,
             port=port or _DEFAULT_PORT[parts.scheme],
             username=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
@@ -110,6 +110,8 @@ def explain(error: Exception) -> str:
         return f"its name is not known ({error.strerror}): check mqtt.url and the network"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there: check mqtt.url, and that the broker runs"
+    if isinstance(error, ConnectionResetError):
+        return "hangs up at once: check mqtt.url, mqtts:// for TLS and mqtt:// for none"
     if isinstance(error, TimeoutError):
         return "does not answer: check mqtt.url, the network and firewalls"
     return f"cannot be reached ({error}): check mqtt.url and the network"

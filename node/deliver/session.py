@@ -149,7 +149,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._bell.send(b"!")
 
-    def stop(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def stop(self, timeout_s: float = 3.0) -> None:
         """Disconnect cleanly (the last will is not spoken), and end the thread."""
         self._stop.set()
         self.wake()
@@ -173,7 +173,7 @@ class Session:
                 # Brokers need not say that another client took our place; many do not.
                 loss = replace(
                     loss,
-                    sentence=f"{loss.sentence}, time and again: see that no other client is called "
+                    sentence=f"{loss.sentence}; time and again: see that no other client is called "
                     f"{self._client_id}",
                 )
             if loss.sentence != told:  # an hour without a broker is one line, not a hundred
@@ -298,7 +298,7 @@ class Session:
             )
         else:
             self._lose(
-                f"the connection was lost ({code})",
+                f"the connection was lost ({code}): see the network and the broker's log",
                 blames_message=code.value in _FAULTS_OF_A_MESSAGE and self._accepted,
             )
 

@@ -1,0 +1,93 @@
+"""Where a broker is: URLs, certificates, and what is said of failures."""
+
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.deliver import BrokerAddress
+from node.deliver.address import explain
+from node.deliver.session import backoff_s
+from node.errors import BrokerError
+from node.settings import MqttSettings
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("mqtt://broker.local", "broker.local", 1883),
+        ("mqtts://broker.local", "broker.local", 8883),
+        ("mqtt://10.0.0.1:2000", "10.0.0.1", 2000),
+        ("mqtt://[::1]:2000", "::1", 2000),
+    ],
+)
+def test_a_url_names_host_and_port(url: str, host: str, port: int) -> None:
+    address = BrokerAddress.from_url(url)
+    assert (address.host, address.port) == (host, port)
+    assert (address.tls is not None) == url.startswith("mqtts")
+
+
+def test_user_and_password_are_read_decoded_and_never_written_out() -> None:
+    address = BrokerAddress.from_url("mqtt://node%201:p%40ss@broker:1883")
+    assert (address.username, address.password) == ("node 1", "p@ss")
+    assert str(address) == "mqtt://broker:1883"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "broker", "http://broker", "mqtt://", "mqtt://b:0", "mqtt://b:99999", "mqtt://b:x"]
+)
+def test_what_is_not_an_address_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(BrokerError, match=r"not an address: write mqtt://host:port"):
+        BrokerAddress.from_url(url)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_a_broker_error(text: str) -> None:
+    with contextlib.suppress(BrokerError):
+        BrokerAddress.from_url("mqtt://" + text)
+
+
+def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    for files, named in (
+        ({"ca_file": tmp_path / "absent.pem"}, "mqtt.ca_file .*absent.pem"),
+        ({"ca_file": junk}, "mqtt.ca_file .*junk.pem"),
+        ({"cert_file": junk, "key_file": junk}, "mqtt.cert_file .*junk.pem"),
+        ({"key_file": junk}, "mqtt.key_file is set but mqtt.cert_file is not"),
+    ):
+        with pytest.raises(BrokerError, match=named):
+            BrokerAddress.from_settings(MqttSettings(url="mqtts://broker", **files))
+
+
+def test_a_certificate_that_is_not_yet_valid_points_at_the_clock() -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "certificate is not yet valid"
+    assert "check this machine's clock" in explain(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ConnectionRefusedError(), "nothing listens there"),
+        (socket.gaierror(-2, "Name or service not known"), "its name is not known"),
+        (TimeoutError(), "does not answer"),
+        (OSError(101, "Network is unreachable"), "Network is unreachable"),
+    ],
+)
+def test_each_failure_says_what_to_check(error: Exception, advice: str) -> None:
+    assert advice in explain(error)
+    assert "mqtt.url" in explain(error)
+
+
+@given(st.integers(0, 10**6), st.floats(1, 3600))
+def test_pauses_double_from_a_second_with_jitter_and_stay_below_the_longest(
+    attempt: int, longest_s: float
+) -> None:
+    pause = backoff_s(attempt, longest_s)
+    assert 0.5 <= pause <= longest_s
+    assert pause <= 2.0 ** max(attempt - 1, 0) if attempt < 30 else pause >= longest_s / 2
