@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from node.simulate.echoes import Wall, random_street
+from node.simulate.pulses import Sound
 from node.simulate.scene import AerialShell, Scene, SceneSource
-from node.simulate.sources import LiftCharge, ShellBurst, Sound
+from node.simulate.sounds import LiftCharge, ShellBurst
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -66,12 +67,12 @@ def cues(scene: Scene) -> tuple[Cue, ...]:
 
 
 def walls(scene: Scene) -> tuple[Wall, ...]:
-    """Give the scene's walls and those of its random street, which runs by the nodes' middle."""
+    """Give the scene's walls and those of its random street, which runs by the first node."""
     if not scene.street.facades:
         return scene.walls
-    middle = np.mean([(node.x_m, node.y_m) for node in scene.nodes], axis=0)
+    first = scene.nodes[0]
     rng = np.random.default_rng(chance(scene, Chance.STREET))
-    return scene.walls + random_street(rng, (middle[0], middle[1]), scene.street.facades)
+    return scene.walls + random_street(rng, (first.x_m, first.y_m), scene.street.facades)
 
 
 def _cues(source: SceneSource, rng: np.random.Generator) -> tuple[Cue, ...]:

@@ -1,4 +1,6 @@
-"""The two shapes of impulsive sound, and how they are sampled; `node.simulate.sources` sets them.
+"""The two shapes of impulsive sound, what is made of them, and how they are sampled.
+
+`node.simulate.sounds` sets their figures.
 
 A shape knows its running integral in closed form. A sample is then the mean of the true pressure
 over a cell of 1/16 sample, filtered and decimated, so that an onset between two samples stays
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from node.simulate.filters import OVERSAMPLING, anti_alias
+from node.types import Label
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -26,7 +29,8 @@ _NEAREST_M: Final = 0.1
 # Weak-shock theory: beta / (rho c^3) with beta = 1.2, rho = 1.204 kg/m3, c = 343 m/s.
 _STEEPENING: Final = 1.2 / (1.204 * 343.0**3)
 _DURATION_DISTANCE_M: Final = 10.0
-_SETTLED: Final = 14.0  # e-folds after which a pulse has died to below 1e-4 of its peak
+_BLAST_SETTLED: Final = 14.0  # positive phases after which a blast is below 2e-5 of its peak
+_RING_SETTLED: Final = 10.0  # e-folds after which a ring is below 2e-4 of its peak
 
 
 class Pulse(Protocol):
@@ -84,7 +88,7 @@ class Blast:
 
     def length_s(self, distance_m: float) -> float:
         """Give the time from onset in s after which nothing is left."""
-        return _SETTLED * self.positive_phase_at_s(distance_m)
+        return _BLAST_SETTLED * self.positive_phase_at_s(distance_m)
 
     def integral_pa_s(self, time_s: Float64Array, distance_m: float) -> Float64Array:
         """Give the integral of pressure from the onset to `time_s` in Pa s, zero before it."""
@@ -126,13 +130,14 @@ class Ring:
 
     def length_s(self, distance_m: float) -> float:
         """Give the time from onset in s after which nothing is left."""
-        return _SETTLED / self.decay_per_s
+        return _RING_SETTLED / self.decay_per_s
 
     def integral_pa_s(self, time_s: Float64Array, distance_m: float) -> Float64Array:
         """Give the integral of pressure from the onset to `time_s` in Pa s, zero before it."""
         t = np.maximum(time_s, 0.0)
-        pole = self.decay_per_s - 2j * np.pi * self.frequency_hz
-        fall = np.exp(-pole * t)
+        w = 2 * np.pi * self.frequency_hz
+        pole = self.decay_per_s - 1j * w
+        fall = np.exp(-self.decay_per_s * t) * (np.cos(w * t) + 1j * np.sin(w * t))
         integral = (1 - (1 + pole * t) * fall) / pole**2 if self.soft else (1 - fall) / pole
         return np.asarray(self._scale / max(distance_m, _NEAREST_M) * integral.imag)
 
@@ -163,6 +168,58 @@ def sample_pulse(
     pressure = np.diff(pulse.integral_pa_s(edges, distance_m)) / cell_s
     sampled = signal.upfirdn(anti_alias(), pressure, down=OVERSAMPLING)
     return np.concatenate([np.zeros(skip), sampled])
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A source whose every parameter is settled: what any listener, anywhere, hears the start of.
+
+    Attributes
+    ----------
+    kind, label
+        Of `node.simulate.sources.SOURCE_KINDS`.
+    pulses
+        Each with its delay in s after the first, which has 0.
+    rear_attenuation_db
+        How much weaker it is to the rear than to the front; levels hold for the side.
+    """
+
+    kind: str
+    label: Label
+    pulses: tuple[tuple[float, Pulse], ...]
+    rear_attenuation_db: float = 0.0
+
+    def directivity(self, off_axis_deg: float) -> float:
+        """Give the gain at an angle from the front, 1 at 90 degrees."""
+        level_db = self.rear_attenuation_db / 2 * np.cos(np.deg2rad(off_axis_deg))
+        return float(10 ** (level_db / 20))
+
+    def sample(
+        self,
+        *,
+        distance_m: float,
+        sample_rate_hz: float,
+        onset_sample: float = 0.0,
+        off_axis_deg: float = 90.0,
+    ) -> Float64Array:
+        """Sample the free-field pressure in Pa at a distance, shape [n], before absorption.
+
+        `onset_sample` (fractional, at least 0) is where the first pulse starts; samples before it
+        are exactly zero. The result ends when the last pulse has died.
+        """
+        parts = [
+            sample_pulse(
+                pulse,
+                distance_m=distance_m,
+                sample_rate_hz=sample_rate_hz,
+                onset_sample=onset_sample + delay_s * sample_rate_hz,
+            )
+            for delay_s, pulse in self.pulses
+        ]
+        total = np.zeros(max(len(part) for part in parts))
+        for part in parts:
+            total[: len(part)] += part
+        return total * self.directivity(off_axis_deg)
 
 
 def peak_pa(peak_db_spl: float) -> float:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,10 @@ import soundfile
 
 from node.errors import SceneError
 from node.simulate.cast import Chance, Cue, chance, cues, walls
-from node.simulate.echoes import Path as Way
-from node.simulate.echoes import Tail, Wall, paths
+from node.simulate.echoes import Wall
+from node.simulate.hearing import hear, onset_samples
 from node.simulate.microphone import Microphone
 from node.simulate.noise import HOP_FRAMES, StreetNoise
-from node.simulate.propagation import absorb
 from node.simulate.scene import Scene, SceneNode
 from node.simulate.truth import (
     Truth,
@@ -39,7 +37,6 @@ Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
 
 Progress = Callable[[float], None]
-_AIR_TAIL_S: Final = 0.02  # what absorption adds to a sound's end
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class RenderedNode:
         place_m = np.array([self.node.x_m, self.node.y_m, self.node.z_m])
         heard = []
         for i, cue in enumerate(self.cues):
-            sample = float(self._onset_samples(cue, cue.place_m)[0])
+            sample = float(onset_samples(self.scene, cue, cue.place_m, self.microphones_m)[0])
             if sample >= self.frame_count:
                 continue
             east, north, up = cue.place_m - place_m
@@ -144,70 +141,17 @@ class RenderedNode:
         Pressure in Pa, shape [n, channels], from the whole sample at or before the first arrival
         at any microphone.
         """
-        scene, cue = self.scene, self.cues[cue_index]
-        base = self._first_sample(cue)
-        listener_m = self.microphones_m.mean(axis=0)
-        ways = paths(
-            cue.place_m,
-            cue.front,
-            listener_m,
+        index = self.scene.nodes.index(self.node)
+        return hear(
+            self.scene,
+            self.cues[cue_index],
+            self.microphones_m,
             self.walls,
-            ground_reflection=scene.street.ground_reflection,
-            order=scene.street.echo_order,
+            np.random.default_rng(chance(self.scene, Chance.TAIL, index, cue_index)),
         )
-        parts = [self._along(way, cue, listener_m, base) for way in ways]
-        if scene.street.tail:
-            parts.append((parts[0][0], self._tail(cue_index, parts[0][1])))
-        total = np.zeros((max(at + wave.shape[1] for at, wave in parts), self.channels))
-        for at, wave in parts:
-            total[at : at + wave.shape[1]] += wave.T
-        return total
-
-    def _along(
-        self, way: Way, cue: Cue, listener_m: Float64Array, base: int
-    ) -> tuple[int, Float64Array]:
-        """Give where a way's sound starts after `base`, and the sound, [channels, n]."""
-        rate = self.scene.sample_rate_hz
-        onsets = self._onset_samples(cue, way.image_m) - base
-        start = int(onsets.min())
-        distances_m = np.linalg.norm(self.microphones_m - way.image_m, axis=1)
-        towards = (listener_m - way.image_m) / max(float(distances_m.mean()), 1e-3)
-        off_axis_deg = float(np.rad2deg(np.arccos(np.clip(towards @ way.front, -1, 1))))
-        waves = [
-            cue.sound.sample(
-                distance_m=float(distance_m),
-                sample_rate_hz=rate,
-                onset_sample=float(onset - start),
-                off_axis_deg=off_axis_deg,
-            )
-            for distance_m, onset in zip(distances_m, onsets, strict=True)
-        ]
-        n = max(len(wave) for wave in waves) + int(_AIR_TAIL_S * rate)
-        stacked = np.stack([np.pad(wave, (0, n - len(wave))) for wave in waves])
-        air_m = float(np.linalg.norm(listener_m - way.image_m))
-        return start, way.gain * absorb(stacked, air_m, rate, self.scene.atmosphere)
-
-    def _tail(self, cue_index: int, direct: Float64Array) -> Float64Array:
-        scene, index = self.scene, self.scene.nodes.index(self.node)
-        tail = Tail(scene.street.tail_db, scene.street.tail_s)
-        response = tail.response(
-            np.random.default_rng(chance(scene, Chance.TAIL, index, cue_index)),
-            self.microphones_m - self.microphones_m[0],
-            scene.sample_rate_hz,
-            scene.atmosphere,
-        )
-        n = direct.shape[1] + response.shape[1] - 1
-        size = 1 << (n - 1).bit_length()
-        spectrum = np.fft.rfft(direct[:1], size) * np.fft.rfft(response, size)
-        return np.asarray(np.fft.irfft(spectrum, size)[:, :n])
-
-    def _onset_samples(self, cue: Cue, image_m: Float64Array) -> Float64Array:
-        distances_m = np.linalg.norm(self.microphones_m - image_m, axis=1)
-        after_s = distances_m / self.scene.atmosphere.sound_speed_m_s
-        return np.asarray((cue.time_s + after_s) * self.scene.sample_rate_hz)
 
     def _first_sample(self, cue: Cue) -> int:
-        return int(self._onset_samples(cue, cue.place_m).min())
+        return int(onset_samples(self.scene, cue, cue.place_m, self.microphones_m).min())
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from node.simulate.echoes import Wall
 from node.simulate.explain import one_line
 from node.simulate.microphone import Bits
 from node.simulate.propagation import Atmosphere
-from node.simulate.sources import (
+from node.simulate.sounds import (
     Backfire,
     DoorSlam,
     Firecracker,
@@ -119,7 +119,10 @@ class Street(_Model):
         default=0.7, ge=-1, le=1, description="Share of the pressure that the ground reflects."
     )
     facades: int = Field(
-        default=0, ge=0, le=12, description="Facades drawn at random along a street by the nodes."
+        default=0,
+        ge=0,
+        le=12,
+        description="Facades drawn at random along a street by the first node.",
     )
     echo_order: int = Field(default=2, ge=0, le=3, description="Most walls on one way.")
     tail: bool = Field(default=True, description="Whether the street scatters sound.")

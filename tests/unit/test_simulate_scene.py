@@ -21,7 +21,7 @@ from node.simulate.scene import (
     packaged_names,
     parse,
 )
-from node.simulate.sources import (
+from node.simulate.sounds import (
     Backfire,
     DoorSlam,
     Firecracker,

@@ -10,7 +10,8 @@ from node.errors import SceneError
 from node.simulate import SOURCE_KINDS, Atmosphere, absorb, emit
 from node.simulate.filters import minimum_phase
 from node.simulate.pulses import REFERENCE_PA, Blast, Ring, peak_pa, sample_pulse
-from node.simulate.sources import CALIBRES, draw
+from node.simulate.sounds import CALIBRES
+from node.simulate.sources import draw
 from node.types import LABELS
 
 
