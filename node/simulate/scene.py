@@ -269,7 +269,8 @@ def load(path: Path | str) -> Scene:
 def packaged_names() -> tuple[str, ...]:
     """Name the scenes that come with the package."""
     folder = resources.files("node.simulate").joinpath("scenes")
-    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir()))
+    names = (file.name for file in folder.iterdir() if file.name.endswith(".toml"))
+    return tuple(sorted(name.removesuffix(".toml") for name in names))
 
 
 def packaged(name: str) -> Scene:
