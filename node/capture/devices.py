@@ -94,7 +94,9 @@ def choose(name: str, devices: list[InputDevice]) -> InputDevice:
         )
     wanted = name.casefold()
     exact = [d for d in devices if wanted in (d.name.casefold(), d.stable_name.casefold())]
-    fitting = exact or [d for d in devices if wanted in d.name.casefold()]
+    # A bare number would fit the card's, which moves.
+    parts = [d for d in devices if wanted in d.name.casefold() and not wanted.isdecimal()]
+    fitting = exact or parts
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
