@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -38,11 +38,17 @@ from node.messages import (
 )
 from node.pipeline import Pipeline
 from node.settings import Settings
-from node.timing import HostClock, HostClockReader, HostSampleClock, NtpCheck, utc_now_ns
+from node.timing import (
+    HostClock,
+    HostClockReader,
+    HostSampleClock,
+    SecondOpinion,
+    utc_now_ns,
+    weigh,
+)
 from node.types import (
     AudioSource,
     Classifier,
-    HostReading,
     Judgement,
     ModelIdentity,
     SampleClock,
@@ -93,7 +99,8 @@ class Daemon:
         self._status_again_s = 0.0
         self._status_said: object = None
         self._stopping = False
-        self._ntp = NtpCheck(settings.timing) if settings.timing.ntp_servers else None
+        timing = settings.timing
+        self._second_opinion = SecondOpinion(timing.ntp_servers, timing.ntp_interval_s)
 
     @property
     def boot_id(self) -> str:
@@ -108,7 +115,9 @@ class Daemon:
     def run(self) -> None:
         """Hear until the source ends or `stop` is called; then send what can be sent, and leave."""
         classifier = self._classifier()
+        self._second_opinion.start()
         with (
+            closing(self._second_opinion),
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
             self._publishing(outbox) as publisher,
         ):
@@ -192,8 +201,13 @@ class Daemon:
             return
         self._read_clock_again_s = time.monotonic() + READ_CLOCK_S
         reading = self._host_clock.read()
-        if self._ntp is not None:
-            reading = self._second_opinion(self._ntp, reading)
+        opinion = self._second_opinion.latest
+        quality, reason = weigh(reading.quality, opinion, reading.monotonic_ns)
+        if reason is None:
+            self._trouble.pop("ntp", None)
+        else:
+            self._trouble["ntp"] = reason
+        reading = replace(reading, quality=quality)
         clock.observe_host(reading)
         if reading.quality.source == "free":
             self._trouble["clock"] = (
@@ -201,15 +215,6 @@ class Daemon:
             )
         else:
             self._trouble.pop("clock", None)
-
-    def _second_opinion(self, ntp: NtpCheck, reading: HostReading) -> HostReading:
-        opinion = ntp.opinion()
-        if opinion.reason is None:
-            self._trouble.pop("ntp", None)
-        else:
-            self._trouble["ntp"] = opinion.reason
-        confirmed = opinion.second_confirmed
-        return replace(reading, quality=replace(reading.quality, second_confirmed=confirmed))
 
     def _count_loss(self, lost: int) -> None:
         if lost:

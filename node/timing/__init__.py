@@ -1,7 +1,7 @@
 """What time it is: from the sample counter over the host's clocks to UTC, with its error."""
 
 from node.timing.host import FakeHostClock, HostClock, HostClockReader, utc_now_ns
-from node.timing.ntp import Opinion, SecondOpinion
+from node.timing.ntp import Opinion, SecondOpinion, weigh
 from node.timing.sample_clock import HostSampleClock, RecordingClock
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "RecordingClock",
     "SecondOpinion",
     "utc_now_ns",
+    "weigh",
 ]

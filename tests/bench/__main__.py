@@ -1,0 +1,94 @@
+"""`make bench`: what the node costs, beside a peer in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyperf
+import soundfile
+from rich.console import Console
+
+from node.demo import Street, play
+from tests.bench.workload import YAMNET
+from tests.evidence import ROOT, Claim, publish
+
+console = Console(stderr=True)
+
+
+def _seconds(workload: str, recording: Path) -> float:
+    """Give the mean time of one pass, by pyperf: three processes, three values each."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "bench.json"
+        counts = ["--processes", "3", "--values", "3", "--warmups", "1", "--loops", "1"]
+        arguments = ["-m", "tests.bench.cost", workload, str(recording), "--quiet", "-o", str(out)]
+        subprocess.run([sys.executable, *arguments, *counts], cwd=ROOT, check=True)
+        return float(pyperf.Benchmark.load(str(out)).mean())
+
+
+def _bytes(workload: str, recording: Path) -> int:
+    arguments = ["-m", "tests.bench.memory", workload, str(recording)]
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+def _write(street: Street, folder: Path) -> tuple[Path, Path]:
+    """Write the street with its four channels, and its first channel alone."""
+    frames, rate_hz = street.node.frames(), street.node.scene.sample_rate_hz
+    array, mono = folder / "array.wav", folder / "mono.wav"
+    soundfile.write(array, frames, rate_hz, subtype="PCM_24")
+    soundfile.write(mono, np.ascontiguousarray(frames[:, 0]), rate_hz, subtype="PCM_24")
+    return array, mono
+
+
+def main() -> None:
+    """Measure, print, write docs/evidence/bench.json."""
+    street = Street.load()
+    length_s = street.node.scene.duration_s
+    mib = 2**20
+    with tempfile.TemporaryDirectory() as folder, console.status("simulating a street") as status:
+        array, mono = _write(street, Path(folder))
+        status.update("timing the pipeline on 4 channels")
+        ours_s = _seconds("pipeline", array)
+        status.update("timing the pipeline on 1 channel")
+        ours_mono_s = _seconds("pipeline", mono)
+        ours_bytes = _bytes("pipeline", array)
+        claims = [
+            Claim("pipeline, 4 ch × 48 kHz: real-time factor", ours_s / length_s, "s/s"),
+            Claim("pipeline, 4 ch × 48 kHz: speed", length_s / ours_s, "× real time"),
+            Claim("pipeline, 1 ch × 48 kHz: real-time factor", ours_mono_s / length_s, "s/s"),
+            Claim("pipeline: peak resident memory", ours_bytes / mib, "MiB"),
+        ]
+        if YAMNET.exists():
+            status.update("timing YAMNet on 1 channel")
+            peer_s, peer_bytes = _seconds("yamnet", mono), _bytes("yamnet", mono)
+            claims += [
+                Claim("YAMNet, 1 ch, continuous: real-time factor", peer_s / length_s, "s/s"),
+                Claim("YAMNet: peak resident memory", peer_bytes / mib, "MiB"),
+                Claim("time, pipeline 4 ch over YAMNet 1 ch", ours_s / peer_s, "ratio"),
+                Claim("time, pipeline 1 ch over YAMNet 1 ch", ours_mono_s / peer_s, "ratio"),
+                Claim("memory, pipeline over YAMNet", ours_bytes / peer_bytes, "ratio"),
+            ]
+        status.update("playing the street through the daemon in real time")
+        latencies_s = [o.latency_s for o in play(street) if o.latency_s is not None]
+    claims += [
+        Claim("onset to publication, median", statistics.median(latencies_s), "s"),
+        Claim("onset to publication, longest", max(latencies_s), "s"),
+    ]
+    publish(
+        "bench",
+        "make bench",
+        claims,
+        "One street of 25 s with seven sounds that trigger. The time from onset to publication is "
+        "the wait for the sound after the last impulse of the event, not computation.",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The whole node: a sound card with a clock of its own, the daemon, a real Mosquitto, a subscriber.
+
+Every part is real but the card, which is an ALSA plug-in (tests/hil/wavclock) that plays a
+simulated street, loses frames, or vanishes on command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from node.capture import built_in_arrays
+from node.deliver import BrokerAddress
+from node.messages import Detection, Status, utc_ns
+from node.network import PrivateBroker, Subscription
+from node.simulate.render import RenderedNode, render
+from node.simulate.scene import parse
+from tests.hil.virtual_card import Truth, VirtualCard, build_plugin, missing_tools
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_tools() is not None, reason=f"needs {missing_tools()}"),
+]
+
+SHOT_EVERY_S = 3.0
+RIGHT_NS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A card that plays a street of shots, and a configuration to hear it with."""
+
+    card: VirtualCard
+    street: RenderedNode
+    broker: PrivateBroker
+    config: Path
+
+    @property
+    def log(self) -> Path:
+        return self.config.with_suffix(".log")
+
+    def onsets_utc_ns(self, truth: Truth) -> list[float]:
+        return [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_plugin(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="module")
+def street() -> RenderedNode:
+    """Build a quiet street of 45 s with a shot every three seconds, 80 m away."""
+    sources = "\n".join(
+        f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {2.0 + SHOT_EVERY_S * i}\n'
+        "x_m = 40.0\ny_m = 70.0\n"
+        for i in range(14)
+    )
+    scene = parse(
+        'name = "shots"\nduration_s = 45.0\nseed = 3\nstart_utc = 2026-01-01T00:00:00Z\n'
+        "[street]\nnoise_db_a = 50.0\n" + sources + '[[nodes]]\nid = "roof-1"\nx_m = 0.0\n'
+        'y_m = 0.0\nz_m = 6.0\narray = "tetrahedron_200mm"\n'
+    )
+    return render(scene, built_in_arrays()).nodes[0]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, plugin: Path, street: RenderedNode) -> Iterator[Stage]:
+    card = VirtualCard(tmp_path / "card", plugin, street.frames(), 48_000, ppm=25.0)
+    config = tmp_path / "node.toml"
+    with PrivateBroker(tmp_path / "broker") as broker:
+        config.write_text(
+            f'[node]\nid = "roof-1"\nsite = "test"\n'
+            f'[capture]\ndevice = "{card.name}"\narray = "tetrahedron_200mm"\n'
+            f'[outbox]\npath = "{tmp_path}/outbox.sqlite3"\n'
+            f'[mqtt]\nurl = "{broker.url}"\nreconnect_max_s = 2\n'
+        )
+        yield Stage(card, street, broker, config)
+
+
+@contextmanager
+def running_node(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
+    program = [sys.executable, "-c", "from node.cli import main; main()"]
+    with (
+        stage.log.open("wb") as log,
+        subprocess.Popen(
+            [*program, "run", "--config", stage.config], env=stage.card.environment, stderr=log
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def subscribed(stage: Stage, **options: object) -> Subscription:
+    return Subscription(BrokerAddress.from_url(stage.broker.url), site="test", **options)  # type: ignore[arg-type]
+
+
+def until(words: Subscription, deadline_s: float, wanted: int) -> list[Detection]:
+    """Wait for so many detections."""
+    heard: list[Detection] = []
+    for word in words.within(deadline_s):
+        if isinstance(word.message, Detection):
+            heard.append(word.message)
+            if len(heard) == wanted:
+                break
+    return heard
+
+
+def assert_on_time(stage: Stage, heard: list[Detection]) -> None:
+    onsets = stage.onsets_utc_ns(stage.card.truth())
+    for detection in heard:
+        error_ns = min((utc_ns(detection.onset_utc) - onset for onset in onsets), key=abs)
+        assert abs(error_ns) <= RIGHT_NS, f"{detection.onset_utc}: {error_ns / 1e6:+.3f} ms"
+
+
+def last_status(words: Subscription, seconds: float) -> Status:
+    statuses = [w.message for w in words.within(seconds) if isinstance(w.message, Status)]
+    return statuses[-1]
+
+
+@pytest.mark.timeout(180)
+def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> None:
+    with subscribed(stage, statuses=False) as words, running_node(stage) as node:
+        heard = until(words, 20, wanted=3)
+        assert len(heard) == 3
+        assert_on_time(stage, heard)
+        assert {d.audio.channels for d in heard} == {4}
+
+        stage.card.skip(500)
+        heard = until(words, 20, wanted=3)
+        assert len(heard) == 3
+        assert_on_time(stage, heard)
+        with subscribed(stage, detections=False) as statuses:
+            lost_in_silence = last_status(statuses, 2).lost_samples
+        assert lost_in_silence == pytest.approx(500, abs=48)
+
+        node.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        node.send_signal(signal.SIGCONT)
+        heard = until(words, 20, wanted=3)
+        assert len(heard) == 3
+        assert_on_time(stage, heard)
+        with subscribed(stage, detections=False) as statuses:
+            status = last_status(statuses, 2)
+        assert status.lost_samples is not None
+        assert status.lost_samples > lost_in_silence
+        assert status.state == "degraded"
+        assert any("samples lost" in reason for reason in status.reasons)
+
+
+@pytest.mark.timeout(120)
+def test_an_unplugged_card_is_noticed_within_5_s_told_and_ends_the_process(stage: Stage) -> None:
+    with subscribed(stage) as words, running_node(stage) as node:
+        assert until(words, 20, wanted=1)
+        stage.card.unplug()
+        unplugged_s = time.monotonic()
+        assert node.wait(15) == 2
+        assert time.monotonic() - unplugged_s < 5 + 1.0  # and the farewell to the broker
+        assert "has delivered nothing for 2 s" in stage.log.read_text()
+        statuses = [w.message for w in words.within(1) if isinstance(w.message, Status)]
+    assert [s.state for s in statuses][-2:] == ["degraded", "offline"]
+    assert any("has delivered nothing" in reason for reason in statuses[-2].reasons)
+
+
+@pytest.mark.timeout(180)
+def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) -> None:
+    with subscribed(stage, statuses=False) as words:
+        with running_node(stage) as node:
+            heard = until(words, 20, wanted=2)
+            stage.broker.stop()
+            time.sleep(3 * SHOT_EVERY_S)
+            os.kill(node.pid, signal.SIGKILL)
+            node.wait()
+        stage.broker.start()
+        with running_node(stage) as node:
+            heard += until(words, 40, wanted=6)
+            node.send_signal(signal.SIGTERM)
+            assert node.wait(20) == 0
+            heard += until(words, 2, wanted=100)
+    numbers = sorted(detection.seq for detection in heard)
+    assert numbers == list(range(1, len(numbers) + 1)), "every event arrives, none twice"
+    assert len({d.event_id for d in heard}) == len(heard)
+    first_boot = heard[0].boot_id
+    waited = [d for d in heard if d.boot_id == first_boot][2:]
+    assert len(waited) >= 2
+    assert all(d.transport is not None and d.transport.delayed for d in waited)
+    fresh = [d for d in heard[:2] if d.transport is not None and not d.transport.delayed]
+    assert len(fresh) == 2
+
+
+@pytest.mark.timeout(60)
+def test_a_node_without_a_broker_hears_and_keeps(stage: Stage) -> None:
+    stage.broker.stop()
+    with running_node(stage) as node:
+        time.sleep(10)
+        node.send_signal(signal.SIGINT)
+        assert node.wait(20) == 0
+    stage.broker.start()
+    with subscribed(stage, statuses=False) as words, running_node(stage):
+        heard = until(words, 10, wanted=2)
+    assert len(heard) == 2
+    assert all(d.transport is not None and d.transport.delayed for d in heard)
