@@ -116,7 +116,7 @@ class DetectSettings(_Section):
     """When a sound is an impulse, and which impulses are one event."""
 
     threshold_db: float = Field(
-        default=10.0,
+        default=10.5,
         ge=3,
         le=60,
         description="Rise over the adaptive floor, in decibels, that makes an impulse.",

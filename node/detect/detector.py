@@ -1,8 +1,8 @@
 """The detector: blocks in, closed events out.
 
-Samples are cut into steps of 0.1 s, counted from the first sample after a start or a gap, never
-by blocks; so the answer is the same whatever the blocks were. A step is filtered as soon as it is
-whole, and judged as soon as what comes just after it is known too.
+Sound is judged in steps of 0.1 s, counted from the first sample after a start or a gap, never by
+blocks; so the answer is the same whatever the blocks were. A step is judged as soon as it is
+whole and the little is known that must be known of what comes after it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from node.detect.events import LEAD_S, EventGrouper
 from node.detect.floor import PRIME_S, Floor, to_db
-from node.detect.levels import BIN_S, HighPass, Mask, Power, Samples, bin_frames, bin_power
-from node.detect.onset import AFTER_S, BEFORE_S, onset_sigma_s, pick_onset
+from node.detect.levels import BIN_S, HighPass, Mask, Power, bin_frames
+from node.detect.onset import AFTER_S, BEFORE_S, CROSSING_S, choose_pick, onset_sigma_s, pick_onset
+from node.detect.stretch import Stretch
 from node.detect.trigger import (
+    HISTORY_BINS,
     LEVEL_BINS,
     PAST_BINS,
     SPREAD_BINS,
@@ -31,16 +33,12 @@ from node.types import Block, Event, Impulse
 STEP_BINS: Final = round(0.1 / BIN_S)
 PRIME_BINS: Final = round(PRIME_S / BIN_S)
 
-# The peak of an impulse is sought for so long after its onset; the judgement waits for it.
+# The peak of an impulse is sought for so long after the bin that fired.
 PEAK_S: Final = 0.02
-AHEAD_BINS: Final = round(0.03 / BIN_S)
+AHEAD_BINS: Final = round((PEAK_S + 0.005) / BIN_S)
 
 # Firing bins closer than this are one impulse (signal.md §6).
-MERGE_BINS: Final = round(0.01 / BIN_S)
-
-# Channels of one array hear an arrival within so long; one whose pick is further off than that from
-# the others' median heard something else.
-CROSSING_S: Final = 0.001
+MERGE_S: Final = 0.01
 
 # µ-law, common in surveillance recorders, ends at 0.98 of full scale.
 RAIL: Final = 0.98
@@ -71,14 +69,10 @@ class Detector:
             round(settings.event_s * sample_rate_hz),
             round(LEAD_S * sample_rate_hz),
         )
-        self._stream: int | None = None
+        self._stretch: Stretch | None = None
+        self._stream = 0
         self._next_sample = 0
-        self._start = 0  # index of _raw[0], a whole number of bins after the stretch's first
-        self._raw: Samples
-        self._filtered: Samples
-        self._power: Power
-        self._live: Mask
-        self._begin(0)
+        self._fired_sample: int | None = None  # where the last bin that fired begins
 
     def push(self, block: Block) -> list[Event]:
         """Take the next block and give the events that it closed, in order.
@@ -93,173 +87,136 @@ class Detector:
                 f"a detector for {self._channels} channels at {self._rate} Hz got a block of shape "
                 f"{block.frames.shape} at {block.sample_rate_hz} Hz; make one for each format"
             )
-        events = self._join(block)
+        stretch, events = self._follow(block)
         x = block.samples()
         if not np.isfinite(x).all():
             x = np.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0)
-        self._raw = np.concatenate((self._raw, x))
+        stretch.append(x)
         self._next_sample = block.end_sample
-        return events + self._work(ended=False)
+        stretch.measure(STEP_BINS)
+        while self._can_judge(stretch):
+            events += self._judge(stretch, STEP_BINS)
+        return events
 
     def flush(self) -> list[Event]:
         """End the stream: judge what is left and give the last events."""
-        events = self._work(ended=True) + self._events.restart()
-        self._stream = None
-        return events
+        return self._restart()
 
-    def _join(self, block: Block) -> list[Event]:
-        """Say how a block follows the one before; end a stretch where it does not."""
-        if self._stream is None:
-            self._floor.forget()
-            self._begin(block.first_sample)
-            self._stream = block.stream
-            return []
+    def _follow(self, block: Block) -> tuple[Stretch, list[Event]]:
+        """Say which stretch a block belongs to; end the one before where it does not follow."""
         missing = block.first_sample - self._next_sample
-        if block.stream == self._stream and missing == 0 and block.lost_before == 0:
-            return []
-        events = self._work(ended=True)
-        if block.stream != self._stream or missing < 0:
-            events += self._events.restart()
-            self._floor.forget()
         lost = max(missing, block.lost_before)
-        if lost > 0:
-            self._events.lose(block.first_sample, lost)
+        if self._stretch is None:
+            return self._begin(block, np.zeros(self._channels)), []
+        if block.stream != self._stream or missing < 0:
+            events = self._restart()
+            return self._begin(block, np.zeros(self._channels)), events
+        if lost == 0:
+            return self._stretch, []
+        events = self._end_stretch()
+        self._events.lose(block.first_sample, lost)
+        return self._begin(block, self._stretch.recent_power()), events
+
+    def _begin(self, block: Block, past: npt.NDArray[np.float64]) -> Stretch:
         self._stream = block.stream
-        self._begin(block.first_sample)
+        self._stretch = Stretch(block.first_sample, self._bin, self._high_pass, past)
+        return self._stretch
+
+    def _restart(self) -> list[Event]:
+        """Close all: what comes next has nothing to do with what was."""
+        events = self._end_stretch() + self._events.restart()
+        self._floor.forget()
+        self._stretch = None
+        self._fired_sample = None
         return events
 
-    def _begin(self, first_sample: int) -> None:
-        """Begin a stretch of unbroken samples."""
-        self._start = first_sample
-        self._raw = np.zeros((0, self._channels), dtype=np.float32)
-        self._filtered = np.zeros((0, self._channels), dtype=np.float32)
-        self._power = np.zeros((0, self._channels))
-        self._live = np.zeros((0, self._channels), dtype=bool)
-        self._judged = 0  # bins of _power that are judged
-        self._fired = -MERGE_BINS - 1  # the last bin that fired
-        self._fresh = True  # _raw[0] is the first sample of the stretch
-        self._high_pass.reset()
-
-    def _work(self, *, ended: bool) -> list[Event]:
-        self._measure(ended=ended)
+    def _end_stretch(self) -> list[Event]:
+        """Judge what is left of a stretch."""
         events: list[Event] = []
-        while self._judged < len(self._power):
-            step = min(STEP_BINS, len(self._power) - self._judged)
-            if not ended and len(self._power) < self._judged + STEP_BINS + self._wanted_ahead():
-                break
-            events += self._judge(self._judged, self._judged + step)
-            events += self._events.advance(self._start + self._judged * self._bin)
-            self._trim()
+        if self._stretch is not None:
+            self._stretch.measure_rest()
+            while self._stretch.judged < len(self._stretch.power):
+                left = len(self._stretch.power) - self._stretch.judged
+                events += self._judge(self._stretch, min(STEP_BINS, left))
         return events
 
-    def _measure(self, *, ended: bool) -> None:
-        """Filter every whole step, and at the end of a stretch every whole bin."""
-        at = len(self._filtered)
-        whole = self._bin if ended else STEP_BINS * self._bin
-        left = len(self._raw) - at - (0 if ended else self._high_pass.dead_frames)
-        end = at + max(0, left) // whole * whole
-        if end == at:
-            return
-        y, dead = self._high_pass.filter(self._raw[at:end], self._raw[end:])
-        power, live = bin_power(y, dead, self._bin)
-        self._filtered = np.concatenate((self._filtered, y))
-        self._power = np.concatenate((self._power, power))
-        self._live = np.concatenate((self._live, live))
+    def _can_judge(self, stretch: Stretch) -> bool:
+        end = stretch.judged + STEP_BINS
+        if len(stretch.power) < end + AHEAD_BINS:
+            return False
+        unheard = self._unheard(stretch, end).any()
+        return not unheard or len(stretch.power) >= end + PRIME_BINS
 
-    def _wanted_ahead(self) -> int:
-        unheard = self._unheard(self._judged, self._judged + STEP_BINS)
-        return PRIME_BINS if unheard.any() else AHEAD_BINS
+    def _unheard(self, stretch: Stretch, end: int) -> npt.NDArray[np.bool_]:
+        """Say which channels come alive in the bins to be judged, and have no floor yet."""
+        return np.asarray(~self._floor.known & stretch.live[stretch.judged : end].any(axis=0))
 
-    def _unheard(self, first: int, end: int) -> npt.NDArray[np.bool_]:
-        """Say which channels come alive in these bins and have no floor yet."""
-        return np.asarray(~self._floor.known & self._live[first:end].any(axis=0))
-
-    def _judge(self, first: int, end: int) -> list[Event]:
-        """Judge the bins from `first` to `end` against the floor as it was before them."""
-        unheard = self._unheard(first, end)
+    def _judge(self, stretch: Stretch, bins: int) -> list[Event]:
+        """Judge the next bins, against the floor as it was before them."""
+        first = stretch.judged
+        end = first + bins
+        unheard = self._unheard(stretch, end)
         if unheard.any():
             seen = slice(first, end + PRIME_BINS)
-            self._floor.prime(self._power[seen], self._live[seen] & unheard)
-        begin, stop = max(0, first - SPREAD_BINS), min(len(self._power), end + SPREAD_BINS)
+            self._floor.prime(stretch.power[seen], stretch.live[seen] & unheard)
+        # A vote may come SPREAD_BINS earlier or later than the others.
+        begin, stop = first - SPREAD_BINS, min(len(stretch.power), end + SPREAD_BINS)
         seen = slice(begin, stop + LEVEL_BINS - 1)
-        level, alive = level_power(self._power[seen], self._live[seen])
+        level, alive = level_power(stretch.power[seen], stretch.live[seen])
         level_db = to_db(level[: stop - begin])
         alive = alive[: stop - begin] & self._floor.known
         rise = level_db - self._floor.level_db - self._settings.threshold_db
+        inner = slice(first - begin, end - begin)
         events: list[Event] = []
-        if (rise >= 0).any():  # seldom; the rest of the work is for these steps alone
-            margin = np.minimum(rise, self._contrast(level_db, begin))
-            fired = np.flatnonzero(coincident(margin, alive)[first - begin : end - begin] >= 0)
-            for i in (fired + first - begin).tolist():
-                near = slice(max(0, i - SPREAD_BINS), i + SPREAD_BINS + 1)
+        if (rise >= 0).any():  # seldom; what follows is most of the work
+            margin = np.minimum(rise, self._contrast(stretch, level_db, begin))
+            fired = np.flatnonzero(coincident(margin, alive)[inner] >= 0) + SPREAD_BINS
+            for i in fired.tolist():
+                near = slice(i - SPREAD_BINS, i + SPREAD_BINS + 1)
                 firing = ((margin[near] >= 0) & alive[near]).any(axis=0)
-                events += self._fire(begin + i, firing)
-        self._floor.learn(level_db[first - begin : end - begin], alive[first - begin : end - begin])
-        self._judged = end
+                events += self._fire(stretch, begin + i, firing)
+        self._floor.learn(level_db[inner], alive[inner])
+        stretch.judged = end
+        events += self._events.advance(stretch.start + end * self._bin)
+        stretch.forget(keep_bins=HISTORY_BINS + STEP_BINS)
         return events
 
-    def _contrast(self, level_db: Power, begin: int) -> Power:
+    def _contrast(self, stretch: Stretch, level_db: Power, begin: int) -> Power:
         """Give by how much levels from bin `begin` on exceed the contrast asked for."""
-        oldest = max(0, begin - PAST_BINS)
-        seen = slice(oldest, begin + len(level_db))
+        seen = slice(begin - PAST_BINS, begin + len(level_db))
         floor_power = 10 ** (self._floor.level_db / 10)
-        past = past_power(self._power[seen], self._live[seen], floor_power, begin - oldest)
+        past = past_power(stretch.power[seen], stretch.live[seen], floor_power)
         return np.asarray(level_db - to_db(past) - self._settings.contrast_db)
 
-    def _fire(self, fired: int, firing: npt.NDArray[np.bool_]) -> list[Event]:
+    def _fire(self, stretch: Stretch, fired: int, firing: Mask) -> list[Event]:
         """Take a bin that fired on some channels: the next impulse, or still the one before."""
-        events: list[Event] = []
-        if fired - self._fired > MERGE_BINS:
-            events = self._events.add(self._impulse(fired, firing))
-        self._fired = fired
-        return events
+        at_sample = stretch.start + fired * self._bin
+        before = self._fired_sample
+        self._fired_sample = at_sample
+        if before is not None and at_sample - before <= MERGE_S * self._rate:
+            return []
+        oldest = 0 if before is None else before + self._bin - stretch.start
+        return self._events.add(self._impulse(stretch, fired, max(0, oldest), firing))
 
-    def _impulse(self, fired: int, firing: npt.NDArray[np.bool_]) -> Impulse:
-        """Measure the impulse that fired at a bin, on some of the channels."""
+    def _impulse(self, stretch: Stretch, fired: int, oldest: int, firing: Mask) -> Impulse:
+        """Measure the impulse that fired at a bin on some channels, begun not before `oldest`."""
         at = fired * self._bin
-        first = max(0, at - round(BEFORE_S * self._rate), (self._fired + 1) * self._bin)
-        last = at + round(AFTER_S * self._rate)
-        channels = np.flatnonzero(firing).tolist()
-        picks = [pick_onset(self._filtered[first:last, channel]) for channel in channels]
-        middle = float(np.median([pick.sample for pick in picks]))
-        sample, sigma_s = middle, CROSSING_S / 2
-        if channels[0] == 0 and abs(picks[0].sample - middle) <= CROSSING_S * self._rate:
-            sample, sigma_s = picks[0].sample, picks[0].sigma / self._rate
-        onset = first + sample
+        first = max(oldest, stretch.heard_from, at - round(BEFORE_S * self._rate))
+        window = stretch.filtered[first : at + round(AFTER_S * self._rate), firing]
+        picks = [pick_onset(y) for y in window.T]
+        pick = choose_pick(picks, bool(firing[0]), CROSSING_S * self._rate)
+        onset = first + pick.sample
         after = slice(int(onset), at + round(PEAK_S * self._rate))
-        loudest = float(np.abs(self._raw[after]).max())
-        snr_db = max(
-            _decibels(float(np.abs(self._filtered[after, channel]).max()))
-            - float(self._floor.level_db[channel])
-            for channel in channels
-        )
-        sigma_s = onset_sigma_s(sigma_s, snr_db)
-        if onset < self._bin and self._fresh:
+        loudest = float(np.abs(stretch.raw[after]).max())
+        in_band = np.abs(stretch.filtered[after, firing]).max(axis=0)
+        snr_db = float((2 * to_db(in_band) - self._floor.level_db[firing]).max())
+        sigma_s = onset_sigma_s(pick.sigma / self._rate, snr_db)
+        if onset < stretch.heard_from + self._bin:
             sigma_s = max(sigma_s, BEFORE_S)  # it may have begun before we listened
         return Impulse(
-            onset_sample=self._start + onset,
+            onset_sample=stretch.start + onset,
             sigma_samples=sigma_s * self._rate,
             snr_db=snr_db,
-            peak_dbfs=_decibels(loudest),
+            peak_dbfs=20 * math.log10(max(loudest, 1e-10)),
             clipped=loudest >= RAIL,
         )
-
-    def _trim(self) -> None:
-        """Forget what no later judgement can ask for."""
-        keep = PAST_BINS + STEP_BINS
-        surplus = self._judged - keep
-        if surplus < STEP_BINS:
-            return
-        frames = surplus * self._bin
-        self._raw = self._raw[frames:]
-        self._filtered = self._filtered[frames:]
-        self._power = self._power[surplus:]
-        self._live = self._live[surplus:]
-        self._judged -= surplus
-        self._fired = max(self._fired - surplus, -MERGE_BINS - 1)
-        self._start += frames
-        self._fresh = False
-
-
-def _decibels(amplitude: float) -> float:
-    return 20 * math.log10(max(amplitude, 1e-10))

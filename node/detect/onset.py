@@ -19,10 +19,14 @@ import numpy.typing as npt
 BEFORE_S: Final = 0.008
 AFTER_S: Final = 0.004
 
+# Channels of one array hear an arrival within so long of each other; a pick that is further off
+# than that from the others' median is of something else.
+CROSSING_S: Final = 0.001
+
 # What the criterion cannot know of its own error: calibre and range change the rise (signal.md
 # §2: 50–200 µs in all), and a weak rise starts under the noise, so that it is picked late.
-RISE_SIGMA_S: Final = 75e-6
-WEAK_SIGMA_S: Final = 3e-3
+RISE_SIGMA_S: Final = 85e-6
+WEAK_SIGMA_S: Final = 1.5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,18 @@ def pick_onset(y: npt.NDArray[np.float32]) -> Pick:
     mean = float(weight @ k)
     variance = float(weight @ np.square(k - mean))
     return Pick(mean, float(np.sqrt(variance + 1 / 12)))
+
+
+def choose_pick(picks: list[Pick], first_is_reference: bool, crossing: float) -> Pick:
+    """Choose the pick that speaks for the array.
+
+    Channel 0's, whose time is the event's, if it is among them (as the first) and no further than
+    `crossing` from the median; else the median, with the time to cross the array as its error.
+    """
+    middle = float(np.median([pick.sample for pick in picks]))
+    if first_is_reference and abs(picks[0].sample - middle) <= crossing:
+        return picks[0]
+    return Pick(middle, crossing / 2)
 
 
 def onset_sigma_s(pick_sigma_s: float, snr_db: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from node.detect.levels import BIN_S, Mask, Power
 
@@ -20,6 +21,9 @@ LEVEL_BINS: Final = 2
 
 # Half-width in bins within which channels count as one arrival: ±1 ms is 34 cm of path.
 SPREAD_BINS: Final = 2
+
+# So many bins before a bin can have a say in whether it fires.
+HISTORY_BINS: Final = PAST_BINS + SPREAD_BINS
 
 
 def level_power(power: Power, live: Mask) -> tuple[Power, Mask]:
@@ -35,18 +39,16 @@ def level_power(power: Power, live: Mask) -> tuple[Power, Mask]:
     return level, alive
 
 
-def past_power(power: Power, live: Mask, floor_power: Power, first: int) -> Power:
-    """Give the mean power of the `PAST_BINS` bins before each bin from `first` on.
+def past_power(power: Power, live: Mask, floor_power: npt.NDArray[np.float64]) -> Power:
+    """Give the mean power of the `PAST_BINS` bins before each bin from number `PAST_BINS` on.
 
-    Bins that are missing or dead count as the floor: at the start of a stream, after a gap or a
-    redaction, the floor is the best guess of what would have been there.
+    `power` and `live` have shape [PAST_BINS + n, channels], the answer [n, channels]. A dead bin
+    counts for what it holds, but never for less than the floor.
     """
-    known = power if live.all() else np.where(live, power, floor_power)
-    total = np.zeros((PAST_BINS + 1 + len(power), power.shape[1]))
-    total[1 : PAST_BINS + 1] = floor_power
-    total[PAST_BINS + 1 :] = known
-    np.cumsum(total, axis=0, out=total)
-    mean = (total[first + PAST_BINS : -1] - total[first : -PAST_BINS - 1]) / PAST_BINS
+    known = power if live.all() else np.where(live, power, np.maximum(power, floor_power))
+    total = np.zeros((len(power) + 1, power.shape[1]))
+    np.cumsum(known, axis=0, out=total[1:])
+    mean = (total[PAST_BINS:-1] - total[: -PAST_BINS - 1]) / PAST_BINS
     return np.asarray(np.maximum(mean, 1e-30))
 
 
