@@ -7,13 +7,15 @@ clock. `FakeHostClock` is the shipped fake of this seam ("what time it is").
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from node.timing.ntp import Opinion, weigh
 from node.types import NS_PER_S, ClockQuality, HostReading
+
+log = logging.getLogger(__name__)
 
 BRACKETS: Final = 5
 MICROSECOND: Final = 1e-6
@@ -21,6 +23,7 @@ MICROSECOND: Final = 1e-6
 # An undisciplined clock starts where a battery, or the last file saved, left it: days off at
 # worst. An hour is what its σ says; nothing that compares nodes can use such a time.
 FREE_SIGMA_S: Final = 3600.0
+FREE: Final = ClockQuality(source="free", sigma_s=FREE_SIGMA_S)
 # NTP over a network is good to some ms, whatever the kernel has been told (signal.md 1.1);
 # systemd-timesyncd tells it an error of 0.
 LEAST_NTP_SIGMA_S: Final = 1e-3
@@ -39,35 +42,31 @@ class HostClockReader(Protocol):
 
 
 class HostClock:
-    """The host's own clocks, by bracketed reads and adjtimex(2).
+    """The host's own clocks, by bracketed reads and adjtimex(2)."""
 
-    Parameters
-    ----------
-    second_opinion
-        Gives the latest opinion of another clock, such as
-        ``lambda: SecondOpinion(...).latest``; it confirms the quality, or widens its σ.
-
-    Attributes
-    ----------
-    disagreement
-        Why the second opinion does not confirm the host's clock, in words; None while it does,
-        or while there is none.
-    """
-
-    def __init__(self, second_opinion: Callable[[], Opinion | None] = lambda: None) -> None:
-        self._second_opinion = second_opinion
-        self.disagreement: str | None = None
+    def __init__(self) -> None:
+        self._kernel_answers = True
 
     def read(self) -> HostReading:
         """Read UTC between two reads of the monotonic clock; the narrowest of five counts."""
         width_ns, monotonic_ns, utc_ns = min(_bracket() for _ in range(BRACKETS))
-        quality, self.disagreement = weigh(kernel_quality(), self._second_opinion(), monotonic_ns)
         return HostReading(
             monotonic_ns=monotonic_ns,
             utc_minus_monotonic_ns=utc_ns - monotonic_ns,
             width_ns=width_ns,
-            quality=quality,
+            quality=self._kernel_quality(),
         )
+
+    def _kernel_quality(self) -> ClockQuality:
+        try:
+            return kernel_quality()
+        except OSError as error:
+            # A sandbox may forbid even to ask (systemd's ProtectClock does); what is not known
+            # to be disciplined is free.
+            if self._kernel_answers:
+                log.warning("the kernel does not tell the clock's discipline: %s", error)
+                self._kernel_answers = False
+            return FREE
 
 
 class FakeHostClock:
@@ -117,7 +116,7 @@ def kernel_quality() -> ClockQuality:
     """
     state, timex = _adjtimex()
     if state == _TIME_ERROR or timex.status & _STA_UNSYNC:
-        return ClockQuality(source="free", sigma_s=FREE_SIGMA_S)
+        return FREE
     bound_s = max(timex.maxerror * MICROSECOND, LEAST_NTP_SIGMA_S * SIGMAS_IN_BOUND)
     sigma_s = max(timex.esterror * MICROSECOND, bound_s / SIGMAS_IN_BOUND)
     return ClockQuality(source="ntp", sigma_s=sigma_s, bound_s=bound_s)

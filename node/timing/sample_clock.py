@@ -35,6 +35,7 @@ EARLY_NS: Final = 1_000_000
 DEVICE_DELAY_SIGMA_S: Final = 200e-6
 # Before the rate is known: sound cards' crystals are specified to ±50 or ±100 ppm.
 RATE_SIGMA: Final = 60e-6
+LARGEST_RATE_ERROR: Final = 500e-6  # no crystal in a sound card is worse
 # What a crystal's rate wanders by within a window's length (sun and clouds, signal.md 1.2).
 RATE_WANDER: Final = 0.2e-6
 # Lateness of a lone stamp, whose company could not vouch for it.
@@ -124,7 +125,9 @@ class HostSampleClock:
         RuntimeError
             No block with a host time stamp, or no reading of the host's clocks, came before.
         """
-        line, reading = self._known()
+        line, reading = self._line, self._reading
+        if line is None or reading is None:
+            raise RuntimeError("observe a block with a host time and a host reading first")
         whole = math.floor(sample)
         nominal_ns = whole * NS_PER_S // self._rate
         rest_ns = line.at_ns(sample) - line.excess_ns + (sample - whole) * NS_PER_S / self._rate
@@ -140,17 +143,23 @@ class HostSampleClock:
         )
 
     def quality(self) -> ClockQuality:
-        """Say what disciplines the clock, with the error of the newest sample's time."""
-        line, reading = self._known()
-        quality = reading.quality
-        ours_s = math.hypot(line.sigma_s(self._newest), self._device_delay_sigma_s)
+        """Say what disciplines the clock, with the error of the newest sample's time.
+
+        Before the first block with a host time stamp it is that of the host's clock alone.
+
+        Raises
+        ------
+        RuntimeError
+            No reading of the host's clocks came before.
+        """
+        if self._reading is None:
+            raise RuntimeError("observe a host reading first")
+        quality = self._reading.quality
+        if self._line is None:
+            return quality
+        ours_s = math.hypot(self._line.sigma_s(self._newest), self._device_delay_sigma_s)
         bound_s = None if quality.bound_s is None else quality.bound_s + 3 * ours_s
         return replace(quality, sigma_s=math.hypot(quality.sigma_s, ours_s), bound_s=bound_s)
-
-    def _known(self) -> tuple[_Line, HostReading]:
-        if self._line is None or self._reading is None:
-            raise RuntimeError("observe a block with a host time and a host reading first")
-        return self._line, self._reading
 
 
 class RecordingClock:
@@ -232,6 +241,11 @@ def _lower_edge(points: list[tuple[int, int]], rate: int) -> _Line:
     right = next((i for i, (n, _) in enumerate(hull) if n > mean_n), len(hull) - 1)
     (n1, z1), (n2, z2) = hull[max(0, right - 1)], hull[right]
     slope_ns = (z2 - z1) / (n2 - n1) if n2 > n1 else 0.0
+    steepest_ns = LARGEST_RATE_ERROR * NS_PER_S / rate
+    if abs(slope_ns) > steepest_ns:
+        # Few points, some of them late. The line that a crystal can draw passes under all of them.
+        slope_ns = math.copysign(steepest_ns, slope_ns)
+        n1, z1 = min(hull, key=lambda point: point[1] - slope_ns * (point[0] - n1))
     scatter_ns = sum(z - z1 - slope_ns * (n - n1) for n, z in points) / len(points)
     return _Line(n1, z1, slope_ns, scatter_ns, points[0][0], points[-1][0], len(points), rate)
 

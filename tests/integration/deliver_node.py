@@ -95,7 +95,7 @@ def wait_until(claim: Callable[[], object], seconds: float = 15.0) -> bool:
 
 def main() -> None:
     path, url, first, count = sys.argv[1:]
-    outbox = Outbox(Path(path), 2**22)
+    outbox = Outbox(Path(path), 2**26)
     sender = publisher(outbox, url)
     sender.start()
     sender.set_status(online())

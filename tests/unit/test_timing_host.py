@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from node.timing import FakeHostClock, HostClock, Opinion, host, utc_now_ns
+from node.timing import FakeHostClock, HostClock, host, utc_now_ns
 from node.timing.host import FREE_SIGMA_S, kernel_quality
 from node.types import NS_PER_S, ClockQuality
 
@@ -48,21 +48,17 @@ def test_an_error_of_nothing_is_not_believed(monkeypatch: pytest.MonkeyPatch) ->
     assert kernel_quality().sigma_s >= 1e-3
 
 
-def test_a_second_opinion_confirms_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, status=0x2001, maxerror=3_000)
-    clock = HostClock(lambda: Opinion("a", 0.001, 0.002, time.monotonic_ns()))
-    assert clock.read().quality.second_confirmed
-    assert clock.disagreement is None
+def test_a_sandbox_that_forbids_to_ask_leaves_the_clock_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise PermissionError(1, "adjtimex: Operation not permitted")
 
-
-def test_a_second_opinion_that_differs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, status=0x2001, maxerror=3_000)
-    clock = HostClock(lambda: Opinion("a.example", 1.5, 0.002, time.monotonic_ns()))
-    quality = clock.read().quality
-    assert not quality.second_confirmed
-    assert quality.sigma_s >= 1.5
-    assert clock.disagreement is not None
-    assert "a.example" in clock.disagreement
+    monkeypatch.setattr(host, "_adjtimex", refuse)
+    clock = HostClock()
+    assert clock.read().quality.source == "free"
+    clock.read()
+    assert caplog.text.count("not permitted") == 1
 
 
 def test_the_shipped_fake_says_what_it_is_told() -> None:

@@ -17,6 +17,13 @@ def test_no_opinion_changes_nothing() -> None:
     assert weigh(NTP, None, 0) == (NTP, None)
 
 
+def test_a_server_that_differs_is_named_in_the_reason() -> None:
+    _, reason = weigh(NTP, Opinion("a.example", 1.5, 0.002, 0), 0)
+    assert reason is not None
+    assert "a.example" in reason
+    assert "-1.5" in reason
+
+
 def test_an_old_opinion_counts_no_more() -> None:
     wrong = Opinion("a", 10.0, 0.001, 0)
     assert weigh(NTP, wrong, 4 * 3600 * NS_PER_S) == (NTP, None)

@@ -183,6 +183,7 @@ def test_a_stamp_that_comes_before_its_time_ends_what_was_believed() -> None:
 def test_without_a_stamp_or_a_reading_there_is_no_time() -> None:
     with pytest.raises(RuntimeError, match="observe"):
         a_clock().at(0)
+    assert a_clock().quality() == PERFECT
     clock = HostSampleClock(RATE_HZ)
     clock.observe_block(a_block(0, 1.0))
     with pytest.raises(RuntimeError, match="observe"):
