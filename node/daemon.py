@@ -33,7 +33,6 @@ from node.messages import (
     node_topic,
     numbered,
     to_json,
-    utc_ns,
     with_transport,
 )
 from node.pipeline import Pipeline
@@ -54,6 +53,7 @@ from node.types import (
     SampleClock,
     Scores,
 )
+from node.utc import parse_utc_ns
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Daemon:
                 appended = outbox.append(
                     detection.event_id,
                     detection.revision,
-                    utc_ns(detection.onset_utc),
+                    parse_utc_ns(detection.onset_utc),
                     partial(_numbered_json, detection),
                 )
             except OutboxError as error:

@@ -17,7 +17,7 @@ from typing import Final
 from node.capture import SimulatedSource, built_in_arrays
 from node.daemon import Daemon
 from node.deliver import BrokerAddress
-from node.messages import Detection, utc_ns
+from node.messages import Detection
 from node.network import PrivateBroker, Subscription
 from node.settings import MqttSettings, NodeSettings, OutboxSettings, Settings
 from node.simulate.render import RenderedNode, render
@@ -26,6 +26,7 @@ from node.simulate.scene import packaged as packaged_scene
 from node.simulate.truth import Truth, TruthArrival, TruthSource
 from node.timing import HostClock
 from node.types import NS_PER_S, Label
+from node.utc import parse_utc_ns
 
 SCENE: Final = "street"
 # Truth and detection are of one sound if they are closer than any two sounds of the street.
@@ -135,7 +136,7 @@ def _outcome(
     source = street.truth.sources[arrival.source]
     distance_m = street.distance_m(source)
     errors = [
-        (abs(utc_ns(impulse.utc) - utc), utc_ns(impulse.utc) - utc, detection)
+        (abs(parse_utc_ns(impulse.utc) - utc), parse_utc_ns(impulse.utc) - utc, detection)
         for detection in detections
         for impulse in detection.rounds
     ]
@@ -148,7 +149,7 @@ def _outcome(
         distance_m,
         detection,
         onset_error_s=error_ns / NS_PER_S,
-        latency_s=(utc_ns(published.published_utc) - utc) / NS_PER_S if published else None,
+        latency_s=(parse_utc_ns(published.published_utc) - utc) / NS_PER_S if published else None,
     )
 
 

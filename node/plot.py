@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.signal import spectrogram
 
 from node.errors import GunfireNodeError
-from node.messages import Detection, utc_ns
+from node.messages import Detection
 from node.types import LABELS, NS_PER_S
+from node.utc import parse_utc_ns
 
 COLOURS: Final = {
     "gunfire": "#c0392b",
@@ -107,9 +108,9 @@ def _draw_detection(
 ) -> None:
     colour = COLOURS[detection.grade]
     for n, impulse in enumerate(detection.rounds):
-        at = (utc_ns(impulse.utc) - start_utc_ns) / NS_PER_S
+        at = (parse_utc_ns(impulse.utc) - start_utc_ns) / NS_PER_S
         wave.axvline(at, color=colour, linewidth=1.6 if n == 0 else 0.7, alpha=0.9)
-    onset = (utc_ns(detection.onset_utc) - start_utc_ns) / NS_PER_S
+    onset = (parse_utc_ns(detection.onset_utc) - start_utc_ns) / NS_PER_S
     wave.annotate(
         f"{detection.grade.replace('_', ' ')} {detection.scores.gunfire:.2f}",
         (onset, 1),

@@ -8,7 +8,6 @@ from node.capture.geometry import ArrayGeometry, built_in_arrays, load_geometry
 from node.capture.identity import GeodeticPlace, LocalPlace, RecordingIdentity
 from node.capture.recording import RecordingSource
 from node.capture.simulated import SimulatedSource
-from node.capture.utc import parse_utc_ns
 
 __all__ = [
     "ArrayGeometry",
@@ -19,5 +18,4 @@ __all__ = [
     "SimulatedSource",
     "built_in_arrays",
     "load_geometry",
-    "parse_utc_ns",
 ]

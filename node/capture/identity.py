@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.capture.utc import parse_utc_ns
 from node.errors import RecordingError
+from node.utc import parse_utc_ns
 
 
 @dataclass(frozen=True, slots=True)

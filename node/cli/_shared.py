@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from node.capture import parse_utc_ns
 from node.errors import GunfireNodeError
 from node.messages import Detection
+from node.utc import parse_utc_ns
 
 config_file = click.option(
     "--config",

@@ -10,7 +10,6 @@ from node.messages.identity import event_id, recording_boot_id
 from node.messages.schema import json_schema
 from node.messages.status import OutboxStatus, Status
 from node.messages.topics import node_topic, subscription
-from node.messages.utc import utc_ns, utc_text
 from node.messages.wire import (
     parse_detection,
     parse_status,
@@ -38,7 +37,5 @@ __all__ = [
     "replay_json",
     "subscription",
     "to_json",
-    "utc_ns",
-    "utc_text",
     "with_transport",
 ]

@@ -21,8 +21,8 @@ from node.messages.detection import (
 )
 from node.messages.identity import event_id
 from node.messages.status import STATUS_SCHEMA, OutboxStatus, State, Status
-from node.messages.utc import utc_text
 from node.types import ClockQuality, Event, Instant, Judgement, ModelIdentity
+from node.utc import utc_text
 
 
 @dataclass(frozen=True, slots=True)

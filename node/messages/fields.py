@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from node.messages.utc import utc_ns
+from node.utc import parse_utc_ns
 
 TOPIC_LEVEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -21,7 +21,7 @@ def _rounded(digits: int) -> AfterValidator:
 
 
 def _real_moment(text: str) -> str:
-    utc_ns(text)
+    parse_utc_ns(text)
     return text
 
 

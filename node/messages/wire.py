@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from node.messages.detection import Detection, Transport
 from node.messages.fields import Message
 from node.messages.status import Status
-from node.messages.utc import utc_text
+from node.utc import utc_text
 
 _M = TypeVar("_M", bound=Message)
 

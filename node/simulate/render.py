@@ -29,9 +29,9 @@ from node.simulate.truth import (
     TruthNode,
     TruthSource,
     utc_ns_of,
-    utc_text,
 )
 from node.types import NS_PER_S
+from node.utc import utc_text
 
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]

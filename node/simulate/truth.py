@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
-from node.types import NS_PER_S, Label
+from node.types import Label
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,9 +58,3 @@ class Truth(_Model):
 def utc_ns_of(moment: datetime) -> int:
     """Give a moment as ns since 1970, exactly."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-def utc_text(utc_ns: int) -> str:
-    """Write ns since 1970 as RFC 3339 UTC with nine digits after the second."""
-    seconds, ns = divmod(utc_ns, NS_PER_S)
-    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"

@@ -20,10 +20,11 @@ import pytest
 
 from node.capture import built_in_arrays
 from node.deliver import BrokerAddress
-from node.messages import Detection, Status, utc_ns
+from node.messages import Detection, Status
 from node.network import PrivateBroker, Subscription
 from node.simulate.render import RenderedNode, render
 from node.simulate.scene import parse
+from node.utc import parse_utc_ns
 from tests.hil.virtual_card import Truth, VirtualCard, build_plugin, missing_tools
 
 pytestmark = [
@@ -120,7 +121,7 @@ def until(words: Subscription, deadline_s: float, wanted: int) -> list[Detection
 def assert_on_time(stage: Stage, heard: list[Detection]) -> None:
     onsets = stage.onsets_utc_ns(stage.card.truth())
     for detection in heard:
-        error_ns = min((utc_ns(detection.onset_utc) - onset for onset in onsets), key=abs)
+        error_ns = min((parse_utc_ns(detection.onset_utc) - onset for onset in onsets), key=abs)
         assert abs(error_ns) <= RIGHT_NS, f"{detection.onset_utc}: {error_ns / 1e6:+.3f} ms"
 
 

@@ -11,8 +11,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.capture import GeodeticPlace, LocalPlace, RecordingSource, parse_utc_ns
+from node.capture import GeodeticPlace, LocalPlace, RecordingSource
 from node.errors import RecordingError
+from node.utc import parse_utc_ns
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

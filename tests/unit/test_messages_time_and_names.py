@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from node.messages import event_id, node_topic, recording_boot_id, subscription, utc_ns, utc_text
+from node.messages import event_id, node_topic, recording_boot_id, subscription
 from node.messages.identity import NAMESPACE
+from node.utc import parse_utc_ns, utc_text
 
 LAST_NS = 2**63 - 1
 
@@ -20,7 +21,7 @@ LAST_NS = 2**63 - 1
 def test_utc_goes_to_text_and_back_without_losing_a_nanosecond(ns: int) -> None:
     text = utc_text(ns)
     assert len(text) == len("2018-12-19T02:26:59.007000000Z")
-    assert utc_ns(text) == ns
+    assert parse_utc_ns(text) == ns
 
 
 @given(st.integers(0, LAST_NS), st.integers(0, LAST_NS))
@@ -31,7 +32,7 @@ def test_texts_sort_as_their_times_do(a: int, b: int) -> None:
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2262, 1, 1)))
 def test_the_text_is_what_datetime_says(moment: datetime) -> None:
     aware = moment.replace(tzinfo=UTC)
-    assert utc_text(utc_ns(f"{moment.isoformat(timespec='microseconds')}Z")).startswith(
+    assert utc_text(parse_utc_ns(f"{moment.isoformat(timespec='microseconds')}Z")).startswith(
         aware.strftime("%Y-%m-%dT%H:%M:%S.%f")
     )
 
@@ -45,7 +46,7 @@ def test_the_text_is_what_datetime_says(moment: datetime) -> None:
     ],
 )
 def test_shorter_fractions_are_read_too(text: str, ns: int) -> None:
-    assert utc_ns(text) == ns
+    assert parse_utc_ns(text) == ns
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_shorter_fractions_are_read_too(text: str, ns: int) -> None:
 )
 def test_what_is_not_utc_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not UTC|lies outside|must be in|range"):
-        utc_ns(text)
+        parse_utc_ns(text)
 
 
 @pytest.mark.parametrize("ns", [-1, LAST_NS + 1])

@@ -72,7 +72,7 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_variable_of_the_environment_is_refused_by_its_name() -> None:
-    with pytest.raises(SettingsError, match="GUNFIRE_NODE__CAPTURE__DEVICES: capture.devices"):
+    with pytest.raises(SettingsError, match=r"GUNFIRE_NODE__CAPTURE__DEVICES: capture\.devices"):
         load(None, {"GUNFIRE_NODE__CAPTURE__DEVICES": "x"})
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.capture import parse_utc_ns
+from node.utc import parse_utc_ns
 
 
 @given(

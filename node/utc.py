@@ -1,13 +1,18 @@
-"""RFC 3339 time stamps as integer nanoseconds, without a rounding on the way."""
+"""UTC as text: integer nanoseconds since 1970 ↔ RFC 3339, exact in both directions.
+
+A float cannot hold a nanosecond of this century, and `datetime` ends at microseconds; so the
+whole seconds go through the calendar and the fraction stays an integer.
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from node.types import NS_PER_S
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339: Final = re.compile(
     r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[Tt ]"
     r"(?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d):(?P<second>[0-5]\d|60)(?:\.(?P<fraction>\d+))?"
@@ -16,6 +21,26 @@ _RFC_3339: Final = re.compile(
 )
 _UNIX_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _LATEST_UTC_NS: Final = 2**63 - 1  # in the year 2262, where signed 64-bit counts end
+
+
+def utc_text(utc_ns: int) -> str:
+    """Write UTC as RFC 3339 with nine fractional digits, such as 2018-12-19T02:26:59.007000000Z.
+
+    Parameters
+    ----------
+    utc_ns
+        Nanoseconds since 1970-01-01T00:00:00Z, leap seconds as POSIX, below 2⁶³.
+
+    Raises
+    ------
+    ValueError
+        If it lies outside the years 1970 to 2262.
+    """
+    if not 0 <= utc_ns <= _LATEST_UTC_NS:
+        raise ValueError(f"{utc_ns} ns lies outside the years 1970 to 2262")
+    seconds, fraction_ns = divmod(utc_ns, NS_PER_S)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction_ns:09d}Z"
 
 
 def parse_utc_ns(text: str) -> int:
