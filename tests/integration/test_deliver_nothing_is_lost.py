@@ -176,6 +176,29 @@ def test_what_the_broker_acknowledged_survives_its_death_for_a_subscriber_who_wa
     assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(50)}
 
 
+def test_what_was_acknowledged_in_the_instant_of_the_brokers_death_is_sent_again(
+    broker: PrivateBroker, outbox: Outbox
+) -> None:
+    # Mosquitto acknowledges a moment before it saves, whatever its settings.
+    address = BrokerAddress.from_url(broker.url)
+    with Subscription(address, client_id="city", session_expiry_s=3600):
+        pass
+    sender = publisher(outbox, broker.url)
+    sender.start()
+    for life in range(6):
+        assert wait_until(lambda: sender.delivery().connected)
+        before = sender.delivery().acknowledged
+        for number in range(10 * life, 10 * life + 10):
+            append(outbox, number)
+        assert wait_until(lambda before=before: sender.delivery().acknowledged > before, 5)
+        broker.kill()
+        broker.start()
+    with Subscription(address, client_id="city", session_expiry_s=3600) as words:
+        arrived = take(words, 60)
+    sender.close()
+    assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(60)}
+
+
 def statuses(words: Subscription, seconds: float) -> Iterator[tuple[Word, Status]]:
     for word in words.within(seconds):
         if isinstance(word.message, Status):
