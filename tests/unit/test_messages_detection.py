@@ -24,10 +24,10 @@ from node.messages import (
     parse_status,
     replay_json,
     to_json,
-    utc_text,
     with_transport,
 )
 from node.types import ClockQuality, Event, Impulse, Instant, Judgement, ModelIdentity, Scores
+from node.utc import utc_text
 
 ORIGIN = Origin(
     site="pittsburgh",
