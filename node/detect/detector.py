@@ -16,7 +16,15 @@ import numpy.typing as npt
 from node.detect.events import LEAD_S, EventGrouper
 from node.detect.floor import PRIME_S, Floor, to_db
 from node.detect.levels import BIN_S, HighPass, Mask, Power, bin_frames
-from node.detect.onset import AFTER_S, BEFORE_S, CROSSING_S, choose_pick, onset_sigma_s, pick_onset
+from node.detect.onset import (
+    AFTER_S,
+    BEFORE_S,
+    CROSSING_S,
+    Pick,
+    choose_pick,
+    onset_sigma_s,
+    pick_onset,
+)
 from node.detect.stretch import Stretch
 from node.detect.trigger import (
     HISTORY_BINS,
@@ -202,17 +210,17 @@ class Detector:
         """Measure the impulse that fired at a bin on some channels, begun not before `oldest`."""
         at = fired * self._bin
         first = max(oldest, stretch.heard_from, at - round(BEFORE_S * self._rate))
-        window = stretch.filtered[first : at + round(AFTER_S * self._rate), firing]
-        picks = [pick_onset(y) for y in window.T]
-        pick = choose_pick(picks, bool(firing[0]), CROSSING_S * self._rate)
+        pick = Pick(0.0, BEFORE_S * self._rate)  # it was there when we began to listen
+        if at > stretch.heard_from:
+            window = stretch.filtered[first : at + round(AFTER_S * self._rate), firing]
+            picks = [pick_onset(y) for y in window.T]
+            pick = choose_pick(picks, bool(firing[0]), CROSSING_S * self._rate)
         onset = first + pick.sample
         after = slice(int(onset), at + round(PEAK_S * self._rate))
         loudest = float(np.abs(stretch.raw[after]).max())
         in_band = np.abs(stretch.filtered[after, firing]).max(axis=0)
         snr_db = float((2 * to_db(in_band) - self._floor.level_db[firing]).max())
         sigma_s = onset_sigma_s(pick.sigma / self._rate, snr_db)
-        if onset < stretch.heard_from + self._bin:
-            sigma_s = max(sigma_s, BEFORE_S)  # it may have begun before we listened
         return Impulse(
             onset_sample=stretch.start + onset,
             sigma_samples=sigma_s * self._rate,
