@@ -1,0 +1,11 @@
+"""The pages that are made from the code say what the code says: `make docs` renews them."""
+
+from tests import docs, evidence
+
+
+def test_the_page_of_settings_is_current() -> None:
+    assert (docs.LOOK_UP / "settings.md").read_text("utf-8") == docs.settings_page()
+
+
+def test_the_page_of_evidence_is_made_from_the_checked_in_files() -> None:
+    assert evidence.PAGE.read_text("utf-8") == evidence.page()

@@ -1,0 +1,67 @@
+"""`make docs`: the pages of docs/look-up that are made from the code; a test holds them current."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from node.messages.schema import write_schemas
+from node.settings import PositionSettings, Settings
+from tests.evidence import ROOT, page
+
+LOOK_UP = ROOT / "docs" / "look-up"
+
+
+def settings_page() -> str:
+    """Make the table of every setting from the models."""
+    parts = [
+        "# Settings\n",
+        "One TOML file, by default `/etc/gunfire-node/gunfire-node.toml`; above it the environment "
+        "(`GUNFIRE_NODE__CAPTURE__DEVICE=...`). `gunfire-node config show` says what is in force "
+        "and where it came from. This page is made by `make docs`; do not edit it.\n",
+    ]
+    for name, field in Settings.model_fields.items():
+        parts.append(f"## [{name}]\n")
+        rows = ["| setting | default | allowed | what |", "|---|---|---|---|"]
+        schema = field.default_factory.model_json_schema()  # type: ignore[union-attr]
+        for key, rules in schema["properties"].items():
+            rows.append(
+                f"| `{key}` | {_default(name, key, rules)} | {_allowed(rules)} "
+                f"| {rules['description']} |"
+            )
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _default(section: str, key: str, rules: dict[str, Any]) -> str:
+    if (section, key) == ("node", "id"):
+        return "the host's name"
+    return f"`{json.dumps(rules['default'])}`" if rules.get("default") is not None else "–"
+
+
+def _allowed(rules: dict[str, Any]) -> str:
+    if "enum" in rules:
+        return ", ".join(map(str, rules["enum"]))
+    if "minimum" in rules and "maximum" in rules:
+        return f"{rules['minimum']:g} to {rules['maximum']:g}"
+    choices = [rule for rule in rules.get("anyOf", ()) if rule.get("type") != "null"]
+    if any("$ref" in choice for choice in choices):
+        return "a section with " + ", ".join(f"`{name}`" for name in PositionSettings.model_fields)
+    return {"string": "text", "array": "a list", "boolean": "true or false"}[
+        rules.get("type") or choices[0]["type"]
+    ]
+
+
+def write_all() -> list[Path]:
+    """Write every page that is made from the code."""
+    settings = LOOK_UP / "settings.md"
+    settings.write_text(settings_page(), "utf-8")
+    evidence = LOOK_UP / "evidence.md"
+    evidence.write_text(page(), "utf-8")
+    return [settings, evidence, *write_schemas(LOOK_UP)]
+
+
+if __name__ == "__main__":
+    for path in write_all():
+        print(path.relative_to(ROOT))
