@@ -64,6 +64,7 @@ TELL_LOSS_S: Final = 600.0
 # What could not be written to a full disk waits in memory: a day of a busy street, some 10 MB.
 MOST_UNSAVED: Final = 10_000
 DRAIN_S: Final = 5.0
+MOST_REASONS: Final = 32  # that a status may hold
 
 
 class Daemon:
@@ -121,8 +122,6 @@ class Daemon:
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
             self._publishing(outbox) as publisher,
         ):
-            for notice in outbox.notices:
-                self._trouble["outbox_notice"] = notice
             clock = HostSampleClock(self._source.sample_rate_hz)
             try:
                 self._hear(classifier, clock, outbox, publisher)
@@ -236,7 +235,11 @@ class Daemon:
         at_once: bool = False,
     ) -> None:
         """Publish the status when what it says has changed, and once a minute."""
-        reasons = (*self._trouble.values(), *self._publisher_trouble(publisher))
+        reasons = (
+            *self._trouble.values(),
+            *outbox.notices,
+            *self._publisher_trouble(publisher),
+        )[:MOST_REASONS]
         news = (reasons, clock.quality().source)
         if news == self._status_said and time.monotonic() < self._status_again_s and not at_once:
             return
@@ -285,7 +288,7 @@ class Daemon:
             publisher.close(DRAIN_S)
 
     def _offline(self, why: str) -> bytes:
-        reasons = (why, *self._trouble.values())
+        reasons = (why, *self._trouble.copy().values())  # on the publisher's thread
         utc_ns = self._host_clock_utc_ns()
         return to_json(build_status(self._origin, "offline", utc_ns=utc_ns, reasons=reasons))
 

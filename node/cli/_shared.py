@@ -82,11 +82,12 @@ class Failures:
 def sentence(detection: Detection) -> str:
     """Say a detection in one line for people."""
     scores = detection.scores
-    rounds = "1 round" if detection.round_count == 1 else f"{detection.round_count} rounds"
+    arrivals = len(detection.rounds)
+    heard = "1 arrival" if arrivals == 1 else f"{arrivals} arrivals"
     return (
         f"{detection.onset_utc[:-4]}Z  {detection.node_id:<18} "
         f"{detection.grade.replace('_', ' '):<16} "
         f"gunfire {scores.gunfire:.2f}  fireworks {scores.fireworks:.2f}  "
         f"backfire {scores.backfire:.2f}  other {scores.other:.2f}  "
-        f"{rounds}, {detection.rounds[0].snr_db:.0f} dB, ±{detection.rounds[0].sigma_s:.2g} s"
+        f"{heard}, {detection.rounds[0].snr_db:.0f} dB, ±{detection.rounds[0].sigma_s:.2g} s"
     )

@@ -65,9 +65,9 @@ def build_detection(
 
     Notes
     -----
-    Each impulse stands for a round until echoes are told from shots; the count is called a
-    minimum where samples were lost inside the event. Cadence and direction are not measured yet
-    and so are null.
+    `rounds` lists every arrival. Echoes are not told from shots yet, so the count is one, and
+    called a minimum wherever more arrived or samples were lost (decision 0004). Cadence and
+    direction are not measured yet and so are null.
     """
     if len(instants) != len(event.impulses):
         raise ValueError(f"{len(instants)} instants for {len(event.impulses)} impulses")
@@ -93,8 +93,8 @@ def build_detection(
         seq=seq,
         onset_utc=rounds[0].utc,
         rounds=rounds,
-        round_count=len(rounds),
-        round_count_is_minimum=event.lost_samples > 0,
+        round_count=1,
+        round_count_is_minimum=len(rounds) > 1 or event.lost_samples > 0,
         cadence_rpm=None,
         label=judgement.label,
         abstained=judgement.abstained,

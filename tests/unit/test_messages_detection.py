@@ -75,8 +75,13 @@ def test_every_key_is_there_and_null_where_the_value_is_not_known() -> None:
 def test_the_event_is_named_by_its_first_whole_sample_and_timed_by_its_first_round() -> None:
     detection = build((IMPULSE, replace(IMPULSE, onset_sample=90_000.0)))
     assert detection.onset_utc == detection.rounds[0].utc == utc_text(ONSET_NS)
-    assert detection.round_count == 2
     assert detection.event_id == build((replace(IMPULSE, onset_sample=84_012.9),)).event_id
+
+
+def test_arrivals_that_may_be_echoes_make_the_count_of_rounds_a_minimum() -> None:
+    one, three = build(), build((IMPULSE, IMPULSE, IMPULSE))
+    assert (one.round_count, one.round_count_is_minimum) == (1, False)
+    assert (len(three.rounds), three.round_count, three.round_count_is_minimum) == (3, 1, True)
 
 
 def test_a_loss_inside_the_event_makes_its_count_a_minimum() -> None:
