@@ -454,6 +454,8 @@ static int map_file(struct card *card)
 	close(fd);
 	if (samples == MAP_FAILED)
 		return -errno;
+	/* A card does not wait for a disk. Where locking is not allowed, the cache has to do. */
+	(void)mlock(samples, status.st_size);
 	card->samples = samples;
 	card->bytes = status.st_size;
 	card->frame_bytes = card->channels * snd_pcm_format_physical_width(card->format) / 8;
