@@ -118,6 +118,8 @@ class Detector:
             return self._begin(block, np.zeros(self._channels)), []
         if block.stream != self._stream or missing < 0:
             events = self._restart()
+            if block.lost_before > 0:
+                self._events.lose(block.first_sample, block.lost_before)
             return self._begin(block, np.zeros(self._channels)), events
         if lost == 0:
             return self._stretch, []

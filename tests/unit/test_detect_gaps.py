@@ -76,6 +76,15 @@ def test_another_stream_closes_the_event_and_learns_its_background_anew():
     assert [i.onset_sample for i in impulses(events)] == pytest.approx([39000], abs=4)
 
 
+def test_frames_lost_while_a_device_was_opened_again_are_told_by_the_next_event():
+    x = street(np.random.default_rng(9), RATE, 4.0)
+    add_blast(x, RATE, 42000, 0.3)
+
+    (event,) = with_loss(x, 40000, 800, stream=1)
+
+    assert event.lost_samples == 800
+
+
 def test_a_counter_that_runs_backwards_starts_anew():
     x = street(np.random.default_rng(6), RATE, 2.0).astype(np.float32)
     add_blast(x, RATE, 30000, 0.3)
