@@ -14,6 +14,7 @@ from typing import Final
 
 import node
 from node.capture import RecordingIdentity, RecordingSource, load_geometry
+from node.errors import RecordingError
 from node.messages import Detection, Local, Origin, Position, recording_boot_id
 from node.pipeline import Pipeline
 from node.settings import DetectSettings
@@ -68,9 +69,14 @@ class Replay:
             if self.array is not None:
                 load_geometry(self.array, channels=source.channels)
             pipeline = self._pipeline(source)
-            for block in source.blocks():
-                yield from pipeline.push(block)
-                progress(len(block.frames) / block.sample_rate_hz)
+            try:
+                for block in source.blocks():
+                    yield from pipeline.push(block)
+                    progress(len(block.frames) / block.sample_rate_hz)
+            except RecordingError:
+                # A file that breaks off has told the truth up to there.
+                yield from pipeline.flush()
+                raise
             yield from pipeline.flush()
 
     def _pipeline(self, source: RecordingSource) -> Pipeline:

@@ -190,7 +190,7 @@ class Detection(Message):
     )
     round_count: int = Field(ge=1, description="How many rounds it takes the event for.")
     round_count_is_minimum: bool = Field(
-        description="Whether there may have been more: arrivals that may be echoes, or lost samples."
+        description="Whether there may have been more: later arrivals, or samples that were lost."
     )
     cadence_rpm: PerMinute | None = Field(
         ge=0, description="Rounds a minute; null where not measured."

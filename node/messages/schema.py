@@ -1,6 +1,6 @@
 """JSON Schema 2020-12 of the messages, from the models that make them.
 
-`python -m node.messages docs/look-up` writes the copies that are checked in.
+`make docs` writes the copies that are checked in.
 """
 
 import json

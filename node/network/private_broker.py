@@ -35,7 +35,7 @@ class PrivateBroker:
     Parameters
     ----------
     folder
-        Where to keep messages over a restart; nothing is kept if absent.
+        Where to keep messages over a restart, made if absent; nothing is kept without one.
     extra
         Further lines for mosquitto.conf.
 
@@ -72,6 +72,9 @@ class PrivateBroker:
         if self._process is not None:
             return
         program = find_mosquitto()
+        if self._folder is not None:
+            # Without it Mosquitto runs all the same, and forgets.
+            self._folder.mkdir(parents=True, exist_ok=True)
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="gunfire-broker-")
             self._port = _free_port()

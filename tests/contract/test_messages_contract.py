@@ -138,7 +138,7 @@ def test_the_frozen_example_validates_against_the_schema_that_the_package_prints
 @pytest.mark.parametrize("name", ["detection", "status"])
 def test_the_schema_under_docs_is_the_one_that_the_package_prints(name: SchemaName) -> None:
     kept = json.loads((LOOK_UP / f"{name}.schema.json").read_text("utf-8"))
-    assert kept == json_schema(name), "run: .venv/bin/python -m node.messages docs/look-up"
+    assert kept == json_schema(name), "run: make docs"
 
 
 @pytest.mark.parametrize("name", ["detection", "status"])

@@ -7,6 +7,7 @@ simulated street, loses frames, or vanishes on command.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from node.capture import built_in_arrays
@@ -176,7 +178,9 @@ def test_an_unplugged_card_is_noticed_within_5_s_told_and_ends_the_process(stage
 
 @pytest.mark.timeout(180)
 def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) -> None:
-    with subscribed(stage, statuses=False) as words:
+    # A subscriber that the broker remembers: one that comes back late would miss what came before.
+    lasting = {"client_id": "auditor", "session_expiry_s": 3600}
+    with subscribed(stage, statuses=False, **lasting) as words:
         with running_node(stage) as node:
             heard = until(words, 20, wanted=2)
             stage.broker.stop()
@@ -198,6 +202,51 @@ def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) ->
     assert all(d.transport is not None and d.transport.delayed for d in waited)
     fresh = [d for d in heard[:2] if d.transport is not None and not d.transport.delayed]
     assert len(fresh) == 2
+
+
+@pytest.mark.timeout(90)
+def test_a_full_disk_is_told_and_loses_nothing(stage: Stage) -> None:
+    with subscribed(stage) as words, running_node(stage) as node:
+        heard = until(words, 20, wanted=1)
+        resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+        assert until(words, 2.5 * SHOT_EVERY_S, wanted=1) == []
+        with subscribed(stage, detections=False) as statuses:
+            status = last_status(statuses, 2)
+        assert status.state == "degraded"
+        assert any("wait in memory" in reason for reason in status.reasons)
+        resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        heard += until(words, 2 * SHOT_EVERY_S, wanted=3)
+    assert [detection.seq for detection in heard] == [1, 2, 3, 4]
+    gaps_s = np.diff([parse_utc_ns(detection.onset_utc) / 1e9 for detection in heard])
+    assert gaps_s == pytest.approx(SHOT_EVERY_S, abs=0.01)
+
+
+@pytest.mark.timeout(60)
+def test_a_node_with_a_broken_model_times_what_it_hears_and_says_so(stage: Stage) -> None:
+    model = stage.config.with_name("broken.tflite")
+    model.write_bytes(b"TFL3")
+    with stage.config.open("a") as config:
+        config.write(f'[classify]\nmodel = "{model}"\n')
+    with subscribed(stage, statuses=False) as words, running_node(stage):
+        (detection,) = until(words, 20, wanted=1)
+        with subscribed(stage, detections=False) as statuses:
+            status = last_status(statuses, 2)
+    assert_on_time(stage, [detection])
+    assert detection.abstained
+    assert detection.grade == "not_gunfire"
+    assert detection.model.name == "none"
+    assert any("broken" in reason for reason in status.reasons)
+
+
+@pytest.mark.timeout(60)
+def test_a_device_that_is_not_there_is_told_and_ends_with_2(stage: Stage) -> None:
+    stage.config.write_text(stage.config.read_text().replace(stage.card.name, "no such card"))
+    with subscribed(stage, detections=False) as words, running_node(stage) as node:
+        assert node.wait(20) == 2
+        statuses = [w.message for w in words.within(1) if isinstance(w.message, Status)]
+    assert "sound device 'no such card' is not there; set capture.device" in stage.log.read_text()
+    assert [s.state for s in statuses][-2:] == ["degraded", "offline"]
+    assert any("no such card" in reason for reason in statuses[-1].reasons)
 
 
 @pytest.mark.timeout(60)
