@@ -8,7 +8,7 @@ APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 APT_TEST := chrony libasound2-dev libasound2-plugins make shellcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench train evaluate docs clean
+.PHONY: help run test lint bench train evaluate field docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ train: .venv/train  ## train the classifier anew on DATA (default ../shared/data
 
 evaluate: .venv/dev  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
 	@$(BIN)/python -m models.evaluation --data $(DATA)
+
+field: .venv/dev  ## recorded live fire in DATA through the pipeline; writes docs/evidence/field.json
+	@$(BIN)/python -m tests.field --data $(DATA)
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

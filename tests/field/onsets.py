@@ -1,29 +1,29 @@
-"""What the detector makes of the recorded live fire, in figures.
+"""What the pipeline makes of the recorded live fire, in figures.
 
-`python tests/field/onsets.py [FP1 FP2 ...]` prints them; tests/field/test_live_fire_onsets.py
-holds them. The recordings lie beside the project in ../shared/data/pittsburgh (its README says
-where they come from); `nlos-tuples.json` names the pulses that ShotSpotter's own analysts took for
-each shot, `allpulses.json` their sensor and time, to 1 ms.
+`make field` prints and keeps them; tests/field/test_live_fire_onsets.py holds them. The recordings
+lie beside the project in ../shared/data/pittsburgh (its README says where they come from);
+`nlos-tuples.json` names the pulses that ShotSpotter's own analysts took for each shot,
+`allpulses.json` their sensor and time, to 1 ms.
 """
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from node.detect import Detector
+from node.capture import RecordingSource
+from node.classify import TfliteClassifier
+from node.messages import Detection
+from node.replay import Replay
 from node.settings import DetectSettings
-from node.types import Block, Event
+from node.types import NS_PER_S
+from node.utc import parse_utc_ns
 
-PITTSBURGH = Path(__file__).parents[3] / "shared" / "data" / "pittsburgh"
-FIRING_POINTS = ("FP1", "FP2", "FP3", "FP4", "FP5", "FP6")
+DATA = Path(__file__).parents[3] / "shared" / "data"
 NEAR_S = 0.02
 
 # An event that begins so long before or after a pulse is put down to its shot, its echoes among
@@ -42,6 +42,7 @@ class Heard:
     selected: npt.NDArray[np.float64]
     reported: npt.NDArray[np.float64]
     events: list[list[float]]
+    grades: list[str]
     seconds: float
 
     @property
@@ -72,24 +73,14 @@ class Figures:
     events_per_minute: float
     impulses_per_minute: float
     times_real_time: float
-
-    def __str__(self) -> str:
-        """Give a line for a report."""
-        return (
-            f"{self.recordings} recordings, {self.with_pulse} with a pulse: onset within 20 ms of "
-            f"a pulse {self.any_pulse:.3f}, of the first {self.first_pulse:.3f}, of each "
-            f"{self.every_pulse:.3f}, an event's first onset {self.event_begins:.3f}; error median "
-            f"{self.median_ms:.2f} ms, p90 {self.p90_ms:.2f} ms; events a minute away from "
-            f"selected pulses {self.away_per_minute:.2f}, from any reported pulse "
-            f"{self.away_of_reported_per_minute:.2f}, in all {self.events_per_minute:.1f}; "
-            f"impulses a minute {self.impulses_per_minute:.1f}; {self.times_real_time:.0f} x real "
-            "time"
-        )
+    graded_gunfire: float
+    graded_probable: float
 
 
-def recordings(root: Path, firing_points: Iterable[str]) -> Iterator[Path]:
-    """Give the recordings of some firing points, in order."""
-    for point in firing_points:
+def recordings(data: Path, firing_points: Iterable[str] = ()) -> Iterator[Path]:
+    """Give the recordings of some firing points, or of all that are there, in order."""
+    root = data / "pittsburgh"
+    for point in firing_points or sorted(folder.name for folder in root.glob("FP*")):
         yield from sorted((root / point).glob("test_*/*.flac"))
 
 
@@ -108,28 +99,35 @@ def pulses(recording: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
     return np.array(selected), np.array(sorted(reported.values()))
 
 
-def detect(path: Path) -> tuple[list[Event], int, float, float]:
-    """Give a recording's events, its rate in Hz, its length in s and the CPU seconds taken."""
-    frames, rate = soundfile.read(path, dtype="int16", always_2d=True)
-    begun = time.process_time()
-    detector = Detector(DetectSettings(), rate, frames.shape[1])
-    events: list[Event] = []
-    for first in range(0, len(frames), 4096):
-        events += detector.push(Block(first, frames[first : first + 4096], rate))
-    events += detector.flush()
-    return events, rate, len(frames) / rate, time.process_time() - begun
+def hear(path: Path, replay: Replay) -> Heard:
+    """Put a recording's pulses and detections side by side."""
+    with RecordingSource(path) as source:
+        start_ns = source.identity.start_utc_ns or 0
+        seconds = source.frames / source.sample_rate_hz
+    detections = list(replay.detections(path))
+    return Heard(
+        *pulses(path),
+        [_onsets(detection, start_ns) for detection in detections],
+        [detection.grade for detection in detections],
+        seconds,
+    )
 
 
-def hear(path: Path) -> tuple[Heard, float]:
-    """Put a recording's pulses and events side by side; the CPU seconds taken come with it."""
-    events, rate, seconds, spent_s = detect(path)
-    found = [[impulse.onset_sample / rate for impulse in event.impulses] for event in events]
-    return Heard(*pulses(path), found, seconds), spent_s
+def _onsets(detection: Detection, start_ns: int) -> list[float]:
+    return [(parse_utc_ns(arrival.utc) - start_ns) / NS_PER_S for arrival in detection.rounds]
 
 
-def measure(root: Path, firing_points: Iterable[str]) -> Figures:
-    """Hear all recordings of some firing points."""
-    heard, spent_s = zip(*(hear(path) for path in recordings(root, firing_points)), strict=True)
+def measure(
+    data: Path, firing_points: Iterable[str] = (), progress: Callable[[], None] = lambda: None
+) -> Figures:
+    """Replay all recordings of some firing points, or of all."""
+    replay = Replay(TfliteClassifier.load(), DetectSettings())
+    begun_s = time.process_time()
+    heard = []
+    for path in recordings(data, firing_points):
+        heard.append(hear(path, replay))
+        progress()
+    spent_s = time.process_time() - begun_s
     seconds = sum(h.seconds for h in heard)
     shot = [h for h in heard if len(h.selected)]
     misses = [_nearest(h.onsets, h.selected) for h in shot]
@@ -150,7 +148,9 @@ def measure(root: Path, firing_points: Iterable[str]) -> Figures:
         away_of_reported_per_minute=sum(_away(h.first_onsets, h.reported) for h in heard) / minutes,
         events_per_minute=sum(len(h.events) for h in heard) / minutes,
         impulses_per_minute=sum(len(h.onsets) for h in heard) / minutes,
-        times_real_time=seconds / sum(spent_s),
+        times_real_time=seconds / spent_s,
+        graded_gunfire=float(np.mean([_heard_as(h, "gunfire") for h in shot])),
+        graded_probable=float(np.mean([_heard_as(h, "gunfire", "probable_gunfire") for h in shot])),
     )
 
 
@@ -167,9 +167,13 @@ def _away(onsets: npt.NDArray[np.float64], pulse_s: npt.NDArray[np.float64]) -> 
     return int((~((after_s >= SHOT_S[0]) & (after_s <= SHOT_S[1])).any(axis=1)).sum())
 
 
+def _heard_as(heard: Heard, *grades: str) -> bool:
+    """Whether a shot of the recording was given one of these grades."""
+    return any(
+        grade in grades and _away(np.array(event[:1]), heard.selected) == 0
+        for event, grade in zip(heard.events, heard.grades, strict=True)
+    )
+
+
 def _utc_s(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
-if __name__ == "__main__":
-    print(measure(PITTSBURGH, sys.argv[1:] or FIRING_POINTS))
+    return parse_utc_ns(text) / NS_PER_S
