@@ -33,10 +33,22 @@ class Piece:
         return self.clip.source == LIVE_FIRE
 
 
-def held_out(data: Path, part: str) -> list[Clip]:
-    """List the recordings of one part of the split ("all" for every one)."""
-    clips = read_manifest(data, "ABC")
-    return [c for c in clips if c.label in LABELS and part in (c.part, "all")]
+def held_out(data: Path, groups: dict[str, list[str]], part: str) -> list[Clip]:
+    """List the recordings of one part.
+
+    Parameters
+    ----------
+    data
+        A folder laid out as `../shared/data`.
+    groups
+        What the model's sidecar says it learnt from: groups by part.
+    part
+        "test" for every group that the model neither learnt from nor was calibrated on, so that
+        a folder with groups of its own is used whole; "calibrate" or "train" for those; "all".
+    """
+    seen = {group: name for name in ("train", "calibrate") for group in groups[name]}
+    clips = [clip for clip in read_manifest(data, "ABC") if clip.label in LABELS]
+    return [clip for clip in clips if part in (seen.get(clip.group, "test"), "all")]
 
 
 def pieces(clip: Clip) -> Iterator[Piece]:

@@ -8,7 +8,14 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from models.training import corpus, fit, pictures
 from models.training.calibrate import finish
@@ -70,9 +77,7 @@ def main(
             learn,
             epochs,
             seed,
-            lambda done, loss: bar.update(
-                task, completed=done, description=f"network, loss {loss:.3f}"
-            ),
+            lambda done, loss: _tell(bar, task, done, loss),
         )
     out.write_bytes(fit.to_int8(tf, network, learn.images))
     facts = {
@@ -86,6 +91,13 @@ def main(
     # A process of its own: tflite-runtime fails where TensorFlow's symbols are loaded.
     with ProcessPoolExecutor(1, mp_context=fresh) as pool:
         pool.submit(finish, out, clips, model_version, facts).result()
+
+
+def _tell(bar: Progress, task: TaskID, done: int, loss: float) -> None:
+    """Move the bar; where there is no terminal, write a line now and then."""
+    bar.update(task, completed=done, description=f"network, loss {loss:.3f}")
+    if not bar.console.is_terminal and done % 500 == 0:
+        bar.console.print(f"{done} batches, loss {loss:.3f}")
 
 
 def _code_version() -> str:

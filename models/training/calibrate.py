@@ -28,6 +28,7 @@ from node.types import LABELS, Scores
 FALSE_ALARMS: Final = {"gunfire": 0.01, "probable": 0.05}
 PIECE_S: Final = 10.0
 """Long recordings are judged in pieces, so that a display is many city sounds and not one."""
+_SIMULATED: Final = 40
 _PRIOR: Final = 0.02
 _IDENTITY: Final = {"scale": (1.0,) * 4, "bias": (0.0,) * 4}
 
@@ -95,19 +96,23 @@ def _files(clips: list[corpus.Clip], classifier: TfliteClassifier) -> Iterator[t
 def _events(
     clips: list[corpus.Clip], classifier: TfliteClassifier, most_per_group: int = 40
 ) -> Iterator[tuple[Scores, int]]:
+    """Judge moments as the trigger would hand them on: recordings as they are, and simulations.
+
+    What is simulated is carried through surroundings; what was recorded had its own.
+    """
     draw = np.random.default_rng(0)
     found = moments.gather(clips, "calibrate")
-    before, after = classifier.window(features.RATE_HZ)
     spans = []
     for label in LABELS:
         for group in found.by_label[label].values():
             few = draw.permutation(len(group))[:most_per_group]
             spans += [(label, found.dry(group[int(i)], draw)) for i in few]
-        spans += [(label, moments.simulated(label, draw)) for _ in range(40)]
-    for label, dry in track(spans, "calibration, events"):
-        sound = dry
-        if draw.random() < 0.6:
-            sound = surround(dry, moments.LEAD, found.background(draw), draw)
+        for _ in range(_SIMULATED):
+            dry = moments.simulated(label, draw)
+            street = found.background(draw)
+            spans.append((label, surround(dry, moments.LEAD, street, draw, recorded=False)))
+    before, after = classifier.window(features.RATE_HZ)
+    for label, sound in track(spans, "calibration, events"):
         window = sound[moments.LEAD - before : moments.LEAD + after, None].astype(np.float32)
         yield classifier.judge([window], features.RATE_HZ).scores, LABELS.index(label)
 
@@ -143,7 +148,7 @@ def _describe(
     groups = sorted({clip.group for clip in clips if clip.label in LABELS})
     return {
         "format": FORMAT,
-        "name": "gunfire-dscnn",
+        "name": "gunfire-cnn",
         "version": version,
         "sha256": hashlib.sha256(content).hexdigest(),
         "labels": list(LABELS),

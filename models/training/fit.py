@@ -14,7 +14,7 @@ from models.training.pictures import Pictures
 
 BATCH: Final = 96
 _RATE: Final = 2e-3
-_SMOOTHING: Final = 0.05
+_SMOOTHING: Final = 0.02
 _REPRESENTATIVE: Final = 300
 
 

@@ -16,11 +16,13 @@ import numpy.typing as npt
 from models.training.corpus import LIVE_FIRE, Clip, impulses, live_fire, load, quiet_stretches
 from models.training.splits import Part
 from node.classify import features
+from node.simulate.propagation import Atmosphere, absorb
 from node.simulate.sources import emit
 from node.types import LABELS, Label
 
 LEAD: Final = round(0.6 * features.RATE_HZ)
 SPAN: Final = round(2.0 * features.RATE_HZ)
+_TEMPERATURES_C: Final = (-5.0, 5.0, 15.0, 25.0)
 IMPULSIVE: Final = frozenset(
     {"drum", "billiard_impact", "thunder", "HammerMetal", "DroppingStones", "CoinDrop"}
     | {"ClankingDishes", "NailsFromBox", "clapping", "clapping_crowd", "dog_bark", "Shovel"}
@@ -115,7 +117,7 @@ def simulated(label: Label, draw: np.random.Generator) -> npt.NDArray[np.float64
     """Simulate a moment of a class: shape [SPAN], onset at `LEAD`."""
     kinds = SIMULATED[label]
     kind = kinds[int(draw.integers(len(kinds)))]
-    distance_m = float(np.exp(draw.uniform(np.log(10.0), np.log(600.0))))
+    distance_m = round(float(np.exp(draw.uniform(np.log(10.0), np.log(600.0)))))
     if kind == "shell":
         span = _emitted("shell_burst", distance_m, draw)
         for _ in range(int(draw.integers(10, 80))):
@@ -132,7 +134,7 @@ def simulated(label: Label, draw: np.random.Generator) -> npt.NDArray[np.float64
     return _emitted(kind, distance_m, draw)
 
 
-def _burst(distance_m: float, draw: np.random.Generator) -> npt.NDArray[np.float64]:
+def _burst(distance_m: int, draw: np.random.Generator) -> npt.NDArray[np.float64]:
     """Fire again and again from one place: alike, and at even intervals."""
     one = _emitted("muzzle_blast", distance_m, draw)
     interval_s = draw.uniform(0.06, 0.14) if draw.random() < 0.5 else draw.uniform(0.2, 0.8)
@@ -146,13 +148,15 @@ def _burst(distance_m: float, draw: np.random.Generator) -> npt.NDArray[np.float
 
 
 def _emitted(
-    kind: str, distance_m: float, draw: np.random.Generator, **parameters: int
+    kind: str, distance_m: int, draw: np.random.Generator, **parameters: int
 ) -> npt.NDArray[np.float64]:
     pressure = emit(
         kind, distance_m=distance_m, sample_rate_hz=features.RATE_HZ, rng=draw, **parameters
     ).pressure_pa
+    air = Atmosphere(temperature_c=float(draw.choice(_TEMPERATURES_C)))
     span = np.zeros(SPAN)
     span[LEAD : LEAD + len(pressure)] = pressure[: SPAN - LEAD]
+    span[LEAD:] = absorb(span[LEAD:], distance_m, features.RATE_HZ, air)
     return span
 
 

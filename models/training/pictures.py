@@ -6,16 +6,17 @@ own number alone, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import resample_poly
 
 from models.training.corpus import read_manifest
-from models.training.moments import LEAD, Moments, gather, simulated
+from models.training.moments import IMPULSIVE, LEAD, SPAN, Moments, gather, simulated
 from models.training.surroundings import surround
 from node.classify import features
 from node.types import LABELS, Label
@@ -25,14 +26,14 @@ ONSET_S: Final = (0.08, 0.34)
 """Where in a picture the onset falls; the node's own looks and stream steps lie within."""
 
 CLASS_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.36,
-    "fireworks": 0.24,
-    "backfire": 0.06,
-    "other": 0.34,
+    "gunfire": 0.33,
+    "fireworks": 0.22,
+    "backfire": 0.05,
+    "other": 0.40,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.15,
-    "fireworks": 0.15,
+    "gunfire": 0.20,
+    "fireworks": 0.25,
     "backfire": 0.85,
     "other": 0.12,
 }
@@ -66,7 +67,6 @@ def shard(moments: Moments, seed: int, number: int, count: int = SHARD) -> Pictu
 
 def draw_shards(data: Path, tiers: str, folder: Path, seed: int, numbers: range) -> None:
     """Draw the shards that an earlier run has not: one process's part of the work."""
-    os.nice(5)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [number for number in numbers if not shard_path(folder, seed, number).exists()]
     if not wanted:
@@ -99,21 +99,40 @@ def _picture(
     moments: Moments, label: Label, draw: np.random.Generator
 ) -> npt.NDArray[np.float32] | None:
     background = moments.background(draw)
+    recorded = True
     if label == "other" and draw.random() < STREET_SHARE:
         dry = moments.background(draw)
     elif draw.random() < SIMULATED_SHARE[label] or not moments.by_label[label]:
-        dry = simulated(label, draw)
+        dry, recorded = simulated(label, draw), False
     else:
         groups = moments.by_label[label]
         names = list(groups)
         weights = np.array([_weight(name, len(groups[name])) for name in names])
         group = groups[names[int(draw.choice(len(names), p=weights / weights.sum()))]]
-        dry = moments.dry(group[int(draw.integers(len(group)))], draw)
-    sound = surround(dry, LEAD, background, draw)
+        dry = _at_speed(moments.dry(group[int(draw.integers(len(group)))], draw), draw)
+    sound = surround(dry, LEAD, background, draw, recorded=recorded)
     start = LEAD - round(draw.uniform(*ONSET_S) * features.RATE_HZ)
     return features.picture(features.mel_power(sound[start : start + features.WINDOW]))
 
 
+def _at_speed(dry: npt.NDArray[np.float64], draw: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Play a moment up to a fifth slower or faster: a larger or a smaller one of its kind."""
+    if draw.random() < 0.4:
+        return dry
+    speed = Fraction(int(draw.integers(27, 40)), 33)
+    played = resample_poly(dry, speed.denominator, speed.numerator)
+    moved = np.zeros(SPAN)
+    first = LEAD - round(LEAD / speed)
+    piece = played[max(0, -first) : SPAN - first]
+    moved[max(0, first) : max(0, first) + len(piece)] = piece
+    return moved
+
+
 def _weight(group: str, moments: int) -> float:
-    """Weigh a group between one vote each and one vote a moment; live fire counts double."""
-    return float(np.sqrt(moments) * (3.0 if group.startswith("live/") else 1.0))
+    """Weigh a group between one vote each and one vote a moment.
+
+    Live fire counts more, since it is what a node hears; so do sounds with an onset, since the
+    trigger hands on little else.
+    """
+    factor = 2.5 if group.startswith("live/") else 3.0 if group in IMPULSIVE else 1.0
+    return factor * float(np.sqrt(moments))

@@ -20,11 +20,20 @@ from node.simulate.propagation import Atmosphere, air_absorption_db_per_m
 Sound = npt.NDArray[np.float64]
 
 RATE: Final = features.RATE_HZ
+_MOVED: Final = 0.65
+"""Share that is moved to another place; the rest stays where it was recorded."""
 _FFT: Final = 1024
 _HERTZ: Final = np.fft.rfftfreq(_FFT, 1 / RATE)
 
 
-def surround(dry: Sound, onset: int, background: Sound, draw: np.random.Generator) -> Sound:
+def surround(
+    dry: Sound,
+    onset: int,
+    background: Sound,
+    draw: np.random.Generator,
+    *,
+    recorded: bool = True,
+) -> Sound:
     """Carry a moment through one random surrounding.
 
     Parameters
@@ -36,24 +45,33 @@ def surround(dry: Sound, onset: int, background: Sound, draw: np.random.Generato
     background
         What the street sounds like without it, shape [n].
     draw
-        Random numbers; how many are taken does not hang on the sound's class.
+        Random numbers.
+    recorded
+        False for a simulated sound: it has been through its own air already, and its spectrum,
+        which is all that it differs by, is left nearly as it is.
     """
-    gain_db = _microphone_db(draw)
-    if draw.random() < 0.65:
-        gain_db = gain_db + _air_db(draw)
-    if draw.random() < 0.4:
-        gain_db = gain_db + _houses_db(draw)
-    wet = _filtered(dry, gain_db)
-    if draw.random() < 0.65:
-        wet = _with_echoes(wet, draw)
-    snr_db = draw.uniform(0.0, 40.0)
-    if draw.random() < 0.9:
+    wet = _filtered(dry, _microphone_db(draw, 2.0 if recorded else 1.0))
+    snr_db = draw.uniform(15.0, 45.0)
+    if not recorded:
+        if draw.random() < 0.7:
+            wet = _with_echoes(wet, draw)
+    elif draw.random() < _MOVED:
+        gain_db = np.zeros_like(_HERTZ)
+        if draw.random() < 0.7:
+            gain_db += _air_db(draw)
+        if draw.random() < 0.4:
+            gain_db += _houses_db(draw)
+        wet = _filtered(wet, gain_db)
+        if draw.random() < 0.7:
+            wet = _with_echoes(wet, draw)
+        snr_db = draw.uniform(3.0, 40.0)
+    if draw.random() < 0.8:
         wet = _over(wet, onset, background, snr_db)
-    if draw.random() < 0.5:
+    if draw.random() < 0.4:
         wet = _band_limited(wet, draw)
-    if draw.random() < 0.15:
+    if draw.random() < 0.2:
         limit = np.max(np.abs(wet)) * draw.uniform(0.15, 0.8)
-        wet = np.clip(wet, -limit, limit)
+        wet = np.clip(wet, -limit, limit) if draw.random() < 0.6 else limit * np.tanh(wet / limit)
     if draw.random() < 0.12:
         wet = _redacted(wet, draw)
     return wet
@@ -79,10 +97,10 @@ def _houses_db(draw: np.random.Generator) -> Sound:
     return -draw.uniform(3.0, 9.0) * 0.5 * np.log2(1 + (_HERTZ / corner_hz) ** 2)
 
 
-def _microphone_db(draw: np.random.Generator) -> Sound:
+def _microphone_db(draw: np.random.Generator, spread_db: float) -> Sound:
     """Give a microphone's and a mounting's colour: some dB up or down per octave, a low end."""
     knots_hz = np.array([30.0, 100, 250, 500, 1000, 2000, 4000, 6000])
-    knots_db = np.cumsum(draw.normal(0, 2.0, len(knots_hz)))
+    knots_db = np.cumsum(draw.normal(0, spread_db, len(knots_hz)))
     hertz = np.maximum(_HERTZ, 10.0)
     gain_db = np.interp(np.log(hertz), np.log(knots_hz), knots_db - knots_db.mean())
     low_hz = np.exp(draw.uniform(np.log(15.0), np.log(200.0)))

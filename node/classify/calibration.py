@@ -19,7 +19,12 @@ from node.types import LABELS, Grade, Judgement, Label, Scores
 CLEAR: Final = 0.5
 """Below this no class has more evidence than all others together: the node abstains."""
 
+SHARPNESS: Final = 12.0
+
 NOTHING_HEARD: Final = Scores(gunfire=0.0, fireworks=0.0, backfire=0.0, other=1.0)
+
+
+_OTHER: Final = LABELS.index("other")
 
 
 def probabilities(
@@ -37,6 +42,20 @@ def _log_sum(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     most = logits.max(axis=-1, keepdims=True)
     summed: npt.NDArray[np.float64] = most + np.log(np.exp(logits - most).sum(-1, keepdims=True))
     return summed
+
+
+def pooled(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Pool the logits of several looks at one thing: shape [n, 4] to log-evidence [4].
+
+    A mean, weighted by the chance that a look shows something other than the street, to the power
+    `SHARPNESS`: nearly the best look, but two good looks that differ are averaged, so that one
+    burst that resembles a shot does not speak for a whole display.
+    """
+    evidence = logits - _log_sum(logits)
+    heard = np.maximum(1.0 - np.exp(evidence[:, _OTHER]), 1e-9)
+    weights = (heard / heard.max()) ** SHARPNESS
+    mean: npt.NDArray[np.float64] = weights @ evidence / weights.sum()
+    return mean
 
 
 def verdict(scores: Scores, thresholds: Thresholds) -> Judgement:

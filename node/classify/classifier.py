@@ -24,7 +24,7 @@ from node.types import LABELS, Judgement, ModelIdentity
 BEFORE_S: Final = 0.30
 """Sound wanted before an onset. Training draws the onset at 0.10–0.32 s of a picture."""
 LOOKS: Final = (0, 8, 16)
-"""Frames by which the picture moves over one impulse's window; the logits are averaged."""
+"""Frames by which the picture moves over one impulse's window."""
 AFTER_S: Final = (features.WINDOW + LOOKS[-1] * features.HOP) / features.RATE_HZ - BEFORE_S
 LOUD_ENOUGH_DB: Final = 12.0
 """Impulses weaker than the loudest by more are left out of the verdict: echoes and crackle."""
@@ -39,7 +39,7 @@ _OTHER: Final = LABELS.index("other")
 class StreamJudgement:
     """What the classifier says of a whole recording.
 
-    `events` counts the separate stretches whose label was not `other`.
+    `events` counts the separate stretches in which something other than the street was heard.
     """
 
     judgement: Judgement
@@ -89,8 +89,8 @@ class TfliteClassifier:
     def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Judge an event from the windows round its impulses.
 
-        The logits are averaged over the `LOOKS` at an impulse, then over the loudest impulses
-        (at most `MOST_IMPULSES`, none more than `LOUD_ENOUGH_DB` below the loudest).
+        The best of the `LOOKS` at the loudest impulses speak (`calibration.pooled`): at most
+        `MOST_IMPULSES`, none more than `LOUD_ENOUGH_DB` below the loudest.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class TfliteClassifier:
         ]
         if not pictures:
             return calibration.verdict(calibration.NOTHING_HEARD, self._card.thresholds)
-        logits = self._runner.logits(np.stack(pictures)).mean(axis=0)
+        logits = calibration.pooled(self._runner.logits(np.stack(pictures)))
         probability = calibration.probabilities(logits, self._card.calibration)
         return calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
 
@@ -120,8 +120,8 @@ class TfliteClassifier:
     ) -> StreamJudgement:
         """Judge a recording of any length, block by block, with no trigger.
 
-        The verdict is that of its best window: the one with the most evidence for any class but
-        `other`, after averaging the logits of neighbours (a real onset is seen by several).
+        The verdict is that of its best stretch of 8 s, the one with the most evidence for any
+        class but `other`; within it the best windows speak (`calibration.pooled`).
 
         Parameters
         ----------
@@ -133,23 +133,26 @@ class TfliteClassifier:
         best = np.array([0.0, 0.0, 0.0, 1.0])
         events = 0
         inside = False
-        before: npt.NDArray[np.float64] | None = None
         windows = Windows(sample_rate_hz)
         for pictures in windows.over(blocks):
-            for logits in self._logits(pictures):
-                if logits is None:
-                    before, inside = None, False
-                    continue
-                smooth = logits if before is None else (before + logits) / 2
-                before = logits
-                probability = calibration.probabilities(smooth, self._card.stream_calibration)
-                if probability[_OTHER] < best[_OTHER]:
-                    best = probability
-                heard = probability[:_OTHER].max() >= calibration.CLEAR
+            drawn = [picture for picture in pictures if picture is not None]
+            if not drawn:
+                inside = False
+                continue
+            logits = self._runner.logits(np.stack(drawn))
+            segment = self._stream_probability(calibration.pooled(logits))
+            if segment[_OTHER] < best[_OTHER]:
+                best = segment
+            rows = iter(self._stream_probability(logits))
+            for picture in pictures:
+                heard = picture is not None and bool(next(rows)[_OTHER] < calibration.CLEAR)
                 events += int(heard and not inside)
                 inside = heard
-        verdict = calibration.verdict(calibration.as_scores(best), self._card.thresholds)
-        return StreamJudgement(judgement=verdict, events=events, seconds=windows.seconds)
+        judgement = calibration.verdict(calibration.as_scores(best), self._card.thresholds)
+        return StreamJudgement(judgement=judgement, events=events, seconds=windows.seconds)
+
+    def _stream_probability(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return calibration.probabilities(logits, self._card.stream_calibration)
 
     def _looks(self, sound: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
         """Draw the pictures of one impulse's window; none of digital silence."""
@@ -158,16 +161,6 @@ class TfliteClassifier:
         power = features.mel_power(sound)
         drawn = (features.picture(power[look : look + features.FRAMES]) for look in LOOKS)
         return [picture for picture in drawn if picture is not None]
-
-    def _logits(
-        self, pictures: list[npt.NDArray[np.float32] | None]
-    ) -> list[npt.NDArray[np.float64] | None]:
-        """Give the logits of each picture; None where there is none."""
-        drawn = [picture for picture in pictures if picture is not None]
-        if not drawn:
-            return [None] * len(pictures)
-        rows = iter(self._runner.logits(np.stack(drawn)))
-        return [None if picture is None else next(rows) for picture in pictures]
 
 
 def shipped_model() -> Path:

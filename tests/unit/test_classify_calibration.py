@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.classify.calibration import as_scores, grade, probabilities, verdict
+from node.classify.calibration import as_scores, grade, pooled, probabilities, verdict
 from node.classify.sidecar import Calibration, Thresholds
 from node.types import Scores
 
@@ -58,3 +58,25 @@ def test_a_clear_class_gives_the_label():
     assert not judged.abstained
     assert judged.label == "fireworks"
     assert judged.grade == "not_gunfire"
+
+
+def test_looks_at_the_street_do_not_dilute_one_clear_look_at_a_shot():
+    street, shot = [-6.0, -6.0, -6.0, 6.0], [6.0, 0.0, -4.0, -4.0]
+
+    scores = as_scores(probabilities(pooled(np.array([street] * 50 + [shot])), IDENTITY))
+
+    assert scores.gunfire > 0.99
+
+
+def test_one_burst_that_resembles_a_shot_does_not_speak_for_a_display():
+    burst, shot = [-1.0, 4.0, -4.0, -4.0], [4.0, 1.0, -4.0, -4.0]
+
+    scores = as_scores(probabilities(pooled(np.array([burst] * 9 + [shot])), IDENTITY))
+
+    assert scores.fireworks > 0.9
+
+
+@given(st.lists(logits, min_size=1, max_size=20).map(np.array))
+def test_pooling_is_finite_and_does_not_hang_on_the_order(looks):
+    assert np.isfinite(pooled(looks)).all()
+    assert np.allclose(pooled(looks), pooled(looks[::-1]))

@@ -1,0 +1,52 @@
+"""The figures that the model is judged by, against cases worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.evaluation.figures import area_under_roc, calibration_error, threshold_at
+from models.training.calibrate import fit_scaling
+from node.classify.calibration import probabilities
+from node.classify.sidecar import Calibration
+
+scores = st.lists(st.floats(0, 1), min_size=1, max_size=200).map(np.array)
+
+
+@given(scores, st.sampled_from([0.0, 0.01, 0.05, 0.5]))
+def test_a_threshold_never_raises_more_false_alarms_than_allowed(city, rate):
+    assert (city >= threshold_at(city, rate)).mean() <= rate
+
+
+def test_a_threshold_is_as_low_as_the_budget_lets_it_be():
+    city = np.linspace(0.0, 0.99, 100)
+
+    assert (city >= threshold_at(city, 0.05)).sum() == 5
+
+
+def test_the_area_under_the_curve_counts_ties_half():
+    assert area_under_roc(np.array([0.9, 0.8]), np.array([0.1])) == 1.0
+    assert area_under_roc(np.array([0.5]), np.array([0.5])) == 0.5
+    assert area_under_roc(np.array([0.2, 0.6]), np.array([0.4])) == 0.5
+    assert np.isnan(area_under_roc(np.array([]), np.array([0.4])))
+
+
+def test_honest_confidence_has_no_calibration_error_and_boasting_has():
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.5, 1.0, 20_000)
+    correct = draw.random(20_000) < confidence
+
+    assert calibration_error(confidence, correct) < 0.02
+    assert calibration_error(np.ones(20_000), correct) == pytest.approx(0.25, abs=0.02)
+
+
+def test_scaling_undoes_overconfidence():
+    draw = np.random.default_rng(1)
+    truth = draw.normal(0, 1.5, (4000, 4))
+    chances = np.exp(truth) / np.exp(truth).sum(axis=1, keepdims=True)
+    labels = np.array([draw.choice(4, p=row) for row in chances])
+
+    fitted = Calibration(**fit_scaling(4 * truth, labels))
+
+    mended = probabilities(4 * truth, fitted)
+    assert calibration_error(mended.max(axis=1), mended.argmax(axis=1) == labels) < 0.04
