@@ -164,7 +164,8 @@ def sample_pulse(
     cell_s = 1 / (sample_rate_hz * OVERSAMPLING)
     skip = int(onset_sample)
     n = int(np.ceil(pulse.length_s(distance_m) * sample_rate_hz)) + 2
-    edges = (np.arange(-1, n * OVERSAMPLING) - (onset_sample - skip) * OVERSAMPLING) * cell_s
+    cells = np.arange(-1, n * OVERSAMPLING, dtype=np.float64)
+    edges = (cells - (onset_sample - skip) * OVERSAMPLING) * cell_s
     pressure = np.diff(pulse.integral_pa_s(edges, distance_m)) / cell_s
     sampled = signal.upfirdn(anti_alias(), pressure, down=OVERSAMPLING)
     return np.concatenate([np.zeros(skip), sampled])
