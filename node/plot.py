@@ -75,7 +75,7 @@ def plot_recording(
     scores.set_xlabel("time (s)")
     scores.set_xlim(0, seconds)
     handles = [scores.bar(0, 0, color=SCORE_COLOURS[label]) for label in LABELS]
-    scores.legend(handles, LABELS, ncols=len(LABELS), loc="upper right", fontsize="small")
+    figure.legend(handles, LABELS, ncols=len(LABELS), loc="outside lower right", fontsize="small")
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
@@ -111,11 +111,13 @@ def _draw_detection(
         at = (parse_utc_ns(impulse.utc) - start_utc_ns) / NS_PER_S
         wave.axvline(at, color=colour, linewidth=1.6 if n == 0 else 0.7, alpha=0.9)
     onset = (parse_utc_ns(detection.onset_utc) - start_utc_ns) / NS_PER_S
+    late = onset > 0.85 * seconds
     wave.annotate(
         f"{detection.grade.replace('_', ' ')} {detection.scores.gunfire:.2f}",
         (onset, 1),
         xycoords=("data", "axes fraction"),
-        xytext=(3, -11),
+        xytext=(-3 if late else 3, -11),
+        horizontalalignment="right" if late else "left",
         textcoords="offset points",
         color=colour,
         fontsize="small",
