@@ -23,6 +23,7 @@ from tests.evidence import Claim, publish
 CITY = "on city sounds, fireworks among them"
 BASELINE = {0.01: 0.70, 0.05: 0.92}
 """Live fire heard by a naive 45,000-parameter log-mel network, trained for 15 minutes: the bar."""
+BASELINE_AREA = 0.94
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +163,22 @@ def _ranking(who: str, scores: npt.NDArray[np.float64], judged: Judged) -> list[
                 fooled <= 0.05 or not ours,
             ),
         ]
-    for name, positive, negative, bar in (
-        ("gunfire against fireworks", gun, labels == 1, 0.94),
-        ("live fire against fireworks", live, labels == 1, None),
-        ("close range against fireworks", gun & ~live, labels == 1, None),
-        ("gunfire against city sounds", gun, ~gun, None),
-        ("UrbanSound8K gunshots against its other sounds", gun & urban, ~gun & urban, None),
+    for name, positive, negative in (
+        ("gunfire against fireworks", gun, labels == 1),
+        ("live fire against fireworks", live, labels == 1),
+        ("close range against fireworks", gun & ~live, labels == 1),
+        ("gunfire against city sounds", gun, ~gun),
+        ("UrbanSound8K gunshots against its other sounds", gun & urban, ~gun & urban),
     ):
         area = area_under_roc(scores[positive], scores[negative])
-        barred = bar is not None and not who
+        barred = not who and name == "gunfire against fireworks"
         claims.append(
             Claim(
                 f"{who}AUC {name}",
                 area,
                 "",
-                f"≥ {bar}" if barred else "",
-                not barred or area >= (bar or 0.0),
+                f"≥ {BASELINE_AREA}" if barred else "",
+                not barred or area >= BASELINE_AREA,
             )
         )
     return claims

@@ -99,7 +99,7 @@ def gather(clips: list[Clip], part: Part) -> Moments:
             continue
         sound = load(clip.path)
         found.sounds[str(clip.path)] = sound
-        label: Label = clip.label  # type: ignore[assignment]
+        label: Label = clip.label
         group = clip.group if label != "other" else clip.sound
         onsets = impulses(sound)
         if label == "gunfire":

@@ -70,7 +70,7 @@ def surround(
     if draw.random() < 0.4:
         wet = _band_limited(wet, draw)
     if draw.random() < 0.2:
-        limit = np.max(np.abs(wet)) * draw.uniform(0.15, 0.8)
+        limit = np.max(np.abs(wet)) * draw.uniform(0.15, 0.8) + 1e-12
         wet = np.clip(wet, -limit, limit) if draw.random() < 0.6 else limit * np.tanh(wet / limit)
     if draw.random() < 0.12:
         wet = _redacted(wet, draw)
@@ -79,7 +79,8 @@ def surround(
 
 def _filtered(sound: Sound, gain_db: Sound) -> Sound:
     """Apply a minimum-phase filter with a gain in dB at the bins of `_FFT`."""
-    return signal.fftconvolve(sound, minimum_phase(10 ** (gain_db / 20)))[: len(sound)]
+    passed: Sound = signal.fftconvolve(sound, minimum_phase(10 ** (gain_db / 20)))[: len(sound)]
+    return passed
 
 
 def _air_db(draw: np.random.Generator) -> Sound:
@@ -88,13 +89,15 @@ def _air_db(draw: np.random.Generator) -> Sound:
         temperature_c=draw.uniform(-5.0, 32.0), relative_humidity_pct=draw.uniform(25.0, 95.0)
     )
     distance_m = np.exp(draw.uniform(np.log(20.0), np.log(1500.0)))
-    return -np.minimum(air_absorption_db_per_m(_HERTZ, air) * distance_m, 60.0)
+    lost_db: Sound = np.minimum(air_absorption_db_per_m(_HERTZ, air) * distance_m, 60.0)
+    return -lost_db
 
 
 def _houses_db(draw: np.random.Generator) -> Sound:
     """Give what diffraction takes: 3 to 9 dB an octave above a corner set by the detour."""
     corner_hz = np.exp(draw.uniform(np.log(150.0), np.log(3000.0)))
-    return -draw.uniform(3.0, 9.0) * 0.5 * np.log2(1 + (_HERTZ / corner_hz) ** 2)
+    octaves: Sound = 0.5 * np.log2(1 + (_HERTZ / corner_hz) ** 2)
+    return -draw.uniform(3.0, 9.0) * octaves
 
 
 def _microphone_db(draw: np.random.Generator, spread_db: float) -> Sound:
@@ -102,9 +105,10 @@ def _microphone_db(draw: np.random.Generator, spread_db: float) -> Sound:
     knots_hz = np.array([30.0, 100, 250, 500, 1000, 2000, 4000, 6000])
     knots_db = np.cumsum(draw.normal(0, spread_db, len(knots_hz)))
     hertz = np.maximum(_HERTZ, 10.0)
-    gain_db = np.interp(np.log(hertz), np.log(knots_hz), knots_db - knots_db.mean())
+    gain_db: Sound = np.interp(np.log(hertz), np.log(knots_hz), knots_db - knots_db.mean())
     low_hz = np.exp(draw.uniform(np.log(15.0), np.log(200.0)))
-    return gain_db - 10 * np.log10(1 + (low_hz / hertz) ** 4)
+    gain_db -= 10 * np.log10(1 + (low_hz / hertz) ** 4)
+    return gain_db
 
 
 def _with_echoes(sound: Sound, draw: np.random.Generator) -> Sound:
@@ -122,7 +126,8 @@ def _with_echoes(sound: Sound, draw: np.random.Generator) -> Sound:
     tail = signal.lfilter([1 - (pole := draw.uniform(0.2, 0.9))], [1, -pole], tail)
     energy = 10 ** (draw.uniform(-25.0, 3.0) / 10)
     response += tail * np.sqrt(energy / (np.sum(tail**2) + 1e-12))
-    return signal.fftconvolve(sound, response)[: len(sound)]
+    echoing: Sound = signal.fftconvolve(sound, response)[: len(sound)]
+    return echoing
 
 
 def _over(sound: Sound, onset: int, background: Sound, snr_db: float) -> Sound:
@@ -133,14 +138,16 @@ def _over(sound: Sound, onset: int, background: Sound, snr_db: float) -> Sound:
     noise = np.mean(background**2)
     if noise <= 0 or len(power) == 0 or power.max() <= 0:
         return sound
-    return sound + background * np.sqrt(power.max() / noise * 10 ** (-snr_db / 10))
+    gain = float(np.sqrt(power.max() / noise * 10 ** (-snr_db / 10)))
+    return sound + gain * background
 
 
 def _band_limited(sound: Sound, draw: np.random.Generator) -> Sound:
     """Cut the top off, as a codec or a card of a lower rate does."""
     corner_hz = draw.uniform(2500.0, 5600.0)
     sections = signal.cheby2(draw.integers(4, 9), 50, corner_hz, fs=RATE, output="sos")
-    return signal.sosfilt(sections, sound)
+    cut: Sound = signal.sosfilt(sections, sound)
+    return cut
 
 
 def _redacted(sound: Sound, draw: np.random.Generator) -> Sound:

@@ -19,7 +19,7 @@ from node.types import LABELS, Grade, Judgement, Label, Scores
 CLEAR: Final = 0.5
 """Below this no class has more evidence than all others together: the node abstains."""
 
-SHARPNESS: Final = 12.0
+SHARPNESS: Final = 8.0
 
 NOTHING_HEARD: Final = Scores(gunfire=0.0, fireworks=0.0, backfire=0.0, other=1.0)
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from node.classify import features
 
-STEP_FRAMES: Final = 20
-"""Frames from window to window, 160 ms: each onset falls at a place that training has drawn."""
+STEP_FRAMES: Final = 10
+"""Frames from window to window, 80 ms: each onset is seen at three places that training drew."""
 SEGMENT_S: Final = 8
 """Seconds cut at once: a whole number, so that it is a whole number of frames at every rate."""
 LEAD_S: Final = 0.25
