@@ -74,8 +74,10 @@ def plot_recording(
     scores.set_ylim(0, 1)
     scores.set_xlabel("time (s)")
     scores.set_xlim(0, seconds)
-    handles = [scores.bar(0, 0, color=SCORE_COLOURS[label]) for label in LABELS]
-    figure.legend(handles, LABELS, ncols=len(LABELS), loc="outside lower right", fontsize="small")
+    lines = [wave.plot([], color=colour)[0] for colour in COLOURS.values()]
+    bars = [scores.bar(0, 0, color=SCORE_COLOURS[label]) for label in LABELS]
+    words = [*(f"onset: {grade.replace('_', ' ')}" for grade in COLOURS), *LABELS]
+    figure.legend([*lines, *bars], words, ncols=len(words), loc="outside lower center", fontsize=8)
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
@@ -111,13 +113,11 @@ def _draw_detection(
         at = (parse_utc_ns(impulse.utc) - start_utc_ns) / NS_PER_S
         wave.axvline(at, color=colour, linewidth=1.6 if n == 0 else 0.7, alpha=0.9)
     onset = (parse_utc_ns(detection.onset_utc) - start_utc_ns) / NS_PER_S
-    late = onset > 0.85 * seconds
     wave.annotate(
-        f"{detection.grade.replace('_', ' ')} {detection.scores.gunfire:.2f}",
+        f"{detection.scores.gunfire:.2f}",
         (onset, 1),
         xycoords=("data", "axes fraction"),
-        xytext=(-3 if late else 3, -11),
-        horizontalalignment="right" if late else "left",
+        xytext=(3, -11),
         textcoords="offset points",
         color=colour,
         fontsize="small",
