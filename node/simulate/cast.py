@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from node.simulate.scene import AerialShell, Scene, SceneSource
 from node.simulate.sounds import LiftCharge, ShellBurst
 
 Float64Array = npt.NDArray[np.float64]
+
+# Spreads the 1 to 4 ms that `ShellBurst` draws from by itself over shells of 50 to 150 mm.
+SHELL_PHASE_S_PER_MM: Final = 25e-6
 
 
 class Chance(IntEnum):
@@ -88,8 +92,11 @@ def _cues(source: SceneSource, rng: np.random.Generator) -> tuple[Cue, ...]:
     # The trade's rule: 100 ft of height per inch, and a fuse of about 2.5 s for three inches.
     fuse_s = shell.fuse_s or 1.0 + diameter_mm / 50
     height_m = shell.burst_height_m or 1.2 * diameter_mm
+    # Cube-root scaling of blasts (Hopkinson, Cranz): the positive phase goes with the cube root of
+    # the charge, and a shell's charge with the cube of its diameter.
+    burst = ShellBurst(positive_phase_s=diameter_mm * SHELL_PHASE_S_PER_MM * rng.uniform(0.8, 1.2))
     aloft_m = place_m + np.array([0.0, 0.0, height_m])
     return (
         Cue(LiftCharge().draw(rng), source.time_s, place_m, front),
-        Cue(ShellBurst().draw(rng), source.time_s + fuse_s, aloft_m, front),
+        Cue(burst.draw(rng), source.time_s + fuse_s, aloft_m, front),
     )

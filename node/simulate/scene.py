@@ -53,7 +53,11 @@ class AerialShell(_Model):
 
     kind: Literal["aerial_shell"] = "aerial_shell"
     diameter_mm: float | None = Field(
-        default=None, ge=25, le=610, description="Shell's diameter in mm; 50 to 150 if absent."
+        default=None,
+        ge=25,
+        le=610,
+        description="Shell's diameter in mm; 50 to 150 if absent. The positive phase of the "
+        "burst goes with it: 25 us per mm, give or take a fifth.",
     )
     fuse_s: float | None = Field(
         default=None,

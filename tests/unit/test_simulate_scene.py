@@ -123,6 +123,15 @@ def test_the_demos_street_holds_shots_and_what_is_taken_for_them_apart_in_time()
     assert np.diff(heard_s).min() >= 2.5
 
 
+def test_the_blast_of_a_larger_shell_lasts_longer():
+    shell = '[[sources]]\nkind = "aerial_shell"\ntime_s = 1\nx_m = 50\ny_m = 9\nz_m = 0\n'
+    for seed in range(10):
+        text = f"seed = {seed}\n" + BASE + NODE + shell
+        small = cues(parse(text + "diameter_mm = 60\n"))[1].sound.pulses[0][1]
+        large = cues(parse(text + "diameter_mm = 120\n"))[1].sound.pulses[0][1]
+        assert large.positive_phase_s == pytest.approx(2 * small.positive_phase_s)
+
+
 def test_a_shell_thumps_on_the_ground_and_bursts_above_by_its_fuse():
     shell = '[[sources]]\nkind = "aerial_shell"\ntime_s = 1\nx_m = 50\ny_m = 9\nz_m = 0\n'
     lift, burst = cues(parse(BASE + NODE + shell + "fuse_s = 2.5\nburst_height_m = 80\n"))
