@@ -65,8 +65,14 @@ def main(data: Path, model: Path | None, part: str, yamnet: Path | None) -> None
     judged = judge(classifier, clips, Yamnet(peer_path) if peer_path.exists() else None)
     claims = [claim for claim in figures(judged, classifier) if not np.isnan(claim.value)]
     counts = ", ".join(f"{int((judged.labels == i).sum())} {n}" for i, n in enumerate(LABELS))
+    which = {
+        "test": "that the model neither learnt from nor was calibrated on",
+        "calibrate": "that the model was calibrated on",
+        "train": "that the model learnt from",
+        "all": "of every kind",
+    }[part]
     note = (
-        f"Recordings of groups that the model neither learnt from nor was calibrated on: {counts}; "
+        f"Recordings of groups {which}: {counts}; "
         "all but live fire cut into pieces of 5 s. Live fire and close range are apart, since the "
         f"former is what a roof hears. Model {classifier.identity.sha256[:12]}."
     )

@@ -34,8 +34,8 @@ def _progress() -> Progress:
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
 @click.option("--tiers", default="ABC", show_default=True, help="Licence tiers to learn from.")
-@click.option("--shards", default=60, show_default=True, help="Shards of 1000 pictures.")
-@click.option("--epochs", default=12, show_default=True)
+@click.option("--shards", default=80, show_default=True, help="Shards of 1000 pictures.")
+@click.option("--epochs", default=10, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--version", "model_version", default="0.1.0", show_default=True)

@@ -26,16 +26,16 @@ ONSET_S: Final = (0.08, 0.34)
 """Where in a picture the onset falls; the node's own looks and stream steps lie within."""
 
 CLASS_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.36,
-    "fireworks": 0.24,
-    "backfire": 0.06,
-    "other": 0.34,
+    "gunfire": 0.33,
+    "fireworks": 0.22,
+    "backfire": 0.05,
+    "other": 0.40,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.08,
-    "fireworks": 0.10,
+    "gunfire": 0.20,
+    "fireworks": 0.25,
     "backfire": 0.85,
-    "other": 0.08,
+    "other": 0.12,
 }
 STREET_SHARE: Final = 0.2
 """Of `other`: nothing but background, so that a quiet street scores as one."""
