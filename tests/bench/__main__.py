@@ -14,7 +14,7 @@ import soundfile
 from rich.console import Console
 
 from node.demo import Street, play
-from tests.bench.workload import YAMNET
+from tests.bench import yamnet
 from tests.evidence import ROOT, Claim, publish
 
 console = Console(stderr=True)
@@ -65,7 +65,7 @@ def main() -> None:
             Claim("pipeline, 1 ch × 48 kHz: real-time factor", ours_mono_s / length_s, "s/s"),
             Claim("pipeline: peak resident memory", ours_bytes / mib, "MiB"),
         ]
-        if YAMNET.exists():
+        if yamnet.MODEL.exists():
             status.update("timing YAMNet on 1 channel")
             peer_s, peer_bytes = _seconds("yamnet", mono), _bytes("yamnet", mono)
             claims += [

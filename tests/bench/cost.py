@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyperf
 
-from tests.bench.workload import WORKLOADS
+from tests.bench import pipeline, yamnet
+
+WORKLOADS = {"pipeline": pipeline.workload, "yamnet": yamnet.workload}
 
 
 def _pass_on(command: list[str], arguments: Namespace) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
-
-from tests.bench.workload import WORKLOADS
 
 
 def _peak_bytes() -> int:
@@ -16,5 +15,5 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    WORKLOADS[sys.argv[1]](Path(sys.argv[2]))()
+    importlib.import_module(f"tests.bench.{sys.argv[1]}").workload(Path(sys.argv[2]))()
     print(_peak_bytes())
