@@ -33,7 +33,7 @@ def main() -> None:
     percent = "% of recordings"
     publish(
         "field",
-        f"make field DATA={data}" if data != DATA else "make field",
+        "make field" if data.resolve() == DATA.resolve() else f"make field DATA={data}",
         [
             Claim("recordings", f.recordings, ""),
             Claim("recordings in which a pulse of their sensor is placed", f.with_pulse, ""),
