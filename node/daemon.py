@@ -163,7 +163,8 @@ class Daemon:
 
     def _take(self, detections: list[Detection]) -> None:
         for detection in detections:
-            if detection.grade == "not_gunfire" and not self._settings.classify.publish_rejected:
+            rejected = detection.grade == "not_gunfire" and not detection.abstained
+            if rejected and not self._settings.classify.publish_rejected:
                 continue
             if len(self._unsaved) == MOST_UNSAVED:
                 log.error("detection could not be saved: %s", to_json(self._unsaved[0]).decode())

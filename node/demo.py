@@ -51,11 +51,12 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Whether a shot was heard as one, in time, and nothing else was."""
+        """Whether a shot was received as one, in time, and a look-alike as none."""
         heard = self.detection is not None and self.detection.grade != "not_gunfire"
         label: Label = "other" if self.source is None else self.source.label
         if label != "gunfire":
-            return not heard
+            # A look-alike must be received, and as what it is not: a deaf node proves nothing.
+            return not heard and (self.source is None or self.detection is not None)
         error_s = self.onset_error_s
         return heard and error_s is not None and abs(error_s) <= LARGEST_ONSET_ERROR_S
 

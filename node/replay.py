@@ -6,6 +6,7 @@ plain arithmetic on its first sample's time. Two runs give the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from node.messages import Detection, Local, Origin, Position, recording_boot_id
 from node.pipeline import Pipeline
 from node.settings import DetectSettings
 from node.timing import RecordingClock
-from node.types import Classifier, ClockQuality
+from node.types import NS_PER_S, Classifier, ClockQuality
+from node.utc import LATEST_UTC_NS
 
 # The sidecars of the live-fire set give the start to the millisecond, and say nothing of the clock.
 STATED_TO_S: Final = 1e-3
@@ -82,6 +84,8 @@ class Replay:
     def _pipeline(self, source: RecordingSource) -> Pipeline:
         identity = source.identity
         start_ns = identity.start_utc_ns or 0
+        if start_ns + source.frames * NS_PER_S // source.sample_rate_hz >= LATEST_UTC_NS:
+            raise RecordingError(f"{source.path}: ends after the year 2262; mend its start")
         sigma_s = UNKNOWN_S if identity.start_utc_ns is None else STATED_TO_S
         return Pipeline(
             origin=self._origin(source.path, identity),
@@ -97,7 +101,10 @@ class Replay:
     def _origin(self, path: Path, identity: RecordingIdentity) -> Origin:
         node_id = identity.node_id or path.stem
         # A file may be named as it likes, a level of a topic may not.
-        node_id = re.sub(r"[^A-Za-z0-9._-]", "-", node_id).lstrip("._-")[:64] or "recording"
+        fitting = re.sub(r"[^A-Za-z0-9._-]", "-", node_id).lstrip("._-")[:48]
+        if fitting != node_id:
+            fitting = f"{fitting or 'recording'}-{hashlib.sha256(node_id.encode()).hexdigest()[:8]}"
+        node_id = fitting
         position, local = identity.position, identity.local
         return Origin(
             site=self.site,

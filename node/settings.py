@@ -16,10 +16,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from node.errors import SettingsError
 
@@ -43,10 +43,19 @@ def _broker_url(url: str) -> str:
         raise ValueError("names no host, such as mqtt://broker.local:1883")
     if parts.port == 0:
         raise ValueError("port 0 is not a port")
+    if parts.path.strip("/") or parts.query or parts.fragment or " " in url:
+        raise ValueError("must end with host or host:port, such as mqtt://broker.local:1883")
     return url
 
 
+def _file_path(path: Path) -> Path:
+    if not path.name or "\0" in str(path):
+        raise ValueError("is not the name of a file")
+    return path
+
+
 TopicLevel = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_topic_level)]
+FilePath = Annotated[Path, AfterValidator(_file_path)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 
 
@@ -145,7 +154,7 @@ class DetectSettings(_Section):
 class ClassifySettings(_Section):
     """Which model judges."""
 
-    model: Path | None = Field(
+    model: FilePath | None = Field(
         default=None, description="Model file (.tflite with its .json); the shipped one if absent."
     )
     publish_rejected: bool = Field(
@@ -169,7 +178,7 @@ class TimingSettings(_Section):
 class OutboxSettings(_Section):
     """Where detections wait until the broker has acknowledged them."""
 
-    path: Path = Field(
+    path: FilePath = Field(
         default=Path("/var/lib/gunfire-node/outbox.sqlite3"), description="SQLite file."
     )
     max_bytes: int = Field(
@@ -186,14 +195,20 @@ class MqttSettings(_Section):
         "stand before the host.",
     )
     keepalive_s: int = Field(default=30, ge=5, le=1200, description="MQTT keep-alive in seconds.")
-    ca_file: Path | None = Field(
+    ca_file: FilePath | None = Field(
         default=None, description="CA certificates for mqtts://; the system's if absent."
     )
-    cert_file: Path | None = Field(default=None, description="Client certificate for mqtts://.")
-    key_file: Path | None = Field(default=None, description="Client key for mqtts://.")
+    cert_file: FilePath | None = Field(default=None, description="Client certificate for mqtts://.")
+    key_file: FilePath | None = Field(default=None, description="Client key for mqtts://.")
     reconnect_max_s: float = Field(
         default=60, ge=1, le=3600, description="Longest pause between tries, in seconds."
     )
+
+    @model_validator(mode="after")
+    def _certificates_are_used(self) -> Self:
+        if (self.ca_file or self.cert_file or self.key_file) and self.url.startswith("mqtt:"):
+            raise ValueError("certificates are given, but mqtt:// is without TLS; write mqtts://")
+        return self
 
 
 class Settings(_Section):
@@ -238,8 +253,11 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     for variable, text in sorted(environment.items()):
         if variable.startswith(ENVIRONMENT_PREFIX):
             keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-            _put(values, keys, _value(text), variable)
-            origins[".".join(keys)] = variable
+            value = _value(text)
+            _put(values, keys, value, variable)
+            name = ".".join(keys)
+            inside = _names(value, f"{name}.") if isinstance(value, dict) else (name,)
+            origins |= dict.fromkeys(inside, variable)
     try:
         # JSON mode is strict about types (no "4" for 4, no true for 1) yet takes lists and paths.
         settings = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
@@ -261,14 +279,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text; write it anew as TOML") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
 
 
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -293,15 +311,28 @@ def _sentences(
 ) -> Iterator[str]:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        where = origins.get(name, str(path) if path else "settings")
+        where = _origin_of(name, origins, path)
         if problem["type"] == "extra_forbidden":
             yield f"{where}: {name}: no such setting{_nearest(problem['loc'])}"
         elif problem["type"] == "missing":
             yield f"{where}: {name}: is missing; give it, or leave its whole section out"
         else:
-            given = json.dumps(problem["input"], default=str)
+            given = hide_password(json.dumps(problem["input"], default=str))
             message = problem["msg"].removeprefix("Value error, ")
             yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
+
+
+def _origin_of(name: str, origins: Mapping[str, str], path: Path | None) -> str:
+    if name in origins:
+        return origins[name]
+    section = name.rpartition(".")[0]
+    beside = [origin for set_name, origin in origins.items() if set_name.startswith(f"{section}.")]
+    return beside[0] if section and beside else str(path or "settings")
+
+
+def hide_password(text: str) -> str:
+    """Put stars for user and password in a URL, so that it may be shown."""
+    return re.sub(r"//[^@/\s\"]*@", "//***@", text)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -20,7 +20,7 @@ _RFC_3339: Final = re.compile(
     re.ASCII,
 )
 _UNIX_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
-_LATEST_UTC_NS: Final = 2**63 - 1  # in the year 2262, where signed 64-bit counts end
+LATEST_UTC_NS: Final = 2**63 - 1  # in the year 2262, where signed 64-bit counts end
 
 
 def utc_text(utc_ns: int) -> str:
@@ -36,7 +36,7 @@ def utc_text(utc_ns: int) -> str:
     ValueError
         If it lies outside the years 1970 to 2262.
     """
-    if not 0 <= utc_ns <= _LATEST_UTC_NS:
+    if not 0 <= utc_ns <= LATEST_UTC_NS:
         raise ValueError(f"{utc_ns} ns lies outside the years 1970 to 2262")
     seconds, fraction_ns = divmod(utc_ns, NS_PER_S)
     moment = _EPOCH + timedelta(seconds=seconds)
@@ -78,6 +78,6 @@ def parse_utc_ns(text: str) -> int:
         minutes += ahead if part["sign"] == "-" else -ahead
     seconds = (day - _UNIX_EPOCH_DAY) * 86_400 + minutes * 60 + int(part["second"])
     utc_ns = seconds * NS_PER_S + int((part["fraction"] or "").ljust(9, "0")[:9])
-    if not 0 <= utc_ns <= _LATEST_UTC_NS:
+    if not 0 <= utc_ns <= LATEST_UTC_NS:
         raise ValueError(f"{text!r} lies outside the years 1970 to 2262")
     return utc_ns

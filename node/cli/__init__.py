@@ -6,7 +6,9 @@ else. Results go to standard output, progress and remarks to standard error.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import logging
 import os
 import sys
 from typing import Final
@@ -57,13 +59,18 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the entry point of `gunfire-node`."""
+    logging.getLogger("node").addHandler(logging.NullHandler())  # errors are told once, by us
     try:
         cli(prog_name="gunfire-node")
     except GunfireNodeError as error:
         for line in str(error).splitlines():
             print(f"gunfire-node: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing to tell, and nobody to tell it to.
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        # Of all the files that we touch, only standard output is not guarded where it is used;
+        # a reader that has gone (`| head`) is click's own business.
+        print(f"gunfire-node: cannot write the output: {error.strerror}", file=sys.stderr)  # noqa: T201
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from node.capture import RecordingSource
 from node.errors import GunfireNodeError
 from node.messages import Detection
+from node.messages.fields import TOPIC_LEVEL
 from node.utc import parse_utc_ns
 
 config_file = click.option(
@@ -59,6 +62,33 @@ def progress(total_s: float, what: str) -> Iterator[Any]:
     ) as bar:
         task = bar.add_task(what, total=total_s)
         yield lambda seconds: bar.advance(task, seconds)
+
+
+def total_s(files: tuple[Path, ...]) -> float:
+    """Give the length of recordings by their headers; those that cannot be read count nothing."""
+    total = 0.0
+    for file in files:
+        try:
+            source = RecordingSource(file)
+        except GunfireNodeError:
+            continue  # told when its turn comes
+        total += source.frames / source.sample_rate_hz
+    return total
+
+
+class Level(click.ParamType[str]):
+    """One level of a topic; with `wildcard`, '+' too."""
+
+    name = "NAME"
+
+    def __init__(self, *, wildcard: bool = False) -> None:
+        self._wildcard = wildcard
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is no level of a topic."""
+        if not (self._wildcard and value == "+") and not re.fullmatch(TOPIC_LEVEL, value):
+            self.fail(f"{value!r} is not a name: letters, digits, '.', '_' and '-'", param, ctx)
+        return str(value)
 
 
 class Failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def command(scene: Path | None, as_json: bool, verbose: bool) -> None:
 
     Example: gunfire-node demo
     """
+    # Unwind on SIGTERM as on Ctrl-C, so that the broker and the folders go with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL)
     console = Console(stderr=as_json)
     with console.status("simulating the street"):

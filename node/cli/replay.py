@@ -10,9 +10,18 @@ import numpy as np
 
 from node.capture import RecordingSource
 from node.classify import TfliteClassifier
-from node.cli._shared import Failures, Utc, config_file, progress, recordings, sentence
+from node.cli._shared import (
+    Failures,
+    Level,
+    Utc,
+    config_file,
+    progress,
+    recordings,
+    sentence,
+    total_s,
+)
 from node.deliver import BrokerAddress, publish_batch
-from node.errors import GunfireNodeError
+from node.errors import GunfireNodeError, RecordingError
 from node.messages import (
     Detection,
     node_topic,
@@ -32,8 +41,10 @@ LONGEST_PLOT_S = 600
 @click.command("replay")
 @recordings
 @click.option("--start", type=Utc(), help="UTC of the first sample, above the .json beside it.")
-@click.option("--array", metavar="NAME|FILE", help="Array geometry by name or TOML file.")
-@click.option("--site", default="replay", show_default=True, help="Site in the messages.")
+@click.option("--array", metavar="NAME|FILE", help="Array geometry that it must fit (checked).")
+@click.option(
+    "--site", default="replay", type=Level(), show_default=True, help="Site in the messages."
+)
 @click.option("--broker", metavar="URL", help="Also publish to this broker, mqtt://host:port.")
 @click.option("--jsonl", is_flag=True, help="One detection a line as JSON instead of a sentence.")
 @click.option(
@@ -62,6 +73,8 @@ def command(
     """
     if plot is not None and len(files) > 1:
         raise click.UsageError("--plot draws one recording; name one file")
+    if plot is not None:
+        _check_plot(plot, files[0])
     settings = load(path).settings
     replay = Replay(
         classifier=TfliteClassifier.load(settings.classify.model),
@@ -73,14 +86,16 @@ def command(
     address = BrokerAddress.from_url(broker) if broker else None
     failures = Failures()
     kept: list[Detection] = []
-    with progress(_total_s(files), "replaying") as advance:
+    with progress(total_s(files), "replaying") as advance:
         for detection in _detections(replay, files, advance, failures):
             click.echo(replay_json(detection) if jsonl else sentence(detection))
             if address or plot:
                 kept.append(detection)
     if address:
         publish_batch(address, (_published(detection) for detection in kept))
-    if plot and not failures.count:
+    if plot and failures.count:
+        click.echo("gunfire-node: no picture, since the recording is bad", err=True)
+    elif plot:
         _plot(plot, files[0], kept, start)
     failures.exit()
 
@@ -95,34 +110,40 @@ def _detections(
 ) -> Iterator[Detection]:
     """Go through the files; number each node's detections on from file to file."""
     seq: dict[str, int] = {}
+    heard_in: dict[str, Path] = {}
     for file in files:
+        heard_before = True
         try:
             for detection in replay.detections(file, advance):
+                # Events are named by node and start: a second file of the same would double them.
+                first = heard_in.setdefault(detection.boot_id, file)
+                if heard_before and first is not file:
+                    raise RecordingError(
+                        f"{file}: node {detection.node_id} with this start was heard already, in "
+                        f"{first}; give each a .json with serial_number and timestamp, or replay "
+                        "them apart"
+                    )
+                heard_before = False
                 seq[detection.node_id] = seq.get(detection.node_id, 0) + 1
                 yield numbered(detection, seq[detection.node_id])
         except GunfireNodeError as error:
             failures.tell(error)
 
 
-def _total_s(files: tuple[Path, ...]) -> float:
-    total = 0.0
-    for file in files:
-        try:
-            source = RecordingSource(file)
-        except GunfireNodeError:
-            continue  # told when its turn comes
-        total += source.frames / source.sample_rate_hz
-    return total
+def _check_plot(plot: Path, file: Path) -> None:
+    """Refuse before the work what could not be drawn after it."""
+    if not plot.parent.is_dir():
+        raise GunfireNodeError(f"{plot.parent}: is not a folder to draw a picture into; make it")
+    seconds = total_s((file,))
+    if seconds > LONGEST_PLOT_S:
+        raise GunfireNodeError(
+            f"{file}: {seconds:.0f} s are too long for one picture; cut out at most "
+            f"{LONGEST_PLOT_S} s"
+        )
 
 
 def _plot(plot: Path, file: Path, heard: list[Detection], start: int | None) -> None:
     with RecordingSource(file, start_utc_ns=start) as source:
-        seconds = source.frames / source.sample_rate_hz
-        if seconds > LONGEST_PLOT_S:
-            raise GunfireNodeError(
-                f"{file}: {seconds:.0f} s are too long for one picture; cut out at most "
-                f"{LONGEST_PLOT_S} s"
-            )
         samples = [block.samples()[:, 0] for block in source.blocks()]
         plot_recording(
             plot,

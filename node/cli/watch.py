@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from node.cli._shared import config_file, sentence
+from node.cli._shared import Level, config_file, sentence
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import Subscription
@@ -16,8 +16,8 @@ from node.settings import load
 
 @click.command("watch")
 @click.option("--broker", metavar="URL", help="mqtt://host:port; the settings' broker if absent.")
-@click.option("--site", default="+", help="One site only.")
-@click.option("--node", "node_id", default="+", help="One node only.")
+@click.option("--site", default="+", type=Level(wildcard=True), help="One site only.")
+@click.option("--node", "node_id", default="+", type=Level(wildcard=True), help="One node only.")
 @click.option("--jsonl", is_flag=True, help="One message a line as JSON, as it was published.")
 @config_file
 def command(broker: str | None, site: str, node_id: str, jsonl: bool, path: Path | None) -> None:

@@ -133,6 +133,8 @@ def test_a_bad_recording_is_named_in_one_line_and_the_good_ones_are_still_heard(
         (["replay"], "Missing argument"),
         (["replay", "x.wav", "--start", "yesterday"], "yesterday"),
         (["replay", "a.wav", "b.wav", "--plot", "c.png"], "name one file"),
+        (["replay", "a.wav", "--site", "a/b"], "is not a name"),
+        (["watch", "--site", "#"], "is not a name"),
     ],
 )
 def test_a_bad_argument_is_named_with_exit_code_2(
@@ -163,6 +165,33 @@ def test_replay_prints_valid_detections_and_the_same_bytes_each_time(run: Run, s
     )
     assert detection.local is not None
     assert not {"transport", "prev_hash", "signature"} & json.loads(line).keys()
+
+
+def test_two_recordings_of_one_node_and_start_are_not_mixed_up(run: Run, shot: Path) -> None:
+    twin = shot.with_name("twin.flac")
+    twin.write_bytes(shot.read_bytes())
+    twin.with_suffix(".json").write_text(shot.with_suffix(".json").read_text())
+    done = run("replay", shot, twin, "--jsonl")
+    assert done.code == 2
+    assert "twin.flac: node roof-1 with this start was heard already, in" in done.err
+    assert len(done.out.splitlines()) == 1
+
+
+def test_names_that_a_topic_cannot_hold_stay_apart(run: Run, shot: Path) -> None:
+    names = []
+    for name in ("ночь.flac", "утро.flac"):
+        file = shot.with_name(name)
+        file.write_bytes(shot.read_bytes())
+        names.append(file)
+    done = run("replay", *names, "--jsonl")
+    assert done.code == 0
+    assert len({parse_detection(line).node_id for line in done.out.splitlines()}) == 2
+
+
+def test_a_start_beyond_what_64_bits_hold_is_refused(run: Run, shot: Path) -> None:
+    done = run("replay", shot, "--start", "2262-04-11T23:47:16Z")
+    assert done.code == 2
+    assert "ends after the year 2262" in done.err
 
 
 def test_start_stands_above_the_sidecar(run: Run, shot: Path) -> None:
@@ -226,9 +255,9 @@ def test_check_tells_each_part_and_fails_without_a_sound_card(run: Run, tmp_path
     assert findings["broker"]["verdict"] == "fail"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS])
+@pytest.mark.parametrize("command", [*COMMANDS, "config show", "config check", "config schema"])
 def test_every_command_explains_itself_with_an_example(run: Run, command: str) -> None:
-    done = run(command, "--help")
+    done = run(*command.split(), "--help")
     assert done.code == 0
     assert "Example: gunfire-node" in done.out
 

@@ -64,9 +64,8 @@ def test_a_shot_holds_only_if_it_was_graded_gunfire_within_a_millisecond(street:
     assert outcome("gunfire", 0.9).onset_error_s == pytest.approx(0.9e-3, abs=1e-8)
 
 
-def test_a_shot_that_was_not_heard_does_not_hold_and_a_look_alike_does(street: Street) -> None:
-    outcomes = compare(street, [], T0)
-    assert [o.holds for o in outcomes] == [i not in shots(street) for i in range(len(outcomes))]
+def test_what_was_not_received_does_not_hold_look_alikes_included(street: Street) -> None:
+    assert not any(outcome.holds for outcome in compare(street, [], T0))
 
 
 def test_a_detection_that_no_sound_explains_is_shown_and_must_not_be_gunfire(
@@ -83,4 +82,6 @@ def test_a_look_alike_called_gunfire_does_not_hold(street: Street) -> None:
     quiet = next(i for i in range(8) if i not in shots(street))
     outcome = compare(street, [heard(street, quiet, "probable_gunfire")], T0)[quiet]
     assert not outcome.holds
-    assert replace(outcome, detection=None).holds
+    calm = compare(street, [heard(street, quiet, "not_gunfire")], T0)[quiet]
+    assert calm.holds
+    assert not replace(calm, detection=None).holds

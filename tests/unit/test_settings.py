@@ -43,6 +43,12 @@ def test_the_environment_stands_above_the_file_and_each_origin_is_kept(tmp_path:
         ("[node.position]\nlat_deg = 1.0", "node.position.lon_deg: is missing"),
         ("[sensors]\na = 1", "sensors: no such setting; there are node, capture"),
         ("channels = ", "is not TOML"),
+        ("x = " + "[" * 5000, "is not TOML"),
+        ("x = " + "9" * 5000, "is not TOML"),
+        ('[outbox]\npath = ""', "is not the name of a file"),
+        ('[classify]\nmodel = "a\\u0000b"', "is not the name of a file"),
+        ('[mqtt]\nurl = "mqtt://host/path"', "must end with host or host:port"),
+        ('[mqtt]\nurl = "mqtt://host"\nca_file = "ca.pem"', "write mqtts://"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(
@@ -74,6 +80,22 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
 def test_a_misspelt_variable_of_the_environment_is_refused_by_its_name() -> None:
     with pytest.raises(SettingsError, match=r"GUNFIRE_NODE__CAPTURE__DEVICES: capture\.devices"):
         load(None, {"GUNFIRE_NODE__CAPTURE__DEVICES": "x"})
+
+
+def test_a_table_in_a_variable_is_told_as_the_origin_of_what_is_in_it() -> None:
+    variable = "GUNFIRE_NODE__NODE__POSITION"
+    place = "{lat_deg = 1.0, lon_deg = 2.0, alt_m = 3.0, sigma_m = 4.0}"
+    loaded = load(None, {variable: place})
+    assert loaded.origins["node.position.lat_deg"] == variable
+    with pytest.raises(SettingsError, match=rf"{variable}: node\.position\.alt_m: is missing"):
+        load(None, {variable: "{lat_deg = 1.0, lon_deg = 2.0, sigma_m = 4.0}"})
+
+
+def test_a_password_is_never_repeated(tmp_path: Path) -> None:
+    file = written(tmp_path, '[mqtt]\nurl = "mqtt://me:secret@host:99999"\n')
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    assert "secret" not in str(caught.value)
 
 
 def test_every_setting_has_a_sentence() -> None:
