@@ -202,11 +202,13 @@ class Daemon:
         self._read_clock_again_s = time.monotonic() + READ_CLOCK_S
         reading = self._host_clock.read()
         opinion = self._second_opinion.latest
-        quality, reason = weigh(reading.quality, opinion, reading.monotonic_ns)
-        if reason is None:
-            self._trouble.pop("ntp", None)
-        else:
-            self._trouble["ntp"] = reason
+        quality, disagreement = weigh(reading.quality, opinion, reading.monotonic_ns)
+        silent = self._second_opinion.failures.items()
+        reasons = [disagreement] if disagreement else []
+        reasons += [f"no second opinion from {server}: {failure}" for server, failure in silent]
+        self._trouble.pop("ntp", None)
+        if reasons:
+            self._trouble["ntp"] = "; ".join(reasons)
         reading = replace(reading, quality=quality)
         clock.observe_host(reading)
         if reading.quality.source == "free":

@@ -226,7 +226,7 @@ def test_a_node_with_a_broken_model_times_what_it_hears_and_says_so(stage: Stage
     model = stage.config.with_name("broken.tflite")
     model.write_bytes(b"TFL3")
     with stage.config.open("a") as config:
-        config.write(f'[classify]\nmodel = "{model}"\n')
+        config.write(f'[classify]\nmodel = "{model}"\npublish_rejected = false\n')
     with subscribed(stage, statuses=False) as words, running_node(stage):
         (detection,) = until(words, 20, wanted=1)
         with subscribed(stage, detections=False) as statuses:
