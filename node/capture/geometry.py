@@ -142,8 +142,6 @@ def _read(path: Path) -> tuple[str, npt.NDArray[np.float64]]:
         raise SceneError(f"{path}: cannot read the array ({reason}); see the name") from error
     try:
         file = _File.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise SceneError(f"{path}: not TOML ({error}); mend the line it names") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -151,6 +149,9 @@ def _read(path: Path) -> tuple[str, npt.NDArray[np.float64]]:
             f"{path}: {where}: {first['msg'].lower()}; an array is positions_m = [[x, y, z], …] in "
             "metres, one row a channel, and a name"
         ) from error
+    except (ValueError, RecursionError) as error:
+        # tomllib lets through what int() and the depth of the stack refuse.
+        raise SceneError(f"{path}: not TOML ({error}); mend it or name another file") from error
     positions = np.array(file.positions_m, np.float64)
     if np.abs(positions).max() > LARGEST_M:
         raise SceneError(

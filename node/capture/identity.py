@@ -13,10 +13,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from node.errors import RecordingError
 from node.utc import parse_utc_ns
+
+# As for the position in the settings; a message takes no others.
+LOWEST_M: Final = -500
+HIGHEST_M: Final = 9_000
+LEAST_SURE_M: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ def read_identity(recording: Path) -> RecordingIdentity:
         ) from error
     except ValueError as error:
         raise RecordingError(f"{path}: not JSON ({error}); mend it or move it away") from error
+    except RecursionError as error:
+        raise RecordingError(
+            f"{path}: not JSON that can be read (nested too deep); mend it or move it away"
+        ) from error
     if not isinstance(sidecar, dict):
         raise RecordingError(f"{path}: not a JSON object; mend it or move it away")
     try:
@@ -126,20 +135,29 @@ def _geodetic(key: str, place: Mapping[str, Any]) -> GeodeticPlace:
     lat, lon = _number(key, place, "lat_deg"), _number(key, place, "lon_deg")
     if abs(lat) > 90 or abs(lon) > 180:
         raise ValueError(f"{key} {lat}, {lon} is not on the Earth")
-    return GeodeticPlace(lat, lon, _number(key, place, "alt_m"), _sigma(key, place))
+    alt = _number(key, place, "alt_m")
+    if not LOWEST_M <= alt <= HIGHEST_M:
+        raise ValueError(f"{key}.alt_m is {alt:g}, outside of {LOWEST_M}…{HIGHEST_M} m")
+    return GeodeticPlace(lat, lon, alt, _sigma(key, place))
 
 
 def _sigma(key: str, place: Mapping[str, Any]) -> float | None:
     if place.get("sigma_m") is None:
         return None
     sigma = _number(key, place, "sigma_m")
-    if sigma <= 0:
-        raise ValueError(f"{key}.sigma_m is not above 0")
+    if not 0 < sigma <= LEAST_SURE_M:
+        raise ValueError(f"{key}.sigma_m is not above 0 and at most {LEAST_SURE_M} m")
     return sigma
 
 
 def _number(key: str, place: Mapping[str, Any], name: str) -> float:
     value = place.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{key}.{name} is not a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no end
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{key}.{name} is not a finite number")
+    return number

@@ -6,6 +6,7 @@ Takes the place of the sound device at the head of the pipeline for `replay` and
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,12 +154,15 @@ class RecordingSource:
         if self.path.is_dir():
             raise RecordingError(f"{self.path}: a directory; name the recordings in it")
         try:
-            size = self.path.stat().st_size
+            status = self.path.stat()
+            # Before it is opened: to open a pipe that nobody writes to would wait for ever.
+            if not stat.S_ISREG(status.st_mode):
+                raise RecordingError(f"{self.path}: not a regular file; save it to a file first")
             with self.path.open("rb"):
                 pass
         except OSError as error:
             raise RecordingError(f"{self.path}: {error.strerror}; see the name") from error
-        if size == 0:
+        if status.st_size == 0:
             raise RecordingError(f"{self.path}: empty; record or copy it anew")
         try:
             return soundfile.SoundFile(self.path)

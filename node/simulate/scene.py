@@ -247,10 +247,11 @@ def parse(text: str, origin: str = "scene") -> Scene:
     """
     try:
         return Scene.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise SceneError(f"{origin}: is not TOML: {error}") from None
     except ValidationError as error:
         raise SceneError(f"{origin}: {one_line(error, _NO_KEYS)}") from None
+    except (ValueError, RecursionError) as error:
+        # tomllib lets through what int() and the depth of the stack refuse.
+        raise SceneError(f"{origin}: is not TOML: {error}") from None
 
 
 def load(path: Path | str) -> Scene:

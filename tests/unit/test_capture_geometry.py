@@ -56,6 +56,8 @@ def test_a_file_gives_its_own_array(tmp_path: Path) -> None:
         ("positions = [[0, 0, 0]]", "positions"),
         ("positions_m = []", "positions_m"),
         ("positions_m = [[", "not TOML"),
+        pytest.param("positions_m = " + "[" * 5000, "not TOML", id="nested too deep"),
+        pytest.param("positions_m = " + "9" * 5000, "not TOML", id="too many digits"),
         ("positions_m = [[0, 0, 0]]", "1 microphones, the source 2 channels"),
     ],
 )

@@ -1,6 +1,7 @@
 """Recordings as a source: bit for bit, in flat memory, and every bad file a sentence."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_what_is_no_recording_is_refused_in_a_line(tmp_path: Path) -> None:
         assert "not a recording" in refusal(tmp_path / name)
 
 
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "link.wav").symlink_to("pipe.wav")
+    for path in (tmp_path / "pipe.wav", tmp_path / "link.wav", Path("/dev/null")):
+        # In a process of its own: an open of a pipe would wait for ever.
+        program = f"from node.capture import RecordingSource; RecordingSource({str(path)!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=20
+        )
+        assert f"{path}: not a regular file; save it to a file first" in done.stderr
+
+
 @pytest.mark.parametrize("frames", [0, 1])
 def test_no_sample_or_a_single_one_is_nothing_to_hear(tmp_path: Path, frames: int) -> None:
     soundfile.write(tmp_path / "a.wav", noise(frames, 1), 8_000)
@@ -224,6 +237,10 @@ def test_a_header_that_does_not_know_its_length_is_no_error(tmp_path: Path) -> N
         ('{"location": {"x": 1, "y": 2, "z": NaN}}', "location.z"),
         ('{"location": [1, 2, 3]}', "location"),
         ('{"position": {"lat_deg": 91, "lon_deg": 0, "alt_m": 0}}', "not on the Earth"),
+        ('{"position": {"lat_deg": 1, "lon_deg": 2, "alt_m": 99999}}', "position.alt_m"),
+        ('{"position": {"lat_deg": 1, "lon_deg": 2, "alt_m": 0, "sigma_m": 1e300}}', "sigma_m"),
+        (f'{{"location": {{"x": {10**400}, "y": 2, "z": 0}}}}', "location.x"),
+        pytest.param("[" * 200_000, "not JSON", id="nested too deep"),
         ('{"serial_number": ""}', "serial_number"),
         ("\udcff", "not JSON"),
     ],

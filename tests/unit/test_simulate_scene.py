@@ -53,6 +53,8 @@ def test_a_source_carries_its_kinds_parameters_in_its_own_table():
     ("text", "said"),
     [
         ("duration_s = ", "is not TOML"),
+        pytest.param("duration_s = " + "[" * 5000, "is not TOML", id="nested too deep"),
+        pytest.param("duration_s = " + "9" * 5000, "is not TOML", id="too many digits"),
         (NODE, "duration_s is missing"),
         (BASE, "nodes is missing"),
         (BASE + "nodes = []\n", "nodes is [], but it should have at least 1 item"),
