@@ -19,11 +19,27 @@ def node_topic(site: str, node_id: str, kind: Kind) -> str:
         If `site` or `node_id` is not one level of a topic.
     """
     for level in (site, node_id):
-        if re.fullmatch(TOPIC_LEVEL, level) is None:
+        if not _is_level(level):
             raise ValueError(f"{level!r} is not one level of a topic: letters, digits, . _ -")
     return f"{ROOT}/{site}/{node_id}/{kind}"
 
 
 def subscription(kind: Kind, site: str = "+", node_id: str = "+") -> str:
-    """Give the filter that subscribes to a kind of message; '+' stands for every one."""
+    """Give the filter that subscribes to a kind of message; '+' stands for every one.
+
+    Raises
+    ------
+    ValueError
+        If `site` or `node_id` is neither '+' nor one level of a topic: such a filter would match
+        nothing, or more than was asked for.
+    """
+    for level in (site, node_id):
+        if level != "+" and not _is_level(level):
+            raise ValueError(
+                f"{level!r} is neither '+' nor one level of a topic: letters, digits, . _ -"
+            )
     return f"{ROOT}/{site}/{node_id}/{kind}"
+
+
+def _is_level(text: str) -> bool:
+    return re.fullmatch(TOPIC_LEVEL, text) is not None

@@ -84,3 +84,12 @@ def test_topics_are_those_that_subscribers_hang_on() -> None:
 def test_a_name_that_is_not_one_level_of_a_topic_is_refused(level: str) -> None:
     with pytest.raises(ValueError, match="one level of a topic"):
         node_topic("site", level, "detection")
+
+
+@pytest.mark.parametrize("level", ["", "a/b", "#", "++", "x" * 65, "-a", "a\n"])
+def test_a_filter_of_what_no_node_can_be_called_is_refused(level: str) -> None:
+    with pytest.raises(ValueError, match=r"neither '\+' nor one level of a topic"):
+        subscription("status", level)
+    with pytest.raises(ValueError, match=r"neither '\+' nor one level of a topic"):
+        subscription("status", "+", level)
+    assert subscription("status", "a.b", "n-1") == "gunfire/v1/a.b/n-1/status"
