@@ -78,6 +78,9 @@ def ask(server: str, *, queries: int = QUERIES) -> Opinion:
             time.sleep(PAUSE_S)
         try:
             reply = ntplib.NTPClient().request(host, version=4, port=port, timeout=TIMEOUT_S)
+        except UnicodeError as error:
+            # What cannot be written as a name of the DNS ("a..b", a label of 70 letters).
+            raise ntplib.NTPException(f"its name cannot be looked up ({error})") from error
         except (ntplib.NTPException, OSError) as error:
             failure = error
             continue

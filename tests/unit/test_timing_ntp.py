@@ -61,3 +61,10 @@ def test_a_server_that_does_not_answer_is_told_and_the_last_opinion_kept() -> No
     assert second.ask_all() is None
     assert second.latest is None
     assert "bad:port" in second.failures
+
+
+@pytest.mark.parametrize("server", ["a..b", "x" * 70 + ".example"])
+def test_a_server_whose_name_no_dns_can_hold_is_a_failure_of_that_server(server: str) -> None:
+    second = SecondOpinion((server,), 16)
+    assert second.ask_all() is None
+    assert "cannot be looked up" in second.failures[server]
