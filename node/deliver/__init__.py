@@ -4,7 +4,7 @@ Messages come in from the pipeline as bytes; the outbox keeps them, the publishe
 """
 
 from node.deliver.address import BrokerAddress
-from node.deliver.batch import publish_batch
+from node.deliver.batch import check_broker, publish_batch
 from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Outbox, OutboxRow
 from node.deliver.session import SessionOptions
@@ -17,5 +17,6 @@ __all__ = [
     "Outbox",
     "OutboxRow",
     "SessionOptions",
+    "check_broker",
     "publish_batch",
 ]
