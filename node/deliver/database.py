@@ -35,6 +35,7 @@ _NO_ACCESS_ERRNO: Final = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,

@@ -6,6 +6,7 @@ Messages come in from the pipeline by `append`, which numbers them; the sender t
 
 import logging
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple, Self
 
 from node.deliver.database import LOG_BYTES, Database, aside_numbers, outbox_error
 from node.deliver.sequence import RESERVE, SequenceCeiling
+from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class Outbox:
     Raises
     ------
     OutboxError
-        If the file cannot be opened, or another process holds it. A corrupt one is set aside
+        If the file cannot be opened or is none, or another process holds it. A corrupt one is set aside
         (`<name>.corrupt-<n>`) and a new one started: `notices` then says so.
     """
 
@@ -85,6 +87,7 @@ class Outbox:
         self._listener: Callable[[], None] | None = None
         self._told_of_drops = False
         self._depth = self._refused = self._dropped = self._last_seq = 0
+        _refuse_unless_regular(path)
         try:
             self._ceiling = SequenceCeiling(path.with_name(path.name + ".seq"))
         except OSError as error:
@@ -246,6 +249,18 @@ class Outbox:
         if dropped:
             _set_counter(db, "dropped", _counter(db, "dropped") + dropped)
         return dropped
+
+
+def _refuse_unless_regular(path: Path) -> None:
+    """Keep SQLite from folders and devices: it would leave a journal beside /dev/null."""
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return  # it will be made
+    except OSError as error:
+        raise outbox_error(path, error) from error
+    if not is_regular:
+        raise OutboxError(f"outbox {path}: is not a regular file; set outbox.path to a file")
 
 
 def _counter(db: sqlite3.Connection, name: str) -> int:

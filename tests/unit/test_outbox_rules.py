@@ -1,5 +1,6 @@
 """The outbox's promises, on real SQLite files."""
 
+import os
 import sqlite3
 import tempfile
 import threading
@@ -284,3 +285,21 @@ class OutboxMachine(RuleBasedStateMachine):
 
 OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 test_outbox_machine = OutboxMachine.TestCase
+
+
+@pytest.mark.parametrize("name", ["", ".", "/dev/null", "/dev/full", "folder", "pipe"])
+def test_what_is_not_a_regular_file_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    with pytest.raises(OutboxError, match=r"is not a regular file; set outbox\.path to a file"):
+        Outbox(Path(name), SMALL)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "pipe"]
+    assert not [file for file in os.listdir("/dev") if file.startswith(("null-", "full-"))]
+
+
+def test_a_folder_that_cannot_be_made_is_not_called_a_failure_of_the_disk() -> None:
+    with pytest.raises(OutboxError, match=r"cannot be written .*: let this user write"):
+        Outbox(Path("/proc/nothing/outbox.sqlite3"), SMALL)
