@@ -75,8 +75,8 @@ class Outbox:
     Raises
     ------
     OutboxError
-        If the file cannot be opened or is none, or another process holds it. A corrupt one is set aside
-        (`<name>.corrupt-<n>`) and a new one started: `notices` then says so.
+        If the file cannot be opened or is no regular file, or another process holds it. A corrupt
+        one is set aside (`<name>.corrupt-<n>`) and a new one started: `notices` then says so.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:

@@ -186,12 +186,10 @@ def test_a_file_of_another_format_is_left_alone(file: Path) -> None:
         Outbox(file, SMALL)
 
 
-@pytest.mark.parametrize("where", ["file/outbox.sqlite3", "folder"])
-def test_a_path_that_cannot_be_a_file_is_told(tmp_path: Path, where: str) -> None:
+def test_a_path_below_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder").mkdir()
     with pytest.raises(OutboxError, match=r"cannot be written .*: let this user write the file"):
-        Outbox(tmp_path / where, SMALL)
+        Outbox(tmp_path / "file/outbox.sqlite3", SMALL)
 
 
 def test_a_bound_below_the_smallest_is_refused(file: Path) -> None:
