@@ -156,10 +156,21 @@ class Session:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         if not self._thread.is_alive():
-            self._ear.close()
-            self._bell.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._ear.close()
+        self._bell.close()
 
     def _run(self) -> None:
+        try:
+            self._connect_for_ever()
+        finally:
+            # `stop` does not wait for a connection in the making, which may take longer.
+            if self._stop.is_set():
+                self._hang_up()
+
+    def _connect_for_ever(self) -> None:
         short_ones = 0
         told = ""
         while not self._stop.is_set():

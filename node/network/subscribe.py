@@ -9,7 +9,6 @@ Used by `gunfire-node watch` and `demo`, and by whoever wants nodes' words in Py
 
 import logging
 import queue
-import threading
 import time
 import uuid
 from collections import OrderedDict
@@ -31,6 +30,9 @@ log = logging.getLogger(__name__)
 # How many (event_id, revision) are remembered to recognise a repeat: a week of a detection every
 # few seconds from a node.
 REMEMBERED: Final = 100_000
+
+_STOP_S: Final = 3.0
+_BREAK_OFF_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,11 @@ class Subscription:
             self._filters.append((subscription("status", site, node_id), 1))
         self._words: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._answered = threading.Event()
-        self._refusal: str | None = None
+        self._closed = False
+        # A refusal, or None where there is none. Queues, since `close` may be called by a signal
+        # on the very thread that waits, where an Event's lock could stop it for ever.
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._answered = False
         self._address = address
         self._session = Session(
             address,
@@ -106,6 +111,8 @@ class Subscription:
 
     def next(self, timeout_s: float | None = None) -> Word | None:
         """Give the next message; None if `timeout_s` passes first, or after `close`."""
+        if self._closed:
+            return None
         try:
             return self._words.get(timeout=timeout_s)
         except queue.Empty:
@@ -114,25 +121,33 @@ class Subscription:
     def within(self, seconds: float) -> Iterator[Word]:
         """Give what arrives in the next seconds."""
         until_s = time.monotonic() + seconds
-        while (left_s := until_s - time.monotonic()) > 0:
+        while not self._closed and (left_s := until_s - time.monotonic()) > 0:
             if (word := self.next(left_s)) is not None:
                 yield word
 
     def close(self) -> None:
-        """Disconnect; an iteration under way ends."""
-        self._session.stop()
+        """Disconnect; entering or an iteration under way ends. A signal's handler may call it."""
+        self._closed = True
+        self._answers.put(None)
         self._words.put(None)
+        # A connection in the making cannot be broken off; its thread ends by itself.
+        self._session.stop(_STOP_S if self._answered else _BREAK_OFF_S)
 
     def __iter__(self) -> Iterator[Word]:
         while (word := self.next()) is not None:
             yield word
 
     def __enter__(self) -> Self:
+        if self._closed:
+            return self
         self._session.start()
-        self._answered.wait(CONNECT_TIMEOUT_S)
-        if self._refusal is not None or not self._answered.is_set():
+        try:
+            refusal = self._answers.get(timeout=CONNECT_TIMEOUT_S)
+        except queue.Empty:
+            refusal = f"broker {self._address}: does not answer"
+        if refusal is not None and not self._closed:
             self.close()
-            raise BrokerError(self._refusal or f"broker {self._address}: does not answer")
+            raise BrokerError(refusal)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -146,19 +161,17 @@ class Subscription:
 
     def disconnected(self, loss: Loss) -> None:
         """Remember why, for whoever waits for the first connection."""
-        if not self._answered.is_set():
-            self._refusal = loss.sentence
-            self._answered.set()
+        self._answer(loss.sentence)
 
     def subscribed(self, codes: list[ReasonCode]) -> None:
         """Let `__enter__` go on, or say why not."""
         refused = [str(code) for code in codes if code.is_failure]
-        if refused:
-            self._refusal = (
-                f"broker {self._address}: does not let us subscribe ({refused[0]}): check user and "
-                "access list"
-            )
-        self._answered.set()
+        self._answer(
+            f"broker {self._address}: does not let us subscribe ({refused[0]}): check user and "
+            "access list"
+            if refused
+            else None
+        )
 
     def received(self, message: MQTTMessage) -> None:
         """Check a message and hand it on, unless it came before."""
@@ -182,6 +195,11 @@ class Subscription:
     def fault(self, error: Exception) -> None:
         """Count what could not be taken as invalid; the session has logged it."""
         self.invalid += 1
+
+    def _answer(self, refusal: str | None) -> None:
+        if not self._answered:
+            self._answered = True
+            self._answers.put(refusal)
 
     def _came_before(self, detection: Detection) -> bool:
         key = (detection.event_id, detection.revision)
