@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from node.capture.portaudio import PortAudioSource
 from node.check import checks
 from node.cli._shared import config_file
 from node.settings import load
@@ -21,7 +23,7 @@ MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red
 @config_file
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 def command(path: Path | None, as_json: bool) -> None:
-    """Test sound card, levels, clock, model, disk and broker; takes about ten seconds.
+    """Test clock, model, disk, broker, sound card and levels; takes about ten seconds.
 
     Each line says pass, warn or FAIL, the figure, and what to do. Exit code 1 if anything failed.
 
@@ -29,8 +31,9 @@ def command(path: Path | None, as_json: bool) -> None:
     """
     settings = load(path).settings
     console = Console()
+    source = PortAudioSource(settings.capture)
     findings = []
-    for finding in checks(settings):
+    for finding in checks(settings, source):
         findings.append(finding)
         if not as_json:
             console.print(f"{MARKS[finding.verdict]}  {finding.name:<14}", end="")
@@ -42,4 +45,9 @@ def command(path: Path | None, as_json: bool) -> None:
     failed = sum(finding.verdict == "fail" for finding in findings)
     if not as_json:
         console.print(f"{failed} failed" if failed else "this node is ready to be mounted")
+    if source.must_exit:
+        # PortAudio never lets go of a card that has vanished.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
     sys.exit(1 if failed else 0)

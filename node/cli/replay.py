@@ -20,7 +20,7 @@ from node.cli._shared import (
     sentence,
     total_s,
 )
-from node.deliver import BrokerAddress, publish_batch
+from node.deliver import BrokerAddress, check_broker, publish_batch
 from node.errors import GunfireNodeError, RecordingError
 from node.messages import (
     Detection,
@@ -84,6 +84,8 @@ def command(
         array=array,
     )
     address = BrokerAddress.from_url(broker) if broker else None
+    if address:
+        check_broker(address)  # before the work, not after it
     failures = Failures()
     kept: list[Detection] = []
     with progress(total_s(files), "replaying") as advance:
