@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -46,14 +47,19 @@ class Finding:
     advice: str = ""
 
 
-def checks(settings: Settings) -> Iterator[Finding]:
-    """Check each part in turn, from the ear to the wire; a broken one stops no other."""
+def checks(settings: Settings, source: PortAudioSource) -> Iterator[Finding]:
+    """Check each part in turn, the ear last; a broken one stops no other.
+
+    `source` is the sound card of these settings, not yet entered. Where it vanishes meanwhile, its
+    `must_exit` is true after the last finding, and only `os._exit` ends the process. That is why
+    it comes last.
+    """
     parts: tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...] = (
-        ("sound card", _sound),
         ("clock", _clock),
         ("model", _model),
         ("disk", _disk),
         ("broker", _broker),
+        ("sound card", partial(_sound, source)),
     )
     for name, part in parts:
         try:
@@ -62,13 +68,16 @@ def checks(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "fail", str(error))
 
 
-def _sound(settings: Settings) -> Iterator[Finding]:
+def _sound(source: PortAudioSource, settings: Settings) -> Iterator[Finding]:
     capture = settings.capture
     names = ", ".join(device.stable_name for device in list_input_devices()) or "none"
     yield Finding("sound devices", "fail" if names == "none" else "pass", names)
     array = load_geometry(capture.array, capture.channels)
-    source = PortAudioSource(capture)
     blocks = _listen(source)
+    if not blocks:
+        heard = f"{source.device_name}: nothing heard in {LISTEN_S:g} s"
+        yield Finding("sound card", "fail", heard, "check its cable and power")
+        return
     lost = sum(block.lost_before for block in blocks)
     heard_s = sum(len(block.frames) for block in blocks) / capture.sample_rate_hz
     yield Finding(

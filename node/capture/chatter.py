@@ -1,19 +1,28 @@
-"""Sends what ALSA and JACK say while PortAudio looks for devices to the log, at debug level.
+"""Keeps what the sound libraries print from drowning what the node says.
+
+What ALSA and JACK say while PortAudio looks for devices goes to the log, at debug level.
 
 Looking for devices means opening every one that a configuration names, present or not, which
 prints a hundred lines on a machine without a fault. Only the libraries' own message hooks are
 used, and only while the devices are listed: nothing is hidden from whoever asks for the debug log,
-an abort still says why on stderr, and errors of the stream itself are printed as ever.
+an abort still says why on stderr, and errors of the stream itself are printed as ever, until its
+device is lost: then PortAudio's thread prints the same error without end, 70 MB a second, and
+`hush` cuts it off.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 log = logging.getLogger(__name__)
+
+STDERR: Final = 2  # the file descriptor
 
 _AlsaHandler = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
@@ -59,3 +68,36 @@ def chatter_to_log() -> Iterator[None]:
     finally:
         if alsa:
             alsa.snd_lib_error_set_handler(None)
+
+
+def hush() -> None:
+    """Send what C libraries print to stderr to nowhere, for the rest of the process.
+
+    Python's own `sys.stderr`, and the logging handlers that write to it, go on as before, by a
+    copy of the file descriptor.
+    """
+    before = sys.stderr
+    try:
+        shared = before is not None and before.fileno() == STDERR
+        if shared:
+            before.flush()
+            copy = os.fdopen(
+                os.dup(STDERR), "w", buffering=1, encoding=before.encoding, errors=before.errors
+            )
+            sys.stderr = copy
+            for handler in _stream_handlers():
+                if handler.stream is before:
+                    handler.setStream(copy)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDERR, inheritable=True)
+        os.close(nowhere)
+    except (OSError, ValueError) as error:
+        log.warning("cannot silence PortAudio: %s", error)
+
+
+def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):  # a placeholder has none
+            if isinstance(handler, logging.StreamHandler):
+                yield handler

@@ -7,8 +7,9 @@ with a gap-proof sample index for whoever iterates.
 A device that vanishes makes no sound of its own: PortAudio goes on saying that the stream is
 active, calls back no more and raises nothing (platform.md, trap 1). It is noticed by its silence
 here. PortAudio can't be stopped then: `Pa_StopStream` may never return, and its thread may print
-errors as fast as it can. So a lost device is left open, `must_exit` is true, and the process has to
-leave by `os._exit`, for systemd to start it anew; an ordinary exit would wait for that thread.
+errors as fast as it can, which are cut off from stderr. So a lost device is left open, `must_exit`
+is true, and the process has to leave by `os._exit`, for systemd to start it anew; an ordinary exit
+would wait for that thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import pyaudio
 
+from node.capture.chatter import hush
 from node.capture.devices import InputDevice, choose, input_devices, open_portaudio
 from node.capture.gaps import Arrival, GapFinder
 from node.capture.pcm import unpack
@@ -192,6 +194,7 @@ class PortAudioSource:
             except queue.Empty:
                 continue
         self._must_exit = True
+        hush()
         return None
 
     def _open(self, audio: pyaudio.PyAudio, device: InputDevice) -> Any:
@@ -304,6 +307,7 @@ class PortAudioSource:
         stopping.join(STOP_S)
         if stopping.is_alive():
             self._must_exit = True
+            hush()
             log.error("%s does not let itself be closed", self._device_name)
 
 

@@ -253,6 +253,53 @@ def test_a_card_that_is_gone_is_noticed_within_five_seconds(
     assert "gone or hangs" in recorded.end["error"]
 
 
+LOSES_ITS_CARD = """
+import logging, os, sys, time
+from node.capture.portaudio import PortAudioSource
+from node.errors import DeviceError
+from node.settings import CaptureSettings
+logging.basicConfig(level=logging.ERROR)
+source = PortAudioSource(CaptureSettings(device="microphones", channels=4, silence_s=2))
+try:
+    with source:
+        for block in source.blocks():
+            print(block.first_sample, flush=True)
+except DeviceError as error:
+    print("NOTICED", error, file=sys.stderr, flush=True)
+time.sleep(1)
+logging.getLogger("any").error("STILL LOGGED")
+os._exit(0 if source.must_exit else 1)
+"""
+
+
+def test_a_card_that_is_gone_floods_nothing_once_it_is_noticed(make_card: MakeCard) -> None:
+    card = make_card(coded(20, 48_000, 4, 32), 48_000)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOSES_ITS_CARD],
+        env=card.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdout.readline()
+            card.unplug()
+            said = b""
+            while some := process.stderr.read1(65536):
+                said += some
+                if b"NOTICED" not in said:
+                    said = said[-100:]  # PortAudio prints as fast as we read
+                assert len(said) < 500_000, "PortAudio prints on"
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+    after = said.partition(b"NOTICED")[2]
+    assert b"gone or hangs" in after
+    assert b"STILL LOGGED" in after
+    assert after.count(b"Expression") < 5  # what was on its way already
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_it_cleanly(make_card: MakeCard, tmp_path: Path, name: str) -> None:
     card = make_card(coded(10, 48_000, 4, 32), 48_000)
