@@ -24,12 +24,12 @@ help:  ## list the targets
 .venv/dev: .venv/core
 	@provisioning/apt-packages $(APT_TEST)
 	@echo "set-up: adding the tools for tests and lint"
-	@$(BIN)/pip install --quiet --group dev
+	@$(BIN)/pip install --quiet --editable '.[network]' --group dev  # in one, or pip forgets our bounds
 	@touch $@
 
 .venv/train: .venv/dev
 	@echo "set-up: adding what training needs (1.6 GB)"
-	@$(BIN)/pip install --quiet --editable '.[train]'
+	@$(BIN)/pip install --quiet --editable '.[network,train]' --group dev
 	@touch $@
 
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
