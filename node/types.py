@@ -13,7 +13,6 @@ from typing import Final, Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
 PcmArray = npt.NDArray[np.int16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 Label = Literal["gunfire", "fireworks", "backfire", "other"]
