@@ -1,11 +1,13 @@
-"""`python -m models.training --data DIR`: train, calibrate and write the shipped model."""
+"""`python -m models.training --data DIR`: train the fold models and the shipped one."""
 
 from __future__ import annotations
 
 import hashlib
 import multiprocessing
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import (
@@ -18,9 +20,11 @@ from rich.progress import (
 )
 
 from models.training import corpus, fit, pictures
-from models.training.calibrate import finish
+from models.training.calibrate import describe
+from models.training.splits import FOLDS
 
 ROOT = Path(__file__).parents[1]
+MODELS = (*(str(fold) for fold in range(FOLDS)), "shipped")
 
 
 def _progress() -> Progress:
@@ -29,21 +33,26 @@ def _progress() -> Progress:
     )
 
 
-@click.command(help="Train, calibrate and write the shipped model. Example: --data ../shared/data")
+@click.command(
+    help="Train the model of each fold, which knows all but that fold, and the shipped one, which "
+    "knows all. What is there already is not made again. Example: --data ../shared/data"
+)
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
 @click.option("--tiers", default="ABC", show_default=True, help="Licence tiers to learn from.")
-@click.option("--shards", default=80, show_default=True, help="Shards of 1000 pictures.")
+@click.option("--only", multiple=True, type=click.Choice(MODELS), help="Of these models alone.")
+@click.option("--shards", default=20, show_default=True, help="Shards of 1000 pictures a fold.")
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--version", "model_version", default="0.1.0", show_default=True)
+@click.option("--version", "model_version", default="0.2.0", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=ROOT / "cache")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "gunfire.tflite")
 def main(
     data: Path,
     tiers: str,
+    only: tuple[str, ...],
     shards: int,
     epochs: int,
     workers: int,
@@ -55,47 +64,59 @@ def main(
     """Run the stages in order; each later one takes what the one before wrote."""
     clips = corpus.read_manifest(data, tiers)
     data_version = corpus.version(data, clips)
-    folder = cache / f"{data_version[:12]}-{_code_version()[:8]}"
-    fresh = multiprocessing.get_context("spawn")
-    with _progress() as bar:
-        task = bar.add_task("pictures", total=shards)
-        jobs = [(data, tiers, folder, seed, range(w, shards, workers)) for w in range(workers)]
-        with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
-            waiting = {pool.submit(pictures.draw_shards, *job) for job in jobs}
-            while waiting:
-                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-                for job in done:
-                    job.result()
-                bar.update(task, completed=len(list(folder.glob(f"{seed}-*.npz"))))
-        bar.update(task, completed=shards)
-    learn = pictures.load(folder, seed, shards)
-    tf = fit.tensorflow(seed)
-    with _progress() as bar:
-        task = bar.add_task("network", total=epochs * (len(learn.labels) // fit.BATCH))
-        network = fit.train(
-            tf,
-            learn,
-            epochs,
-            seed,
-            lambda done, loss: _tell(bar, task, done, loss),
-        )
-    out.write_bytes(fit.to_int8(tf, network, learn.images))
+    code_version = _code_version()
+    folder = cache / f"{data_version[:12]}-{code_version[:8]}"
+    _draw(clips, folder, seed, shards, workers)
     facts = {
         "data_sha256": data_version,
+        "code_sha256": code_version,
         "tiers": tiers,
-        "pictures": shards * pictures.SHARD,
+        "pictures_per_fold": shards * pictures.SHARD,
         "epochs": epochs,
         "seed": seed,
-        "tensorflow": tf.__version__,
     }
-    # A process of its own: tflite-runtime fails where TensorFlow's symbols are loaded.
-    with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        pool.submit(finish, out, clips, model_version, facts).result()
+    tf = fit.tensorflow(seed)
+    for name in only or MODELS:
+        held = None if name == "shipped" else int(name)
+        path = out if held is None else cache / "folds" / name / "gunfire.tflite"
+        learnt = [fold for fold in range(FOLDS) if fold != held]
+        learn = pictures.load(folder, seed, learnt, shards)
+        with _progress() as bar:
+            task = bar.add_task(f"model {name}", total=fit.steps(learn, epochs))
+            network = fit.train(tf, learn, epochs, seed, partial(_tell, bar, task))
+        chosen = fit.examples(learn)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(fit.to_int8(tf, network, chosen))
+        path.with_name(f"{path.stem}.float.tflite").write_bytes(fit.to_float(tf, network))
+        groups = sorted({clip.group for clip in clips if clip.fold in learnt})
+        more: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
+        # A process of its own: tflite-runtime fails where TensorFlow's symbols are loaded.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(describe, path, model_version, more).result()
+
+
+def _draw(clips: list[corpus.Clip], folder: Path, seed: int, shards: int, workers: int) -> None:
+    """Draw the pictures that are not there yet, a worker taking every n-th shard of a fold."""
+    spawn = multiprocessing.get_context("spawn")
+    with _progress() as bar, ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        task = bar.add_task("pictures, shards", total=FOLDS * shards)
+        waiting = {
+            pool.submit(
+                pictures.draw_shards, clips, folder, seed, fold, range(worker, shards, workers)
+            )
+            for fold in range(FOLDS)
+            for worker in range(workers)
+        }
+        while waiting:
+            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            for job in done:
+                job.result()
+            bar.update(task, completed=len(list(folder.glob(f"{seed}-*.npz"))))
 
 
 def _tell(bar: Progress, task: TaskID, done: int, loss: float) -> None:
     """Move the bar; where there is no terminal, write a line now and then."""
-    bar.update(task, completed=done, description=f"network, loss {loss:.3f}")
+    bar.update(task, completed=done)
     if not bar.console.is_terminal and done % 500 == 0:
         bar.console.print(f"{done} batches, loss {loss:.3f}")
 
@@ -105,9 +126,9 @@ def _code_version() -> str:
     digest = hashlib.sha256()
     training = Path(__file__).parent
     node = ROOT.parent / "node"
+    fitting = {"__init__", "__main__", "calibrate", "fit", "network"}
     for file in (
-        *(training / f"{name}.py" for name in ("corpus", "moments", "pictures", "splits")),
-        training / "surroundings.py",
+        *sorted(path for path in training.glob("*.py") if path.stem not in fitting),
         node / "classify" / "features.py",
         *sorted((node / "simulate").glob("[fps]*.py")),
     ):

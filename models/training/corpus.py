@@ -21,7 +21,7 @@ import numpy.typing as npt
 import soundfile
 from scipy import signal
 
-from models.training.splits import Part, part_of
+from models.training.splits import fold_of
 from node.classify import features
 
 Sound = npt.NDArray[np.float32]
@@ -47,9 +47,9 @@ class Clip:
     seconds: float
 
     @property
-    def part(self) -> Part:
-        """Say which part of the split the file's group is in."""
-        return part_of(self.group)
+    def fold(self) -> int:
+        """Say in which fold the file is held out."""
+        return fold_of(self.label, self.sound, self.source, self.group)
 
 
 def read_manifest(data: Path, tiers: str) -> list[Clip]:

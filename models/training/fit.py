@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from models.training.network import build
-from models.training.pictures import Pictures
+from models.training.pictures import SLACK, Pictures
+from node.classify import features
+from node.types import LABELS
 
-BATCH: Final = 96
+BATCH: Final = 128
 _RATE: Final = 2e-3
 _SMOOTHING: Final = 0.02
-_REPRESENTATIVE: Final = 300
+_REPRESENTATIVE: Final = 500
+
+Images = npt.NDArray[np.float32]
+Batch = tuple[Images, Images]
 
 
 def tensorflow(seed: int) -> Any:
@@ -29,6 +35,31 @@ def tensorflow(seed: int) -> Any:
     return tf
 
 
+def batches(learn: Pictures, epochs: int, seed: int) -> Iterator[Batch]:
+    """Give the batches of all epochs, each drawn while the one before is learnt from."""
+    draw = np.random.default_rng(seed)
+    targets = np.eye(len(LABELS), dtype=np.float32)[learn.labels]
+
+    def take(rows: npt.NDArray[np.int64]) -> Batch:
+        return augmented(learn.images[rows], draw)[..., None], targets[rows]
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = None
+        for _ in range(epochs):
+            order = draw.permutation(len(learn.labels))
+            for start in range(0, len(order) - BATCH + 1, BATCH):
+                ready, waiting = waiting, ahead.submit(take, np.sort(order[start : start + BATCH]))
+                if ready is not None:
+                    yield ready.result()
+        if waiting is not None:
+            yield waiting.result()
+
+
+def steps(learn: Pictures, epochs: int) -> int:
+    """Count the batches of all epochs."""
+    return epochs * (len(learn.labels) // BATCH)
+
+
 def train(
     tf: Any, learn: Pictures, epochs: int, seed: int, progress: Callable[[int, float], None]
 ) -> Any:
@@ -39,48 +70,75 @@ def train(
     tf
         TensorFlow, from `tensorflow`.
     learn
-        The pictures of the training part.
+        The pictures to learn from.
     epochs
         Passes over them.
     seed
-        Order of the pictures and what is masked of them.
+        Order of the pictures and how they are cut and masked.
     progress
         Called after each batch with the batches done and the running loss.
     """
     network = build(tf.keras)
-    steps = epochs * (len(learn.labels) // BATCH)
-    network.compile(
-        tf.keras.optimizers.AdamW(
-            tf.keras.optimizers.schedules.CosineDecay(
-                1e-4, steps, warmup_target=_RATE, warmup_steps=max(1, steps // 20)
-            ),
-            weight_decay=2e-3,
+    count = steps(learn, epochs)
+    optimizer = tf.keras.optimizers.AdamW(
+        tf.keras.optimizers.schedules.CosineDecay(
+            1e-4, count, warmup_target=_RATE, warmup_steps=max(1, count // 20)
         ),
-        tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=_SMOOTHING),
+        weight_decay=2e-3,
     )
-    draw = np.random.default_rng(seed)
-    targets = np.eye(4, dtype=np.float32)[learn.labels]
+    optimizer.build(network.trainable_variables)
+    cost = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=_SMOOTHING)
+
+    @tf.function
+    def step(images: Any, targets: Any) -> Any:
+        with tf.GradientTape() as tape:
+            missed = cost(targets, network(images, training=True))
+        gradients = tape.gradient(missed, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        return missed
+
     loss = 0.0
-    done = 0
-    for _ in range(epochs):
-        order = draw.permutation(len(learn.labels))
-        for start in range(0, len(order) - BATCH + 1, BATCH):
-            rows = np.sort(order[start : start + BATCH])
-            images = _masked(learn.images[rows].astype(np.float32) / 255, draw)
-            batch_loss = float(network.train_on_batch(images[..., None], targets[rows]))
-            network.reset_metrics()
-            loss = batch_loss if done == 0 else 0.98 * loss + 0.02 * batch_loss
-            done += 1
-            progress(done, loss)
+    for done, (images, targets) in enumerate(batches(learn, epochs, seed), start=1):
+        missed = float(step(tf.constant(images), tf.constant(targets)))
+        loss = missed if done == 1 else 0.98 * loss + 0.02 * missed
+        progress(done, loss)
     return network
 
 
-def to_int8(tf: Any, network: Any, examples: npt.NDArray[np.uint8]) -> bytes:
-    """Convert to a .tflite whose weights, activations and both ends are int8."""
-    every = max(1, len(examples) // _REPRESENTATIVE)
-    chosen = examples[::every].astype(np.float32)[..., None] / 255
+def augmented(cached: npt.NDArray[np.uint8], draw: np.random.Generator) -> Images:
+    """Cut cached pictures to the network's size and vary them: shape [n, FRAMES, BANDS].
+
+    The place of the cut, some bands hidden (Park et al., SpecAugment, arXiv:1904.08779), a tilt of
+    the spectrum, a raised floor.
+    """
+    places = draw.integers(0, SLACK + 1, len(cached))
+    cut = np.stack([c[p : p + features.FRAMES] for c, p in zip(cached, places, strict=True)])
+    images = cut.astype(np.float32) / 255
+    across = np.linspace(-1, 1, features.BANDS, dtype=np.float32)
+    tilt = draw.normal(0.0, 3.0, (len(images), 1, 1)).astype(np.float32) / features.RANGE_DB
+    images = np.where(images > 0, images + tilt * across, 0.0)
+    images += 1 - images.max(axis=(1, 2), keepdims=True)
+    for row in np.flatnonzero(draw.random(len(images)) < 0.5):
+        image = images[row]
+        wide = int(draw.integers(1, 9))
+        start = int(draw.integers(0, features.BANDS - wide))
+        image[:, start : start + wide] = image.min()
+    floor = draw.uniform(-0.3, 0.5, (len(images), 1, 1)).astype(np.float32)
+    varied: Images = np.maximum(images, np.maximum(floor, 0.0))
+    return varied
+
+
+def examples(learn: Pictures) -> Images:
+    """Choose pictures that stand for all: what quantisation is fitted to."""
+    every = max(1, len(learn.images) // _REPRESENTATIVE)
+    chosen = learn.images[::every, : features.FRAMES].astype(np.float32)[..., None] / 255
     # The ends of the range must be met, or quantisation would be fitted to less than 0…1.
     chosen[0, 0, 0, 0], chosen[0, 0, 1, 0] = 0.0, 1.0
+    return chosen
+
+
+def to_int8(tf: Any, network: Any, chosen: Images) -> bytes:
+    """Convert to a .tflite whose weights, activations and both ends are int8."""
     converter = tf.lite.TFLiteConverter.from_keras_model(network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([chosen[i : i + 1]] for i in range(len(chosen)))
@@ -90,13 +148,6 @@ def to_int8(tf: Any, network: Any, examples: npt.NDArray[np.uint8]) -> bytes:
     return bytes(converter.convert())
 
 
-def _masked(images: npt.NDArray[np.float32], draw: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Hide some bands and raise some floors (Park et al., SpecAugment, arXiv:1904.08779)."""
-    count, _, bands = images.shape
-    for image in images[: count // 2]:
-        wide = int(draw.integers(1, 9))
-        start = int(draw.integers(0, bands - wide))
-        image[:, start : start + wide] = image.min()
-    for image in images[count // 3 :]:
-        np.maximum(image, draw.uniform(0.0, 0.5), out=image)
-    return images
+def to_float(tf: Any, network: Any) -> bytes:
+    """Convert to a .tflite of float32, to tell what int8 costs."""
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(network).convert())

@@ -1,7 +1,7 @@
 """The moments that a model learns from: what is heard, where it sets in, and what it is.
 
-Recordings (`corpus`) and simulated sources (`node.simulate.sources`) come in; dry stretches of
-`SPAN` samples with their onset at `LEAD` go out to `surroundings`.
+The recordings of one fold (`corpus`) come in; dry stretches of `SPAN` samples with their onset at
+`LEAD` go out to `surroundings`. What is simulated comes from `synthetic`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.training.corpus import LIVE_FIRE, Clip, impulses, live_fire, load, quiet_stretches
-from models.training.splits import Part
 from node.classify import features
-from node.simulate.propagation import Atmosphere, absorb
-from node.simulate.sources import emit
 from node.types import LABELS, Label
 
 LEAD: Final = round(0.6 * features.RATE_HZ)
 SPAN: Final = round(2.0 * features.RATE_HZ)
-_TEMPERATURES_C: Final = (-5.0, 5.0, 15.0, 25.0)
 IMPULSIVE: Final = frozenset(
     {"drum", "billiard_impact", "thunder", "HammerMetal", "DroppingStones", "CoinDrop"}
     | {"ClankingDishes", "NailsFromBox", "clapping", "clapping_crowd", "dog_bark", "Shovel"}
@@ -32,12 +28,7 @@ STEADY: Final = frozenset(
     {"air_conditioner", "engine_idling", "children_playing", "street_ambience", "rain", "engine"}
     | {"sea_waves", "helicopter", "jet", "street_music", "voice", "mower", "siren"}
 )
-SIMULATED: Final[dict[Label, tuple[str, ...]]] = {
-    "gunfire": ("muzzle_blast",),
-    "fireworks": ("shell_burst", "shell", "firecracker", "firecracker", "lift_charge", "crackle"),
-    "backfire": ("backfire",),
-    "other": ("door_slam", "hammer"),
-}
+ENGINES: Final = frozenset({"engine_idling", "engine", "mower", "chainsaw"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +41,7 @@ class Moment:
 
 @dataclass
 class Moments:
-    """All moments of one part of the split, and the sound they are in."""
+    """All moments of one fold, and the sound they are in."""
 
     sounds: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     by_label: dict[Label, dict[str, list[Moment]]] = field(
@@ -58,18 +49,25 @@ class Moments:
     )
     backgrounds: list[npt.NDArray[np.float32]] = field(default_factory=list)
     street: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    engines: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     def dry(self, moment: Moment, draw: np.random.Generator) -> npt.NDArray[np.float64]:
         """Cut a moment out of its recording, with silence beyond its ends: shape [SPAN]."""
         sound = self.sounds[str(moment.clip.path)]
         index = moment.index
         if index is None:
-            index = int(draw.integers(0, max(1, len(sound) - LEAD)))
+            index = self._anywhere(sound, draw)
         cut = np.zeros(SPAN)
         first = index - LEAD
         piece = sound[max(0, first) : max(0, first + SPAN)]
         cut[max(0, -first) : max(0, -first) + len(piece)] = piece
         return cut
+
+    @staticmethod
+    def _anywhere(sound: npt.NDArray[np.float32], draw: np.random.Generator) -> int:
+        """Draw a place: the loudest of a few, since a node is asked about little else."""
+        places = draw.integers(0, max(1, len(sound) - LEAD), 3)
+        return int(max(places, key=lambda at: float(np.sum(sound[at : at + LEAD] ** 2))))
 
     def background(self, draw: np.random.Generator) -> npt.NDArray[np.float64]:
         """Draw `SPAN` samples of a street without the sound in question."""
@@ -82,10 +80,10 @@ class Moments:
         return np.take(source, np.arange(start, start + SPAN), mode="wrap").astype(np.float64)
 
 
-def gather(clips: list[Clip], part: Part) -> Moments:
-    """Find every moment in the recordings of one part."""
+def gather(clips: list[Clip], fold: int) -> Moments:
+    """Find every moment in the recordings of one fold."""
     found = Moments()
-    mine = [clip for clip in clips if clip.part == part]
+    mine = [clip for clip in clips if clip.fold == fold]
     for record in live_fire(mine):
         sound = load(record.clip.path)
         found.sounds[str(record.clip.path)] = sound
@@ -106,58 +104,16 @@ def gather(clips: list[Clip], part: Part) -> Moments:
             onsets = onsets[: max(1, round(2 * clip.seconds))]
         moments = [Moment(clip, onset) for onset in onsets]
         if label == "other" and clip.sound not in IMPULSIVE:
-            moments = [*moments[:4], *[Moment(clip, None)] * max(1, round(clip.seconds))]
+            moments = moments[:4]
+        if label != "gunfire":
+            # A stream is looked at everywhere, and not at onsets alone.
+            moments += [Moment(clip, None)] * max(1, round(clip.seconds / 2))
         found.by_label[label][group] += moments
         if clip.sound in STEADY:
             found.backgrounds.append(sound)
+        if clip.sound in ENGINES:
+            found.engines.append(sound)
     return found
-
-
-def simulated(label: Label, draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Simulate a moment of a class: shape [SPAN], onset at `LEAD`."""
-    kinds = SIMULATED[label]
-    kind = kinds[int(draw.integers(len(kinds)))]
-    distance_m = round(float(np.exp(draw.uniform(np.log(10.0), np.log(600.0)))))
-    if kind == "shell":
-        span = _emitted("shell_burst", distance_m, draw)
-        for _ in range(int(draw.integers(10, 80))):
-            place = int(draw.uniform(0.05, 1.2) * features.RATE_HZ)
-            pop = _emitted("firecracker", distance_m, draw)[LEAD:]
-            span[LEAD + place :] += pop[: len(pop) - place] * draw.uniform(0.02, 0.5)
-        return span
-    if kind == "crackle" or (kind == "firecracker" and draw.random() < 0.6):
-        return _emitted("firecracker", distance_m, draw, count=int(draw.integers(5, 40)))
-    if kind == "muzzle_blast" and draw.random() < 0.3:
-        return _burst(distance_m, draw)
-    if kind == "hammer":
-        return _emitted(kind, distance_m, draw, strokes=int(draw.integers(1, 4)))
-    return _emitted(kind, distance_m, draw)
-
-
-def _burst(distance_m: int, draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Fire again and again from one place: alike, and at even intervals."""
-    one = _emitted("muzzle_blast", distance_m, draw)
-    interval_s = draw.uniform(0.06, 0.14) if draw.random() < 0.5 else draw.uniform(0.2, 0.8)
-    burst = one.copy()
-    for shot in range(1, int(draw.integers(2, 8))):
-        place = round(shot * interval_s * features.RATE_HZ * draw.uniform(0.97, 1.03))
-        if LEAD + place >= SPAN:
-            break
-        burst[LEAD + place :] += one[LEAD : SPAN - place] * draw.uniform(0.8, 1.2)
-    return burst
-
-
-def _emitted(
-    kind: str, distance_m: int, draw: np.random.Generator, **parameters: int
-) -> npt.NDArray[np.float64]:
-    pressure = emit(
-        kind, distance_m=distance_m, sample_rate_hz=features.RATE_HZ, rng=draw, **parameters
-    ).pressure_pa
-    air = Atmosphere(temperature_c=float(draw.choice(_TEMPERATURES_C)))
-    span = np.zeros(SPAN)
-    span[LEAD : LEAD + len(pressure)] = pressure[: SPAN - LEAD]
-    span[LEAD:] = absorb(span[LEAD:], distance_m, features.RATE_HZ, air)
-    return span
 
 
 def _noise(draw: np.random.Generator) -> npt.NDArray[np.float64]:

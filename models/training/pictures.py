@@ -1,11 +1,13 @@
 """Pictures to learn from: moments, carried through random surroundings, as the network sees them.
 
-Made in shards under `models/cache/`; each shard hangs on the data's hash, the code's seed and its
-own number alone, so that an interrupted run goes on where it stopped.
+Made in shards under `models/cache/`, each of one fold alone: its sources, its streets, its
+engines. A shard hangs on the data's hash, the seed and its own number, so that an interrupted run
+goes on where it stopped, and every fold's model learns from the same pictures but its own fold's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,44 +17,50 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from models.training.corpus import read_manifest
-from models.training.moments import IMPULSIVE, LEAD, SPAN, Moments, gather, simulated
+from models.training.corpus import Clip
+from models.training.moments import IMPULSIVE, LEAD, SPAN, Moments, gather
 from models.training.surroundings import surround
+from models.training.synthetic import simulated
 from node.classify import features
 from node.types import LABELS, Label
 
 SHARD: Final = 1000
 ONSET_S: Final = (0.08, 0.34)
 """Where in a picture the onset falls; the node's own looks and stream steps lie within."""
+SLACK: Final = 32
+"""Frames that a cached picture is longer than the network's: the cut is drawn while learning."""
 
 CLASS_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.33,
+    "gunfire": 0.34,
     "fireworks": 0.22,
     "backfire": 0.05,
-    "other": 0.40,
+    "other": 0.39,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.20,
-    "fireworks": 0.25,
-    "backfire": 0.85,
-    "other": 0.12,
+    "gunfire": 0.12,
+    "fireworks": 0.15,
+    "backfire": 0.90,
+    "other": 0.10,
 }
-STREET_SHARE: Final = 0.2
+STREET_SHARE: Final = 0.15
 """Of `other`: nothing but background, so that a quiet street scores as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Pictures as the cache holds them (uint8, 255 the loudest), and their classes."""
+    """Pictures as the cache holds them (uint8, 255 the loudest), and their classes.
+
+    Shapes [n, FRAMES + SLACK, BANDS] and [n].
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
 
-def shard(moments: Moments, seed: int, number: int, count: int = SHARD) -> Pictures:
-    """Draw one shard of pictures."""
-    draw = np.random.default_rng([seed, number])
-    images = np.empty((count, features.FRAMES, features.BANDS), dtype=np.uint8)
+def shard(moments: Moments, seed: int, fold: int, number: int, count: int = SHARD) -> Pictures:
+    """Draw one shard of pictures of a fold."""
+    draw = np.random.default_rng([seed, fold, number])
+    images = np.empty((count, features.FRAMES + SLACK, features.BANDS), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
     shares = [CLASS_SHARE[label] for label in LABELS]
     for row in range(count):
@@ -65,33 +73,35 @@ def shard(moments: Moments, seed: int, number: int, count: int = SHARD) -> Pictu
     return Pictures(images, labels)
 
 
-def draw_shards(data: Path, tiers: str, folder: Path, seed: int, numbers: range) -> None:
-    """Draw the shards that an earlier run has not: one process's part of the work."""
+def draw_shards(clips: list[Clip], folder: Path, seed: int, fold: int, numbers: range) -> None:
+    """Draw the shards of a fold that an earlier run has not: one process's part of the work."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [number for number in numbers if not shard_path(folder, seed, number).exists()]
+    wanted = [n for n in numbers if not shard_path(folder, seed, fold, n).exists()]
     if not wanted:
         return
-    moments = gather(read_manifest(data, tiers), "train")
+    moments = gather(clips, fold)
     for number in wanted:
-        made = shard(moments, seed, number)
-        partial = shard_path(folder, seed, number).with_suffix(".part")
+        made = shard(moments, seed, fold, number)
+        path = shard_path(folder, seed, fold, number)
+        partial = path.with_suffix(".part")
         with partial.open("wb") as file:
             np.savez(file, images=made.images, labels=made.labels)
-        partial.rename(shard_path(folder, seed, number))
+        partial.rename(path)
 
 
-def shard_path(folder: Path, seed: int, number: int) -> Path:
+def shard_path(folder: Path, seed: int, fold: int, number: int) -> Path:
     """Name the file of a shard."""
-    return folder / f"{seed}-{number:04d}.npz"
+    return folder / f"{seed}-{fold}-{number:04d}.npz"
 
 
-def load(folder: Path, seed: int, shards: int) -> Pictures:
-    """Read all shards back."""
+def load(folder: Path, seed: int, folds: Iterable[int], shards: int) -> Pictures:
+    """Read all shards of some folds back."""
     images, labels = [], []
-    for number in range(shards):
-        with np.load(shard_path(folder, seed, number)) as held:
-            images.append(held["images"])
-            labels.append(held["labels"])
+    for fold in folds:
+        for number in range(shards):
+            with np.load(shard_path(folder, seed, fold, number)) as held:
+                images.append(held["images"])
+                labels.append(held["labels"])
     return Pictures(np.concatenate(images), np.concatenate(labels))
 
 
@@ -103,7 +113,7 @@ def _picture(
     if label == "other" and draw.random() < STREET_SHARE:
         dry = moments.background(draw)
     elif draw.random() < SIMULATED_SHARE[label] or not moments.by_label[label]:
-        dry, recorded = simulated(label, draw), False
+        dry, recorded = simulated(label, draw, moments.engines), False
     else:
         groups = moments.by_label[label]
         names = list(groups)
@@ -111,8 +121,9 @@ def _picture(
         group = groups[names[int(draw.choice(len(names), p=weights / weights.sum()))]]
         dry = _at_speed(moments.dry(group[int(draw.integers(len(group)))], draw), draw)
     sound = surround(dry, LEAD, background, draw, recorded=recorded)
-    start = LEAD - round(draw.uniform(*ONSET_S) * features.RATE_HZ)
-    return features.picture(features.mel_power(sound[start : start + features.WINDOW]))
+    start = LEAD - round((ONSET_S[1] + draw.uniform(-0.004, 0.004)) * features.RATE_HZ)
+    stop = start + features.WINDOW + SLACK * features.HOP
+    return features.picture(features.mel_power(sound[start:stop]))
 
 
 def _at_speed(dry: npt.NDArray[np.float64], draw: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -21,27 +21,27 @@ CLEAR: Final = 0.5
 
 SHARPNESS: Final = 8.0
 
-NOTHING_HEARD: Final = Scores(gunfire=0.0, fireworks=0.0, backfire=0.0, other=1.0)
-
-
 _OTHER: Final = LABELS.index("other")
+
+NOTHING_HEARD: Final = np.where(np.arange(len(LABELS)) == _OTHER, 0.0, -1000.0)
+"""Log-evidence of digital silence."""
 
 
 def probabilities(
     logits: npt.NDArray[np.float64], calibration: Calibration
 ) -> npt.NDArray[np.float64]:
     """Give calibrated class probabilities, shape as `logits` ([…, 4], in the order of `LABELS`)."""
-    evidence = logits - _log_sum(logits)
-    scaled = evidence * np.asarray(calibration.scale) + np.asarray(calibration.bias)
-    normed: npt.NDArray[np.float64] = np.exp(scaled - _log_sum(scaled))
-    return normed
+    scaled = normed(logits) * np.asarray(calibration.scale) + np.asarray(calibration.bias)
+    shares: npt.NDArray[np.float64] = np.exp(normed(scaled))
+    return shares
 
 
-def _log_sum(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Give log Σ exp over the classes, kept as an axis."""
+def normed(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give log-probabilities: logits less log Σ exp over the classes."""
     most = logits.max(axis=-1, keepdims=True)
-    summed: npt.NDArray[np.float64] = most + np.log(np.exp(logits - most).sum(-1, keepdims=True))
-    return summed
+    less: npt.NDArray[np.float64] = logits - most
+    less -= np.log(np.exp(less).sum(-1, keepdims=True))
+    return less
 
 
 def pooled(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -51,7 +51,7 @@ def pooled(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     `SHARPNESS`: nearly the best look, but two good looks that differ are averaged, so that one
     burst that resembles a shot does not speak for a whole display.
     """
-    evidence = logits - _log_sum(logits)
+    evidence = normed(logits)
     heard = np.maximum(1.0 - np.exp(evidence[:, _OTHER]), 1e-9)
     weights = (heard / heard.max()) ** SHARPNESS
     mean: npt.NDArray[np.float64] = weights @ evidence / weights.sum()

@@ -33,6 +33,9 @@ MOST_IMPULSES: Final = 8
 SHIPPED: Final = "gunfire.tflite"
 
 _OTHER: Final = LABELS.index("other")
+_LOG_HALF: Final = float(np.log(0.5))
+
+Evidence = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,13 @@ class TfliteClassifier:
         sample_rate_hz
             Rate of the windows.
         """
+        probability = calibration.probabilities(
+            self.evidence(windows, sample_rate_hz), self._card.calibration
+        )
+        return calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+
+    def evidence(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Evidence:
+        """Give what `judge` goes by before any calibration: log-evidence of each class, [4]."""
         sounds = [features.pick_channel(window) for window in windows]
         peaks = np.array([np.max(np.abs(sound), initial=0.0) for sound in sounds])
         chosen = np.argsort(-peaks, kind="stable")[:MOST_IMPULSES]
@@ -110,10 +120,8 @@ class TfliteClassifier:
             for picture in self._looks(features.resample(sounds[index], sample_rate_hz))
         ]
         if not pictures:
-            return calibration.verdict(calibration.NOTHING_HEARD, self._card.thresholds)
-        logits = calibration.pooled(self._runner.logits(np.stack(pictures)))
-        probability = calibration.probabilities(logits, self._card.calibration)
-        return calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+            return calibration.NOTHING_HEARD
+        return calibration.pooled(self._runner.logits(np.stack(pictures)))
 
     def classify_stream(
         self, blocks: Iterable[features.Sound], sample_rate_hz: int
@@ -130,7 +138,19 @@ class TfliteClassifier:
         sample_rate_hz
             Their rate.
         """
-        best = np.array([0.0, 0.0, 0.0, 1.0])
+        evidence, events, seconds = self.stream_evidence(blocks, sample_rate_hz)
+        probability = calibration.probabilities(evidence, self._card.stream_calibration)
+        judgement = calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+        return StreamJudgement(judgement=judgement, events=events, seconds=seconds)
+
+    def stream_evidence(
+        self, blocks: Iterable[features.Sound], sample_rate_hz: int
+    ) -> tuple[Evidence, int, float]:
+        """Give what `classify_stream` goes by before any calibration.
+
+        Log-evidence of each class, shape [4], of the best stretch; the events; the seconds.
+        """
+        best = calibration.NOTHING_HEARD
         events = 0
         inside = False
         windows = Windows(sample_rate_hz)
@@ -140,19 +160,15 @@ class TfliteClassifier:
                 inside = False
                 continue
             logits = self._runner.logits(np.stack(drawn))
-            segment = self._stream_probability(calibration.pooled(logits))
+            segment = calibration.pooled(logits)
             if segment[_OTHER] < best[_OTHER]:
                 best = segment
-            rows = iter(self._stream_probability(logits))
+            rows = iter(calibration.normed(logits))
             for picture in pictures:
-                heard = picture is not None and bool(next(rows)[_OTHER] < calibration.CLEAR)
+                heard = picture is not None and bool(next(rows)[_OTHER] < _LOG_HALF)
                 events += int(heard and not inside)
                 inside = heard
-        judgement = calibration.verdict(calibration.as_scores(best), self._card.thresholds)
-        return StreamJudgement(judgement=judgement, events=events, seconds=windows.seconds)
-
-    def _stream_probability(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return calibration.probabilities(logits, self._card.stream_calibration)
+        return best, events, windows.seconds
 
     def _looks(self, sound: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float32]]:
         """Draw the pictures of one impulse's window; none of digital silence."""
