@@ -23,7 +23,7 @@ SHARPNESS: Final = 8.0
 
 _OTHER: Final = LABELS.index("other")
 
-NOTHING_HEARD: Final = np.where(np.arange(len(LABELS)) == _OTHER, 0.0, -1000.0)
+NOTHING_HEARD: Final = np.where(np.arange(len(LABELS)) == _OTHER, 0.0, -1e5)
 """Log-evidence of digital silence."""
 
 
