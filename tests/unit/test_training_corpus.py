@@ -8,7 +8,6 @@ import pytest
 from models.training import corpus, splits
 from models.training.moments import LEAD, SPAN, Moments, simulated
 from models.training.pictures import shard
-from models.training.surroundings import surround
 from node.classify import features
 from node.types import LABELS
 
@@ -113,16 +112,6 @@ def test_every_class_can_be_simulated_with_nothing_before_its_onset(label):
         assert sound.shape == (SPAN,)
         assert np.abs(sound[: LEAD - 4]).max() == 0.0
         assert np.abs(sound[LEAD:]).max() > 0.0
-
-
-def test_surroundings_depend_on_the_draw_and_not_on_the_level():
-    dry = knocks([LEAD / RATE], seconds=SPAN / RATE)[:SPAN].astype(np.float64)
-    background = np.random.default_rng(4).standard_normal(SPAN)
-
-    one = surround(dry, LEAD, background, np.random.default_rng(5))
-    loud = surround(10 * dry, LEAD, background, np.random.default_rng(5))
-
-    assert np.allclose(loud, 10 * one, rtol=1e-6, atol=1e-9)
 
 
 def test_a_shard_is_the_same_each_time_it_is_drawn():
