@@ -21,7 +21,7 @@ Sound = npt.NDArray[np.float64]
 RATE: Final = features.RATE_HZ
 _MOVED: Final = 0.67
 """Share of the recorded that is moved to another place; the rest stays where it was recorded."""
-_SNR_DB: Final = (1.0, 45.0)
+_SNR_DB: Final = (2.0, 45.0)
 _LOUDEST: Final = round(0.03 * RATE)
 
 
