@@ -35,14 +35,14 @@ RISE_S: Final = (0.2e-3, 0.7e-3)
 
 def backfire(draw: Draw, engines: Sequence[Sound]) -> Sound:
     """Let one pop go off."""
-    return _popping(draw, engines, np.array([0.0]), (-25, 0), 0.0)
+    return _popping(draw, engines, np.array([0.0]), (-25, -5), 0.0)
 
 
 def backfire_series(draw: Draw, engines: Sequence[Sound]) -> Sound:
     """Let 2 to 12 pops go off at irregular intervals, as when the throttle is shut."""
     middle_s = between(draw, 0.04, 0.5)
     gaps = middle_s * draw.gamma(draw.uniform(1.0, 3.0), 0.5, int(draw.integers(1, POPS[1])))
-    return _popping(draw, engines, series(draw, gaps + 0.01), (-25, 0), draw.uniform(2, 6))
+    return _popping(draw, engines, series(draw, gaps + 0.01), (-25, -3), draw.uniform(2, 6))
 
 
 def anti_lag(draw: Draw, engines: Sequence[Sound]) -> Sound:
@@ -52,13 +52,13 @@ def anti_lag(draw: Draw, engines: Sequence[Sound]) -> Sound:
     gaps = gap_s * np.exp(uneven * draw.standard_normal(int(between(draw, 4, 40))))
     times = series(draw, gaps)
     times = times[(draw.random(len(times)) > draw.uniform(0, 0.35)) | (times == 0)]
-    return _popping(draw, engines, times, (-15, 0), draw.uniform(2, 5))
+    return _popping(draw, engines, times, (-15, -2), draw.uniform(2, 5))
 
 
 def burble(draw: Draw, engines: Sequence[Sound]) -> Sound:
     """Let a quick crackle of many small pops follow a shut throttle."""
     gaps = draw.exponential(between(draw, 0.02, 0.1), int(between(draw, 10, 60)))
-    return _popping(draw, engines, series(draw, gaps + 4e-3), (-20, 0), draw.uniform(4, 7))
+    return _popping(draw, engines, series(draw, gaps + 4e-3), (-20, -2), draw.uniform(4, 7))
 
 
 def engine(draw: Draw) -> Sound:
@@ -114,12 +114,13 @@ def _popping(
     motor_cycle = draw.random() < 0.4
     note_hz = between(draw, 220, PIPE_HZ[1]) if motor_cycle else between(draw, PIPE_HZ[0], 400)
     overtone_hz = note_hz * draw.uniform(2, 3)
-    damping = draw.uniform(0.8, 2.5)
-    shock_db = draw.uniform(-3, 6) if draw.random() < 0.35 else draw.uniform(-25, -6)
+    damping = between(draw, 0.3, 2.5)
+    shock_db = draw.uniform(-3, 6) if draw.random() < 0.55 else draw.uniform(-25, -6)
     phase_s, rise_s = between(draw, 0.6e-3, 2.5e-3), between(draw, *RISE_S) / 2.2
-    breath_db, breath_s = draw.uniform(-25, -6), between(draw, 3e-3, 30e-3)
+    breath_db, breath_s = draw.uniform(-25, -2), between(draw, 3e-3, 40e-3)
+    breath_hz = between(draw, 800, 5000)
     shapes = []
-    for _ in range(min(len(times), 5)):
+    for _ in range(min(len(times), 3)):
         drift = np.exp(0.05 * draw.standard_normal())
         pipe = Ring(0.85, note_hz * drift, damping * note_hz)
         overtone = Ring(0.25, overtone_hz * drift, 2 * damping * note_hz)
@@ -127,7 +128,7 @@ def _popping(
     peaks = 10 ** (scatter_db / 20 * np.clip(draw.standard_normal(len(times)), -2, 2))
     span.pulses(times, shapes, draw.integers(0, len(shapes), len(times)), peaks)
     for at, peak in zip(times, peaks, strict=True):
-        breath = noise(draw, 4 * breath_s, 150, 2500, 2e-3, breath_s)
+        breath = noise(draw, 4 * breath_s, 150, breath_hz, 2e-3, breath_s)
         span.wave(at, breath, peak * gain_of(breath_db))
     loudest = np.max(np.abs(span.sound))
     # An engine's peaks lie some 9 dB above its rms.

@@ -145,7 +145,10 @@ def cracker_string(draw: Draw) -> Sound:
 def crackle(draw: Draw) -> Sound:
     """Let the stars of a shell or a fountain crackle: 30 to 300 pops in 0.3 to 2 s."""
     span = _sky(draw)
-    _crackle(span, 0.0 if draw.random() < 0.5 else -BEFORE_S, draw.uniform(0.3, 2.0))
+    if draw.random() < 0.5:
+        _crackle(span, 0.0, draw.uniform(0.3, 2.0))
+    else:
+        _crackle(span, -BEFORE_S, draw.uniform(1.2, 2.0))
     if draw.random() < 0.3:
         span.wave(
             -BEFORE_S, noise(draw, 2.0, 800, 5000, 0.05, 5.0), peak_pa(draw.uniform(100, 125))
@@ -157,7 +160,7 @@ def bottle_rocket(draw: Draw) -> Sound:
     """Launch a rocket: hiss or whistle, then a small report, either of them at `LEAD`."""
     span = _sky(draw, 400.0)
     climb_s = draw.uniform(0.4, 1.4)
-    report_s = 0.0 if draw.random() < 0.6 else climb_s + draw.uniform(0.0, 0.2)
+    report_s = 0.0 if draw.random() < 0.6 else climb_s
     start_s = report_s - climb_s
     if draw.random() < 0.6:
         _tail(span, start_s, climb_s * draw.uniform(0.6, 1.0), whistles=True)
@@ -215,7 +218,7 @@ def _burst(span: Span, at_s: float, diameter_mm: float, *, flash: bool = False) 
     decay_s = between(draw, 0.02, 0.2)
     roar = noise(draw, 4 * decay_s, 100, between(draw, 500, 3000), 2e-3, decay_s)
     span.wave(
-        at_s, roar, peak * gain_of(draw.uniform(-45, -32) if flash else draw.uniform(-38, -20))
+        at_s, roar, peak * gain_of(draw.uniform(-52, -38) if flash else draw.uniform(-48, -26))
     )
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy import signal
 
 from models.training.synthetic_span import (
     AFTER_S,
+    BEFORE_S,
     RATE,
     Contact,
     Draw,
@@ -62,11 +64,11 @@ class Repeat:
 BLOWS: Final[dict[str, Blow]] = {
     "door": Blow((3e-3, 12e-3), (60, 500), (0.02, 0.12), (3, 9), (-14, 2)),
     "car_door": Blow((4e-3, 15e-3), (40, 450), (0.015, 0.07), (3, 7), (-12, 2)),
-    "dumpster": Blow((0.8e-3, 5e-3), (70, 1500), (0.1, 0.7), (8, 16), (-10, 6)),
-    "container": Blow((3e-3, 15e-3), (30, 500), (0.15, 1.0), (8, 16), (-10, 6), farthest_m=1000),
-    "metal_plate": Blow((0.1e-3, 1e-3), (200, 5000), (0.1, 1.0), (6, 14), (-8, 8)),
-    "gate": Blow((0.3e-3, 3e-3), (150, 3500), (0.05, 0.5), (6, 14), (-8, 6)),
-    "hammer_metal": Blow((0.05e-3, 0.3e-3), (1000, 5500), (0.02, 0.4), (2, 8), (-8, 8)),
+    "dumpster": Blow((0.8e-3, 5e-3), (70, 1500), (0.04, 0.35), (8, 16), (-10, 6)),
+    "container": Blow((3e-3, 15e-3), (30, 500), (0.06, 0.5), (8, 16), (-10, 6), farthest_m=1000),
+    "metal_plate": Blow((0.1e-3, 1e-3), (200, 5000), (0.03, 0.5), (6, 14), (-8, 8)),
+    "gate": Blow((0.3e-3, 3e-3), (150, 3500), (0.02, 0.3), (6, 14), (-8, 6)),
+    "hammer_metal": Blow((0.05e-3, 0.3e-3), (1000, 5500), (0.005, 0.25), (2, 8), (-8, 8)),
     "hammer_wood": Blow((0.3e-3, 2e-3), (200, 2500), (4e-3, 0.03), (3, 8), (-12, 3)),
     "nail_gun": Blow((0.05e-3, 0.3e-3), (2000, 5000), (2e-3, 8e-3), (1, 4), (-6, 6)),
     "plank": Blow((0.3e-3, 2e-3), (150, 1500), (8e-3, 0.05), (3, 8), (-12, 2)),
@@ -113,8 +115,8 @@ REPEATS: Final[dict[str, Repeat]] = {
 def blow(name: str, draw: Draw) -> Sound:
     """Strike a thing of a kind of `BLOWS`, once or as `REPEATS` says."""
     kind, repeat = BLOWS[name], REPEATS[name]
-    gaps = _gaps(repeat, draw)
-    times = series(draw, gaps, inner=0.8 if repeat.single == 0.0 else 0.35)
+    going_on = repeat.single == 0.0 and draw.random() < 0.75
+    times = _going_on(repeat, draw) if going_on else series(draw, _gaps(repeat, draw))
     levels_db = draw.uniform(*repeat.scatter_db) * draw.standard_normal(len(times))
     if name == "basketball" and draw.random() < 0.4:
         times, levels_db = _bounces(draw)
@@ -142,6 +144,9 @@ def blow(name: str, draw: Draw) -> Sound:
     for at, level_db in zip(times, levels_db, strict=True):
         rattle = noise(draw, 5 * fall_s, *kind.noise_hz, swell_s, fall_s)
         span.wave(at, rattle, gain_of(level_db + sound_db))
+    if going_on:
+        motor = noise(draw, BEFORE_S + AFTER_S, 60, between(draw, 300, 4000), 1e-3, 1e3)
+        span.wave(-BEFORE_S, motor, gain_of(draw.uniform(-35, -8)))
     return span.heard(any_air(draw))
 
 
@@ -209,11 +214,14 @@ def thunder(draw: Draw) -> Sound:
     span = Span(draw, min(float(away_m.min()), 3000.0))
     started_s = 0.0 if foot_m < 1000 else -float(np.quantile(arrival_s, draw.uniform(0, 0.7)))
     duration_s = between(draw, 8e-3, 30e-3)
-    shapes = [NWave(1.0, duration_s * scale) for scale in (0.5, 0.7, 1.0, 1.4)]
+    shapes = [NWave(1.0, duration_s * scale) for scale in (0.1, 0.25, 0.5, 1.0)]
     gains = (0.1 + side**2) / away_m * np.exp(0.5 * draw.standard_normal(stretches))
     times = arrival_s + started_s
     near = times < AFTER_S
     span.pulses(times[near], shapes, draw.integers(0, 4, int(near.sum())), gains[near])
+    # Strong shocks and turbulence round the fronts, the more the farther.
+    corner = np.exp(-2 * np.pi * between(draw, 600, 3000) * (foot_m / 300 + 1) ** -0.5 / RATE)
+    span.sound = signal.lfilter([(1 - corner) ** 2], [1, -2 * corner, corner**2], span.sound)
     return span.heard(any_air(draw))
 
 
@@ -223,8 +231,19 @@ def _gaps(repeat: Repeat, draw: Draw) -> Sound:
     middle_s = between(draw, *repeat.gap_s)
     uneven = between(draw, *repeat.uneven)
     most = min(repeat.most, 2 + int(2.0 / middle_s))
-    count = most if repeat.single == 0.0 else int(draw.integers(1, most + 1))
+    count = int(draw.integers(1, most + 1))
     return np.maximum(middle_s * np.exp(uneven * draw.standard_normal(count)), 5e-3)
+
+
+def _going_on(repeat: Repeat, draw: Draw) -> Sound:
+    """Give the times of a machine that ran before the span and runs on after it."""
+    middle_s = between(draw, *repeat.gap_s)
+    uneven = between(draw, *repeat.uneven)
+    count = int(1.3 * (BEFORE_S + AFTER_S) / middle_s)
+    ahead = np.cumsum(middle_s * np.exp(uneven * draw.standard_normal(count)))
+    behind = np.cumsum(middle_s * np.exp(uneven * draw.standard_normal(count)))
+    times = np.concatenate([-behind[::-1], [0.0], ahead])
+    return times[(times > -BEFORE_S) & (times < AFTER_S)]
 
 
 def _bounces(draw: Draw) -> tuple[Sound, Sound]:
