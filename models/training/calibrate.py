@@ -19,35 +19,92 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from node.classify import features
+from node.classify.calibration import normed, probabilities
 from node.classify.runner import golden_inputs, runtime
-from node.classify.sidecar import FORMAT
+from node.classify.sidecar import FORMAT, Calibration
 from node.types import LABELS
 
-FALSE_ALARMS: Final = {"gunfire": 0.01, "probable": 0.05}
+FALSE_ALARMS: Final = {"gunfire": 0.008, "probable": 0.04}
+"""Share of city sounds, fireworks among them, that each threshold may let through.
+
+A little below the 1 % and 5 % that are promised, since what is held out is finite.
+"""
+_DEEPEST: Final = -30.0
 _PRIOR: Final = 0.02
+_GUNFIRE: Final = LABELS.index("gunfire")
 _IDENTITY: Final = {"scale": (1.0,) * 4, "bias": (0.0,) * 4}
 
 Rows = npt.NDArray[np.float64]
 
 
-def fit_scaling(
-    logs: Rows, labels: npt.NDArray[np.int64], weights: Rows | None = None
-) -> dict[str, list[float]]:
+def freeze(
+    files: Rows,
+    file_labels: npt.NDArray[np.int64],
+    events: Rows,
+    event_labels: npt.NDArray[np.int64],
+) -> dict[str, Any]:
+    """Fit calibration and thresholds to what was said of recordings that were not learnt from.
+
+    Parameters
+    ----------
+    files
+        Log-evidence of recordings, from `TfliteClassifier.stream_evidence`, shape [n, 4].
+    file_labels
+        What they are, as indices of `LABELS`, shape [n].
+    events, event_labels
+        The same of events, from `TfliteClassifier.evidence`.
+
+    Returns
+    -------
+    The fields `calibration`, `stream_calibration` and `thresholds` of a sidecar. One pair of
+    thresholds serves both ways: the prior of the node's way is set so that as many city events are
+    above the lower one as city recordings; the ranking of events stays as it is.
+    """
+    stream = fit_scaling(files, file_labels)
+    city = gunfire_scores(files, stream)[file_labels != _GUNFIRE]
+    thresholds = {
+        grade: float(np.clip(np.quantile(city, 1 - rate), 0.01, 0.99))
+        for grade, rate in FALSE_ALARMS.items()
+    }
+    node = fit_scaling(events, event_labels)
+    city = gunfire_scores(events, node)[event_labels != _GUNFIRE]
+    met = float(np.quantile(city, 1 - FALSE_ALARMS["probable"]))
+    prior = _log_odds(thresholds["probable"]) - _log_odds(met)
+    node["bias"][_GUNFIRE] = round(node["bias"][_GUNFIRE] + prior, 4)
+    return {"calibration": node, "stream_calibration": stream, "thresholds": thresholds}
+
+
+def gunfire_scores(logs: Rows, scaling: dict[str, list[float]]) -> Rows:
+    """Give the calibrated scores of gunfire of log-evidence of shape [n, 4]: shape [n]."""
+    return probabilities(logs, Calibration.model_validate(scaling))[:, _GUNFIRE]
+
+
+def install(model: Path, frozen: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Put what `freeze` gave into a model's .json, with a note of what it was fitted to."""
+    described = json.loads(model.with_suffix(".json").read_text())
+    described["training"]["calibration"] = provenance
+    _write(model, described | frozen)
+
+
+def fit_scaling(logs: Rows, labels: npt.NDArray[np.int64]) -> dict[str, list[float]]:
     """Fit vector scaling of log-probabilities, shape [n, 4], to labels, shape [n]."""
-    share = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+    seen = np.maximum(logs, _DEEPEST)
 
     def cost(parameters: Rows) -> float:
-        scaled = logs * np.exp(parameters[:4]) + parameters[4:]
-        most = scaled.max(axis=1)
-        norm = most + np.log(np.exp(scaled - most[:, None]).sum(axis=1))
-        missed = norm - scaled[np.arange(len(labels)), labels]
-        return float(share @ missed + _PRIOR * np.mean(parameters**2))
+        scaled = normed(seen * np.exp(parameters[:4]) + parameters[4:])
+        missed = -scaled[np.arange(len(labels)), labels]
+        return float(missed.mean() + _PRIOR * np.mean(parameters**2))
 
     found = minimize(cost, np.zeros(8), method="BFGS").x
     return {
         "scale": [round(float(v), 4) for v in np.exp(found[:4])],
         "bias": [round(float(v), 4) for v in found[4:]],
     }
+
+
+def _log_odds(probability: float) -> float:
+    held = float(np.clip(probability, 1e-6, 1 - 1e-6))
+    return float(np.log(held / (1 - held)))
 
 
 def describe(model: Path, version: str, training: dict[str, Any]) -> None:

@@ -18,10 +18,12 @@ from node.types import LABELS
 BATCH: Final = 128
 _RATE: Final = 2e-3
 _SMOOTHING: Final = 0.02
+_MINED_AFTER: Final = 0.3
+_WORST: Final = 2.5
 _REPRESENTATIVE: Final = 500
 
 Images = npt.NDArray[np.float32]
-Batch = tuple[Images, Images]
+Rows = npt.NDArray[np.int64]
 
 
 def tensorflow(seed: int) -> Any:
@@ -35,24 +37,49 @@ def tensorflow(seed: int) -> Any:
     return tf
 
 
-def batches(learn: Pictures, epochs: int, seed: int) -> Iterator[Batch]:
-    """Give the batches of all epochs, each drawn while the one before is learnt from."""
-    draw = np.random.default_rng(seed)
-    targets = np.eye(len(LABELS), dtype=np.float32)[learn.labels]
+class Batches:
+    """The batches of all epochs, each drawn while the one before is learnt from.
 
-    def take(rows: npt.NDArray[np.int64]) -> Batch:
-        return augmented(learn.images[rows], draw)[..., None], targets[rows]
+    After `_MINED_AFTER` of the epochs, half of each one is the pictures that the network gets most
+    wrong, drawn in proportion to their last loss (up to `_WORST`): hard examples are mined from
+    the network's own mistakes, whatever their class.
+    """
 
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = None
-        for _ in range(epochs):
-            order = draw.permutation(len(learn.labels))
-            for start in range(0, len(order) - BATCH + 1, BATCH):
-                ready, waiting = waiting, ahead.submit(take, np.sort(order[start : start + BATCH]))
-                if ready is not None:
-                    yield ready.result()
-        if waiting is not None:
-            yield waiting.result()
+    def __init__(self, learn: Pictures, epochs: int, seed: int) -> None:
+        self._learn = learn
+        self._epochs = epochs
+        self._draw = np.random.default_rng(seed)
+        self._targets = np.eye(len(LABELS), dtype=np.float32)[learn.labels]
+        self._missed = np.ones(len(learn.labels), dtype=np.float32)
+
+    def __iter__(self) -> Iterator[tuple[Rows, Images, Images]]:
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = None
+            for epoch in range(self._epochs):
+                order = self._order(epoch)
+                for start in range(0, len(order) - BATCH + 1, BATCH):
+                    rows = np.sort(order[start : start + BATCH])
+                    ready, waiting = waiting, ahead.submit(self._take, rows)
+                    if ready is not None:
+                        yield ready.result()
+            if waiting is not None:
+                yield waiting.result()
+
+    def missed(self, rows: Rows, losses: Images) -> None:
+        """Take note of how wrong the network was."""
+        self._missed[rows] = losses
+
+    def _order(self, epoch: int) -> Rows:
+        count = len(self._missed)
+        if epoch < _MINED_AFTER * self._epochs:
+            return self._draw.permutation(count)
+        weights = np.minimum(self._missed, _WORST).astype(np.float64)
+        hard = self._draw.choice(count, count // 2, p=weights / weights.sum())
+        some = self._draw.permutation(count)[: count - len(hard)]
+        return self._draw.permutation(np.concatenate([hard, some]))
+
+    def _take(self, rows: Rows) -> tuple[Rows, Images, Images]:
+        return rows, augmented(self._learn.images[rows], self._draw)[..., None], self._targets[rows]
 
 
 def steps(learn: Pictures, epochs: int) -> int:
@@ -87,20 +114,26 @@ def train(
         weight_decay=2e-3,
     )
     optimizer.build(network.trainable_variables)
-    cost = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=_SMOOTHING)
+    cost = tf.keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=_SMOOTHING, reduction="none"
+    )
 
     @tf.function
     def step(images: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
             missed = cost(targets, network(images, training=True))
-        gradients = tape.gradient(missed, network.trainable_variables)
+            mean = tf.reduce_mean(missed)
+        gradients = tape.gradient(mean, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return missed
 
     loss = 0.0
-    for done, (images, targets) in enumerate(batches(learn, epochs, seed), start=1):
-        missed = float(step(tf.constant(images), tf.constant(targets)))
-        loss = missed if done == 1 else 0.98 * loss + 0.02 * missed
+    drawn = Batches(learn, epochs, seed)
+    for done, (rows, images, targets) in enumerate(drawn, start=1):
+        missed = step(tf.constant(images), tf.constant(targets)).numpy()
+        drawn.missed(rows, missed)
+        mean = float(missed.mean())
+        loss = mean if done == 1 else 0.98 * loss + 0.02 * mean
         progress(done, loss)
     return network
 

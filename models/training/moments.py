@@ -50,6 +50,7 @@ class Moments:
     backgrounds: list[npt.NDArray[np.float32]] = field(default_factory=list)
     street: list[npt.NDArray[np.float32]] = field(default_factory=list)
     engines: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    rooms: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     def dry(self, moment: Moment, draw: np.random.Generator) -> npt.NDArray[np.float64]:
         """Cut a moment out of its recording, with silence beyond its ends: shape [SPAN]."""
@@ -92,6 +93,8 @@ def gather(clips: list[Clip], fold: int) -> Moments:
             if 0 < shot < len(sound):
                 found.by_label["gunfire"][group].append(Moment(record.clip, shot))
         found.street += [sound[quiet] for quiet in quiet_stretches(sound, record.pulses, 0.8)]
+    # Rooms are no sounds to judge: every fold has them all.
+    found.rooms = [load(clip.path) for clip in clips if clip.label == "impulse_response"]
     for clip in mine:
         if clip.label not in LABELS or clip.source == LIVE_FIRE:
             continue

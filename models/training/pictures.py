@@ -37,13 +37,18 @@ CLASS_SHARE: Final[dict[Label, float]] = {
     "other": 0.39,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.12,
-    "fireworks": 0.15,
+    "gunfire": 0.15,
+    "fireworks": 0.20,
     "backfire": 0.90,
-    "other": 0.10,
+    "other": 0.20,
 }
 STREET_SHARE: Final = 0.15
 """Of `other`: nothing but background, so that a quiet street scores as one."""
+
+SECOND_SHARE: Final = 0.25
+"""Heard over two backgrounds at once."""
+INDOORS_SHARE: Final = 0.06
+"""Heard in a measured room or hall in place of a street."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,16 @@ def _picture(
         weights = np.array([_weight(name, len(groups[name])) for name in names])
         group = groups[names[int(draw.choice(len(names), p=weights / weights.sum()))]]
         dry = _at_speed(moments.dry(group[int(draw.integers(len(group)))], draw), draw)
-    sound = surround(dry, LEAD, background, draw, recorded=recorded)
+    indoors = moments.rooms and draw.random() < INDOORS_SHARE
+    sound = surround(
+        dry,
+        LEAD,
+        background,
+        draw,
+        recorded=recorded,
+        response=moments.rooms[int(draw.integers(len(moments.rooms)))] if indoors else None,
+        second_background=moments.background(draw) if draw.random() < SECOND_SHARE else None,
+    )
     start = LEAD - round((ONSET_S[1] + draw.uniform(-0.004, 0.004)) * features.RATE_HZ)
     stop = start + features.WINDOW + SLACK * features.HOP
     return features.picture(features.mel_power(sound[start:stop]))
