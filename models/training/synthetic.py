@@ -69,11 +69,11 @@ KINDS: Final[dict[Label, tuple[tuple[str, float], ...]]] = {
         ("drum", 0.04),
         ("snare", 0.04),
         ("basketball", 0.03),
-        ("jackhammer", 0.07),
+        ("jackhammer", 0.08),
         ("pile_driver", 0.03),
         ("engine_knock", 0.03),
         ("tyre_burst", 0.03),
-        ("balloon", 0.03),
+        ("balloon", 0.02),
         ("whip", 0.02),
         ("sonic_boom", 0.01),
         ("thunder", 0.03),
@@ -136,7 +136,7 @@ def simulated(label: Label, draw: np.random.Generator, engines: _Engines = ()) -
 
     Returns
     -------
-    Pressure at a node in free air, 10 m to 1 km away, shape [SPAN], its onset at `LEAD`; what
+    Pressure at a node in free air, 10 m to 1.5 km away, shape [SPAN], its onset at `LEAD`; what
     belongs to it (a bullet's N-wave, a whistle, earlier rounds, an engine) may come before.
     """
     names, weights = zip(*KINDS[label], strict=True)

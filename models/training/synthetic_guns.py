@@ -114,7 +114,7 @@ def supersonic_gun(draw: Draw) -> Gun:
     air = any_air(draw)
     while True:
         calibre = LONG_GUNS[draw.integers(len(LONG_GUNS))]
-        distance_m = between(draw, 20.0, 1000.0)
+        distance_m = between(draw, 20.0, 1500.0)
         off_axis_deg = between(draw, 0.3, 75.0)
         crack = crack_of(BULLETS[calibre], distance_m, off_axis_deg, air)
         if crack is not None and 3e-4 < crack.lead_s <= LONGEST_LEAD_S:
@@ -195,7 +195,7 @@ def several_shooters(draw: Draw) -> Sound:
     first_m = distance(draw)
     heard = gun(draw, distance_m=first_m).fire(draw, series(draw, _human_gaps(draw)))
     for _ in range(int(draw.integers(1, 3))):
-        other_m = float(np.clip(first_m * between(draw, 0.5, 2.0), 10.0, 1000.0))
+        other_m = float(np.clip(first_m * between(draw, 0.5, 2.0), 10.0, 1500.0))
         start_s = draw.uniform(0.02, 0.9)
         if draw.random() < 0.25:
             gaps = np.full(int(draw.integers(2, 12)), 60.0 / draw.uniform(*CYCLIC_RPM))

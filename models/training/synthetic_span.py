@@ -27,7 +27,7 @@ BEFORE_S: Final = LEAD / RATE
 AFTER_S: Final = (SPAN - LEAD) / RATE
 NEAR_M: Final = 10.0
 DRY_SHARE: Final = 0.25
-"""Share of the spans that are dry, at `NEAR_M`; the others are at up to a kilometre."""
+"""Share of the spans that are dry, at `NEAR_M`; the others are at up to 1.5 km."""
 INNER_SHARE: Final = 0.35
 """Share of the series of which not the first sound but any of them lies at `LEAD`."""
 
@@ -59,7 +59,11 @@ class NWave:
 
 @dataclass(frozen=True)
 class Contact:
-    """Half a sine, as a blow's force goes: `peak_pa` at 1 m for `duration_s`."""
+    """One cycle of a sine, `peak_pa` at 1 m: what a struck body's start and stop radiate.
+
+    The pressure goes with the force's rate of change (acceleration noise; Akay 1978, "A review of
+    impact noise"), the force with the square of half a sine over the contact.
+    """
 
     peak_pa: float
     duration_s: float
@@ -71,8 +75,8 @@ class Contact:
     def integral_pa_s(self, time_s: Sound, distance_m: float) -> Sound:
         """Give the integral of pressure from the onset to `time_s` in Pa s, zero before it."""
         t = np.clip(time_s, 0.0, self.duration_s)
-        swing = (1 - np.cos(np.pi * t / self.duration_s)) * self.duration_s / np.pi
-        return np.asarray(self.peak_pa / distance_m * swing)
+        force = np.sin(np.pi * t / self.duration_s) ** 2 * self.duration_s / np.pi
+        return np.asarray(self.peak_pa / distance_m * force)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Span:
             self.sound[begin:end] += samples[begin - first : end - first]
 
 
-def distance(draw: Draw, farthest_m: float = 1000.0) -> float:
+def distance(draw: Draw, farthest_m: float = 1500.0) -> float:
     """Draw a distance in m: `NEAR_M`, or evenly in its logarithm up to the farthest."""
     if draw.random() < DRY_SHARE:
         return NEAR_M

@@ -1,6 +1,6 @@
 """Simulated sounds of a street that are no explosion: blows, slams, pops, machines, thunder.
 
-A blow is a contact (half a sine), what it sets ringing, and a burst of noise; `BLOWS` holds the
+A blow is a contact, what it sets ringing, and a burst of noise; `BLOWS` holds the
 ranges of each kind, `SERIES` how a kind repeats. Ranges are assumptions round what is known of such
 sounds (`node.simulate.sounds`: doors, hammers, nail guns), with a wide spread.
 """
@@ -73,7 +73,7 @@ BLOWS: Final[dict[str, Blow]] = {
     "nail_gun": Blow((0.05e-3, 0.3e-3), (2000, 5000), (2e-3, 8e-3), (1, 4), (-6, 6)),
     "plank": Blow((0.3e-3, 2e-3), (150, 1500), (8e-3, 0.05), (3, 8), (-12, 2)),
     "knock": Blow((0.4e-3, 2e-3), (100, 1200), (5e-3, 0.03), (2, 6), (-12, 0)),
-    "clap": Blow((0.1e-3, 0.6e-3), (600, 2500), (0.5e-3, 2.5e-3), (1, 3), (-6, 6)),
+    "clap": Blow((0.3e-3, 0.9e-3), (600, 2500), (0.5e-3, 2.5e-3), (1, 3), (-6, 6)),
     "drum": Blow((1e-3, 6e-3), (50, 300), (0.05, 0.5), (2, 6), (-6, 8)),
     "snare": Blow(
         (0.5e-3, 3e-3),
