@@ -136,7 +136,7 @@ def simulated(label: Label, draw: np.random.Generator, engines: _Engines = ()) -
 
     Returns
     -------
-    Pressure at a node in free air, 10 m to 1.5 km away, shape [SPAN], its onset at `LEAD`; what
+    Sound at a node in free air, 10 m to 1.5 km away, peak 1, shape [SPAN], onset at `LEAD`; what
     belongs to it (a bullet's N-wave, a whistle, earlier rounds, an engine) may come before.
     """
     names, weights = zip(*KINDS[label], strict=True)
@@ -152,6 +152,6 @@ def kind(name: str, draw: np.random.Generator, engines: _Engines = ()) -> Sound:
     KeyError
         For a name that is none of them.
     """
-    if name in _OVER_ENGINES:
-        return _OVER_ENGINES[name](draw, engines)
-    return _MAKERS[name](draw)
+    over_engine = _OVER_ENGINES.get(name)
+    sound = over_engine(draw, engines) if over_engine else _MAKERS[name](draw)
+    return sound / np.max(np.abs(sound))
