@@ -31,10 +31,10 @@ SLACK: Final = 32
 """Frames that a cached picture is longer than the network's: the cut is drawn while learning."""
 
 CLASS_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.34,
-    "fireworks": 0.22,
+    "gunfire": 0.33,
+    "fireworks": 0.21,
     "backfire": 0.05,
-    "other": 0.39,
+    "other": 0.41,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
     "gunfire": 0.15,
@@ -159,5 +159,5 @@ def _weight(group: str, moments: int) -> float:
     Live fire counts more, since it is what a node hears; so do sounds with an onset, since the
     trigger hands on little else.
     """
-    factor = 2.5 if group.startswith("live/") else 3.0 if group in IMPULSIVE else 1.0
+    factor = 1.6 if group.startswith("live/") else 3.0 if group in IMPULSIVE else 1.0
     return factor * float(np.sqrt(moments))
