@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from rich.table import Table
 ROOT: Final = Path(__file__).parent.parent
 FOLDER: Final = ROOT / "docs" / "evidence"
 PAGE: Final = ROOT / "docs" / "look-up" / "evidence.md"
+WIDTH: Final = 160
+"""Columns of what is printed into a file."""
 PACKAGES: Final = ("gunfire-node", "numpy", "scipy", "soundfile", "paho-mqtt", "pydantic")
 
 
@@ -27,7 +30,8 @@ PACKAGES: Final = ("gunfire-node", "numpy", "scipy", "soundfile", "paho-mqtt", "
 class Claim:
     """One row: what is claimed, the figure measured, its unit, the bar, whether it holds.
 
-    A figure that no bar was set for has none, and holds by itself.
+    A figure that no bar was set for has none, and holds by itself. `interval` holds it by 95 %,
+    where that was worked out.
     """
 
     claim: str
@@ -35,9 +39,25 @@ class Claim:
     unit: str
     bar: str = ""
     holds: bool = True
+    interval: tuple[float, float] | None = None
 
 
-def publish(target: str, command: str, claims: Sequence[Claim], note: str = "") -> None:
+@dataclass(frozen=True)
+class Detail:
+    """A table below the claims: what they are made of, in words and figures as they are shown."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def publish(
+    target: str,
+    command: str,
+    claims: Sequence[Claim],
+    note: str = "",
+    details: Sequence[Detail] = (),
+) -> None:
     """Print a table, write docs/evidence/<target>.json, renew docs/look-up/evidence.md."""
     record: dict[str, Any] = {
         "target": target,
@@ -46,17 +66,30 @@ def publish(target: str, command: str, claims: Sequence[Claim], note: str = "") 
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "machine": f"{platform.machine()}, {platform.system()}",
         "note": note,
-        "claims": [asdict(claim) for claim in claims],
+        "claims": [_record(claim) for claim in claims],
     }
+    if details:
+        record["details"] = [asdict(detail) for detail in details]
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{target}.json"
     file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     PAGE.write_text(page(), "utf-8")
-    table = Table("claim", "value", "unit", "bar", "holds", title=command, title_justify="left")
+    show(command, claims, details)
+
+
+def show(command: str, claims: Sequence[Claim], details: Sequence[Detail] = ()) -> None:
+    """Print a table of claims, and the tables below it."""
+    table = Table(*_columns(claims), title=command, title_justify="left")
     for claim in claims:
         holds = "[green]yes[/]" if claim.holds else "[bold red]NO[/]"
-        table.add_row(claim.claim, _figure(claim.value), claim.unit, claim.bar, holds)
-    Console().print(table)
+        table.add_row(*_cells(_record(claim), len(table.columns))[:-1], holds)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(table)
+    for detail in details:
+        below = Table(*detail.columns, title=detail.title, title_justify="left")
+        for row in detail.rows:
+            below.add_row(*row)
+        console.print(below)
 
 
 def page() -> str:
@@ -74,15 +107,41 @@ def page() -> str:
         parts[-1] += f"{versions})\n"
         if record["note"]:
             parts.append(record["note"] + "\n")
-        rows = ["| claim | value | unit | bar | holds |", "|---|---:|---|---|---|"]
-        for claim in record["claims"]:
-            holds = "yes" if claim["holds"] else "**no**"
-            rows.append(
-                f"| {claim['claim']} | {_figure(claim['value'])} | {claim['unit']} "
-                f"| {claim['bar'] or '–'} | {holds} |"
-            )
-        parts.append("\n".join(rows) + "\n")
+        claims = record["claims"]
+        columns = _columns([Claim(**claim) for claim in claims])
+        parts.append(_markdown(columns, [_cells(claim, len(columns)) for claim in claims]))
+        picture = file.with_suffix(".png")
+        if picture.exists():
+            parts.append(f"![{record['target']}](../evidence/{picture.name})\n")
+        for detail in record.get("details", ()):
+            parts.append(f"### {detail['title']}\n")
+            parts.append(_markdown(detail["columns"], detail["rows"]))
     return "\n".join(parts)
+
+
+def _record(claim: Claim) -> dict[str, Any]:
+    """Give a claim as it is kept: without an interval where there is none."""
+    return {key: value for key, value in asdict(claim).items() if value is not None}
+
+
+def _columns(claims: Sequence[Claim]) -> tuple[str, ...]:
+    interval = ("95 %",) if any(claim.interval for claim in claims) else ()
+    return ("claim", "value", *interval, "unit", "bar", "holds")
+
+
+def _cells(claim: dict[str, Any], columns: int) -> list[str]:
+    low_high = [_figure(end) for end in claim.get("interval", ())]
+    interval = ["–".join(low_high)] if columns == len(_columns(())) + 1 else []
+    holds = "yes" if claim["holds"] else "**no**"
+    value = _figure(claim["value"])
+    return [claim["claim"], value, *interval, claim["unit"], claim["bar"] or "–", holds]
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    right = ("value", "95 %")
+    ruler = "|".join("---:" if column in right else "---" for column in columns)
+    lines = ["| " + " | ".join(columns) + " |", f"|{ruler}|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def _figure(value: float) -> str:

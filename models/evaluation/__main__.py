@@ -1,197 +1,171 @@
-"""`python -m models.evaluation --data DIR`: judge the shipped model, print and keep the figures."""
+"""`python -m models.evaluation --data DIR`: judge, work the table out, print and keep it.
+
+Over a folder with groups that the shipped model has not learnt from, that model judges them with
+its own thresholds. Over the folder that it learnt from, the model of each fold judges what it did
+not (`make train` makes them); where there are none, the saved predictions are worked out again.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 import numpy as np
-import numpy.typing as npt
-from rich.progress import track
 
-from models.evaluation.figures import area_under_roc, calibration_error, threshold_at
-from models.evaluation.recordings import held_out, pieces
-from models.evaluation.yamnet import Yamnet
+from models.evaluation import claims, details, frozen, judges, peers, picture, recordings, run
+from models.evaluation.frozen import Frozen
+from models.evaluation.run import Predictions
+from models.training import corpus
 from models.training.corpus import Clip
-from node.classify import TfliteClassifier, sidecar
+from models.training.splits import FOLDS
+from node.classify import sidecar
 from node.classify.classifier import shipped_model
-from node.types import LABELS
-from tests.evidence import Claim, publish
+from node.classify.runner import Runner, golden_inputs
+from node.classify.sidecar import Sidecar
+from node.errors import GunfireNodeError
+from tests.evidence import FOLDER, Claim, publish, show
 
-CITY = "on city sounds, fireworks among them"
-BASELINE = {0.01: 0.70, 0.05: 0.92}
-"""Live fire heard by a naive 45,000-parameter log-mel network, trained for 15 minutes: the bar."""
-BASELINE_AREA = 0.94
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What was said of every piece, as arrays over pieces."""
-
-    probabilities: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.int64]
-    live: npt.NDArray[np.bool_]
-    sources: npt.NDArray[np.str_]
-    yamnet: npt.NDArray[np.float64] | None
-    seconds: float
-    spent_s: float
+CACHE: Final = Path(__file__).parents[1] / "cache"
+MOST_BYTES: Final = 300_000
+MOST_MS: Final = 2.0
+_CITY: Final = (
+    "City sounds are pieces of 5 s of everything that is not gunfire; a row of recall holds only "
+    "where no more than 1 % of them are called gunfire. Intervals: bootstrap over recordists and "
+    "firing points."
+)
 
 
-@click.command(help="Judge the shipped model on held-out groups. Example: --data ../shared/data")
+class BadInputError(click.ClickException):
+    """What was given cannot be evaluated: exit 2."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is worked out, by whose thresholds (None: the other folds'), and how that is told."""
+
+    predictions: Predictions
+    thresholds: Mapping[int, Frozen] | None
+    note: str
+
+
+@click.command(help="Evaluate the classifier. Example: --data ../shared/data")
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Another model than the shipped.")
 @click.option(
-    "--part",
-    type=click.Choice(["test", "calibrate", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="Which groups; only figures of the held-out ones of the shipped model are kept.",
+    "--model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Let this model judge the whole folder; nothing is kept.",
 )
+@click.option("--cache", type=click.Path(path_type=Path), default=CACHE, help="Fold models, peers.")
 @click.option(
-    "--yamnet", type=click.Path(path_type=Path), help="yamnet.tflite; in ../peers by default."
+    "--peers", "beside", type=click.Path(path_type=Path), help="By default ../peers of the data."
 )
-def main(data: Path, model: Path | None, part: str, yamnet: Path | None) -> None:
-    """Judge every piece, work out the figures, print them, keep them."""
-    path = model or shipped_model()
-    clips = held_out(data, sidecar.read(path.with_suffix(".json")).training["groups"], part)
+def main(data: Path, model: Path | None, cache: Path, beside: Path | None) -> None:
+    """Run both stages, print the table, keep it."""
+    try:
+        _evaluate(data, model, cache, beside or data.resolve().parent / "peers")
+    except GunfireNodeError as error:
+        raise BadInputError(str(error)) from error
+
+
+def _evaluate(data: Path, model: Path | None, cache: Path, beside: Path) -> None:
+    clips = recordings.read_folder(data)
     if not clips:
-        raise click.ClickException(f"{data} has no recordings in the part '{part}'; see --part")
-    peer_path = yamnet or data.resolve().parent / "peers" / "yamnet.tflite"
-    classifier = TfliteClassifier.load(path)
-    judged = judge(classifier, clips, Yamnet(peer_path) if peer_path.exists() else None)
-    claims = [claim for claim in figures(judged, classifier) if not np.isnan(claim.value)]
-    counts = ", ".join(f"{int((judged.labels == i).sum())} {n}" for i, n in enumerate(LABELS))
-    which = {
-        "test": "that the model neither learnt from nor was calibrated on",
-        "calibrate": "that the model was calibrated on",
-        "train": "that the model learnt from",
-        "all": "of every kind",
-    }[part]
-    note = (
-        f"Recordings of groups {which}: {counts}; "
-        "all but live fire cut into pieces of 5 s. Live fire and close range are apart, since the "
-        f"former is what a roof hears. Model {classifier.identity.sha256[:12]}."
-    )
-    if model is None and part == "test":
-        publish("evaluate", f"make evaluate DATA={data}", claims, note)
-        return
+        raise recordings.DataError(f"{data / 'manifest.csv'}: lists no recording of any class")
+    path = model or shipped_model()
+    card = sidecar.read(path.with_suffix(".json"))
+    learnt = set(card.training.get("groups", ()))
+    new = clips if model else [clip for clip in clips if clip.group not in learnt]
+    scores = peers.Scores(cache / "peers.csv", peers.installed(beside))
+    if new:
+        done = _one_model(data, clips, new, path, card, cache, scores)
+    else:
+        done = _folds(data, clips, cache, scores)
+    seen = claims.judges(done.predictions, done.thresholds)
+    table = [*claims.table(done.predictions, seen), *cost(path, card)]
+    lacking = claims.lacking(table)
+    note = f"{done.note} {_CITY}"
+    if lacking:
+        note += f" These recordings cannot carry: {'; '.join(lacking)}."
+    below = details.tables(seen)
+    command = f"make evaluate DATA={data}"
+    if model:
+        show(command, table, below)
+    else:
+        picture.draw(seen, FOLDER / "evaluate.png")
+        publish("evaluate", command, table, note, below)
     click.echo(note)
-    for claim in claims:
-        click.echo(f"{claim.value:8.3f} {claim.unit:10s} {claim.claim}")
 
 
-def judge(classifier: TfliteClassifier, clips: list[Clip], peer: Yamnet | None) -> Judged:
-    """Put every piece through the way of `gunfire-node classify`, and through the peer."""
-    rows, labels, live, sources, other = [], [], [], [], []
-    seconds = spent = 0.0
-    for clip in track(clips, "recordings"):
-        for piece in pieces(clip):
-            start = time.perf_counter()
-            verdict = classifier.classify_stream([piece.frames], piece.rate_hz).judgement
-            spent += time.perf_counter() - start
-            seconds += len(piece.frames) / piece.rate_hz
-            rows.append(astuple(verdict.scores))
-            labels.append([*LABELS].index(clip.label))  # type: ignore[arg-type]
-            live.append(piece.live)
-            sources.append(clip.source)
-            if peer:
-                other.append(peer.gunfire(piece.frames, piece.rate_hz))
-    return Judged(
-        probabilities=np.array(rows),
-        labels=np.array(labels),
-        live=np.array(live),
-        sources=np.array(sources),
-        yamnet=np.array(other) if peer else None,
-        seconds=seconds,
-        spent_s=spent,
+def _one_model(
+    data: Path,
+    clips: list[Clip],
+    new: list[Clip],
+    path: Path,
+    card: Sidecar,
+    cache: Path,
+    scores: peers.Scores,
+) -> Evaluation:
+    """Let one model judge what it did not learn from, by its own thresholds."""
+    networks = judges.load(path)
+    folder = cache / "evaluation" / f"{corpus.version(data, new)[:12]}-{card.sha256[:12]}"
+    run.fold_of_run(data, new, 0, networks, scores, folder)
+    note = (
+        f"Model {card.sha256[:12]} with the calibration and thresholds of its file, on "
+        f"{len(new)} of {len(clips)} recordings"
+        + (": those of groups that it did not learn from." if len(new) < len(clips) else ".")
     )
+    return Evaluation(run.saved(folder), {0: frozen.of_card(card)}, note)
 
 
-def figures(judged: Judged, classifier: TfliteClassifier) -> list[Claim]:
-    """Work out the table, ours and the peer's."""
-    scores, labels, live = judged.probabilities[:, 0], judged.labels, judged.live
-    cuts = classifier.identity
-    confidence = judged.probabilities.max(axis=1)
-    right = judged.probabilities.argmax(axis=1) == labels
-    claims = _ranking("", scores, judged)
-    for name, cut, most in (
-        ("gunfire", cuts.gunfire_threshold, 0.02),
-        ("probable gunfire", cuts.probable_threshold, 0.08),
-    ):
-        city = _share(scores[labels != 0], cut)
-        claims += [
-            Claim(f"city sounds graded {name} or above", city, "share", f"≤ {most}", city <= most),
-            Claim(f"live fire graded {name} or above", _share(scores[live], cut), "share"),
-        ]
-    for what, error in (
-        ("the best class", calibration_error(confidence, right)),
-        ("scores.gunfire", calibration_error(scores, labels == 0)),
-    ):
-        claims.append(
-            Claim(f"expected calibration error of {what}", error, "", "≤ 0.05", error <= 0.05)
+def _folds(data: Path, clips: list[Clip], cache: Path, scores: peers.Scores) -> Evaluation:
+    """Let each fold's model judge its fold; else go by what is saved."""
+    models = [cache / "folds" / str(fold) / "gunfire.tflite" for fold in range(FOLDS)]
+    how = "Worked out now by the fold models."
+    if all(model.exists() for model in models):
+        run.cross_validate(data, clips, cache, scores, run.SAVED)
+    else:
+        how = (
+            "Worked out of the saved predictions (models/evaluation/predictions): no fold models "
+            f"in {cache / 'folds'}; `make train` makes them."
         )
-    speed = judged.seconds / judged.spent_s
-    claims.append(Claim("speed, one core", speed, "× real time", "≥ 100", speed >= 100))
-    if judged.yamnet is not None:
-        claims += _ranking("YAMNet: ", judged.yamnet, judged)
-    return claims
+    try:
+        predictions = run.saved(run.SAVED)
+    except FileNotFoundError as error:
+        raise recordings.DataError(
+            f"{error.filename}: no such predictions, and no fold models in {cache / 'folds'}; "
+            "`make train` makes them"
+        ) from error
+    note = (
+        f"{FOLDS} composite folds (models/training/splits.py): a model judges only what it did "
+        "not learn from, with calibration and thresholds from the predictions of the other "
+        f"folds. {how}"
+    )
+    return Evaluation(predictions, None, note)
 
 
-def _ranking(who: str, scores: npt.NDArray[np.float64], judged: Judged) -> list[Claim]:
-    """Give the figures that need a score of gunfire only; bars are for ours."""
-    labels, live = judged.labels, judged.live
-    urban = judged.sources == "urbansound8k_acii"
-    gun = labels == 0
-    claims = []
-    for rate, bar in BASELINE.items():
-        cut = threshold_at(scores[~gun], rate)
-        at = f"at {rate:.0%} false alarms {CITY}"
-        heard, fooled = _share(scores[live], cut), _share(scores[labels == 1], cut)
-        ours = not who
-        claims += [
-            Claim(
-                f"{who}live fire heard {at}",
-                heard,
-                "share",
-                f"≥ {bar}" if ours else "",
-                heard >= bar or not ours,
-            ),
-            Claim(f"{who}close-range shots heard {at}", _share(scores[gun & ~live], cut), "share"),
-            Claim(
-                f"{who}fireworks called gunfire {at}",
-                fooled,
-                "share",
-                "≤ 0.05" if ours else "",
-                fooled <= 0.05 or not ours,
-            ),
-        ]
-    for name, positive, negative in (
-        ("gunfire against fireworks", gun, labels == 1),
-        ("live fire against fireworks", live, labels == 1),
-        ("close range against fireworks", gun & ~live, labels == 1),
-        ("gunfire against city sounds", gun, ~gun),
-        ("UrbanSound8K gunshots against its other sounds", gun & urban, ~gun & urban),
-    ):
-        area = area_under_roc(scores[positive], scores[negative])
-        barred = not who and name == "gunfire against fireworks"
-        claims.append(
-            Claim(
-                f"{who}AUC {name}",
-                area,
-                "",
-                f"≥ {BASELINE_AREA}" if barred else "",
-                not barred or area >= BASELINE_AREA,
-            )
-        )
-    return claims
-
-
-def _share(scores: npt.NDArray[np.float64], cut: float) -> float:
-    return float((scores >= cut).mean()) if len(scores) else float("nan")
+def cost(path: Path, card: Sidecar) -> list[Claim]:
+    """Weigh the model file, and time it on one core."""
+    runner = Runner(path, card)
+    picture_ = golden_inputs(card.input.shape)[:1]
+    spent = []
+    for _ in range(200):
+        start = time.perf_counter()
+        runner.run(picture_)
+        spent.append(time.perf_counter() - start)
+    took_ms = 1e3 * float(np.median(spent))
+    size = path.stat().st_size
+    return [
+        Claim("size of the model", size / 1e3, "kB", "≤ 300", size <= MOST_BYTES),
+        Claim("one picture through the model, one core", took_ms, "ms", "≤ 2", took_ms <= MOST_MS),
+    ]
 
 
 if __name__ == "__main__":

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from math import gcd
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
 
-from node.classify.features import pick_channel
-from node.classify.runner import runtime
+from models.evaluation.networks import Network, windows
 
 RATE_HZ: Final = 16_000
-FRAME: Final = 15_600
-GUNS: Final = slice(421, 426)
+_FRAME: Final = 15_600
+_GUNS: Final = slice(421, 426)
 """Gunshot, machine gun, fusillade, artillery fire, cap gun in yamnet_class_map.csv."""
 
 
 class Yamnet:
     """Scores a sound as YAMNet would."""
 
-    def __init__(self, model: Path) -> None:
-        self._network: Any = runtime().Interpreter(model_path=str(model), num_threads=1)
-        self._network.allocate_tensors()
-        self._input = self._network.get_input_details()[0]["index"]
-        self._output = self._network.get_output_details()[0]["index"]
+    rate_hz: Final = RATE_HZ
 
-    def gunfire(self, frames: npt.NDArray[np.float32], rate_hz: int) -> float:
+    def __init__(self, model: Path) -> None:
+        self._network = Network(model)
+
+    def gunfire(self, sound: npt.NDArray[np.float32]) -> float:
         """Give the highest score of any gun class in any half-overlapping frame."""
-        common = gcd(RATE_HZ, rate_hz)
-        sound = resample_poly(pick_channel(frames), RATE_HZ // common, rate_hz // common)
-        sound = np.pad(sound, (0, max(0, FRAME - len(sound)))).astype(np.float32)
-        best = 0.0
-        for start in range(0, len(sound) - FRAME + 1, FRAME // 2):
-            self._network.set_tensor(self._input, sound[start : start + FRAME])
-            self._network.invoke()
-            best = max(best, float(self._network.get_tensor(self._output)[0, GUNS].max()))
-        return best
+        frames = windows(sound, _FRAME, _FRAME // 2)
+        return max(float(self._network(frame)[0, _GUNS].max()) for frame in frames)
