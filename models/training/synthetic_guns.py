@@ -233,7 +233,7 @@ def _gun(
     (_, drawn) = sound.pulses[0]
     if not isinstance(drawn, Blast):
         raise TypeError("a muzzle blast is one blast")
-    # To the rear the blast is not only weaker but longer (Maher & Shaw 2010), by an assumed share.
+    # To the rear the blast is weaker (Maher & Shaw 2010), and taken to be longer: an assumption.
     behind = (1 - np.cos(np.deg2rad(off_axis_deg))) / 2
     stretch = (1 + draw.uniform(0.1, 0.5) * behind) * np.exp(0.15 * draw.standard_normal())
     phase_s = float(drawn.positive_phase_s * stretch)

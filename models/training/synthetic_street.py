@@ -162,7 +162,7 @@ def tyre_burst(draw: Draw) -> Sound:
 
 
 def balloon(draw: Draw) -> Sound:
-    """Pop a balloon: an N-wave as long as sound takes across it (Deihl & Roberson 1968)."""
+    """Pop a balloon: an N-wave as long as sound takes across it."""
     span = Span(draw, distance(draw, 200.0))
     for at in series(
         draw, between(draw, 0.1, 1.5) * draw.exponential(1.0, int(draw.integers(0, 3)))
