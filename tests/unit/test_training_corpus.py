@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from models.training import corpus, splits
-from models.training.moments import LEAD, SPAN, Moments, simulated
-from models.training.pictures import shard
+from models.training.moments import LEAD, SPAN, Moment, Moments, gather
+from models.training.pictures import SLACK, shard
 from node.classify import features
-from node.types import LABELS
 
 RATE = features.RATE_HZ
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -61,28 +60,54 @@ def test_quiet_is_away_from_every_pulse_and_from_redaction():
         assert stretch.stop <= 4.7 * RATE or stretch.start >= 7 * RATE
 
 
-def test_a_group_is_in_one_part_for_good():
-    assert {splits.part_of("FP5") for _ in range(3)} == {"test"}
-    assert splits.part_of("fsID102305") == splits.part_of("fsID102305")
+def test_a_recording_is_in_one_fold_for_good():
+    assert {splits.fold_of("gunfire", "gunshot", "any", "FP5") for _ in range(3)} == {4}
+    assert splits.fold_of("other", "siren", splits.BY_RECORDING, "fsID7") == splits.fold_of(
+        "other", "dog_bark", splits.BY_RECORDING, "fsID7"
+    )
 
 
-def test_unnamed_groups_fall_to_all_parts_in_the_shares_meant():
-    parts = [splits.part_of(f"fsID{k}") for k in range(4000)]
+def test_a_kind_of_sound_is_held_out_whole():
+    assert splits.fold_of("other", "anvil", "one", "a") == splits.fold_of(
+        "other", "anvil", "b", "c"
+    )
 
-    assert parts.count("test") / 4000 == pytest.approx(0.20, abs=0.03)
-    assert parts.count("calibrate") / 4000 == pytest.approx(0.15, abs=0.03)
+
+def test_unnamed_groups_fall_to_all_folds_alike():
+    folds = [splits.fold_of("gunfire", "gunshot", "any", f"fsID{k}") for k in range(4000)]
+
+    assert np.bincount(folds) / 4000 == pytest.approx(np.full(splits.FOLDS, 0.2), abs=0.03)
 
 
 @needs_data
-def test_every_part_has_gunfire_near_and_far_fireworks_and_other():
+def test_every_fold_has_gunfire_near_and_far_fireworks_and_other():
     clips = corpus.read_manifest(DATA, "ABC")
-    for part in ("train", "calibrate", "test"):
-        mine = [clip for clip in clips if clip.part == part]
+    for fold in range(splits.FOLDS):
+        mine = [clip for clip in clips if clip.fold == fold]
         assert {"gunfire", "fireworks", "other"} <= {clip.label for clip in mine}
         assert {clip.source == corpus.LIVE_FIRE for clip in mine if clip.label == "gunfire"} == {
             True,
             False,
         }
+
+
+@needs_data
+def test_no_group_of_gunfire_or_fireworks_is_in_two_folds():
+    folds = {}
+    for clip in corpus.read_manifest(DATA, "ABC"):
+        if clip.label in ("gunfire", "fireworks", "backfire"):
+            folds.setdefault(clip.group, set()).add(clip.fold)
+
+    assert all(len(found) == 1 for found in folds.values())
+
+
+@needs_data
+def test_the_moments_of_a_fold_are_of_its_recordings_alone():
+    clips = [c for c in corpus.read_manifest(DATA, "ABC") if c.source != corpus.LIVE_FIRE][::6]
+    found = gather(clips, 2)
+
+    used = {m.clip.fold for groups in found.by_label.values() for g in groups.values() for m in g}
+    assert used == {2}
 
 
 @needs_data
@@ -103,19 +128,22 @@ def test_selected_pulses_of_the_live_fire_lie_on_its_sound():
             assert after > before
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_every_class_can_be_simulated_with_nothing_before_its_onset(label):
-    draw = np.random.default_rng(3)
+def test_a_moment_is_cut_with_its_onset_in_place():
+    clip = corpus.Clip(Path("a"), "other", "knock", "s", "g", "A", "CC0", 4.0)
+    sound = knocks([1.5])
+    moments = Moments(sounds={"a": sound})
 
-    for _ in range(10):
-        sound = simulated(label, draw)
-        assert sound.shape == (SPAN,)
-        assert np.abs(sound[: LEAD - 4]).max() == 0.0
-        assert np.abs(sound[LEAD:]).max() > 0.0
+    dry = moments.dry(Moment(clip, round(1.5 * RATE)), np.random.default_rng(0))
+
+    assert dry.shape == (SPAN,)
+    assert abs(int(np.argmax(np.abs(dry))) - LEAD) < 0.02 * RATE
 
 
 def test_a_shard_is_the_same_each_time_it_is_drawn():
-    first, second = (shard(Moments(), seed=7, number=2, count=6) for _ in range(2))
+    first, second = (shard(Moments(), seed=7, fold=1, number=2, count=6) for _ in range(2))
+    other = shard(Moments(), seed=7, fold=2, number=2, count=6)
 
+    assert first.images.shape == (6, features.FRAMES + SLACK, features.BANDS)
     assert np.array_equal(first.images, second.images)
     assert np.array_equal(first.labels, second.labels)
+    assert not np.array_equal(first.images, other.images)

@@ -1,0 +1,78 @@
+"""How pictures are put before the network: cut, varied, and the hard ones more often."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.training import fit
+from models.training.pictures import SLACK, Pictures
+from node.classify import features
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+
+
+def pictures(count):
+    draw = np.random.default_rng(0)
+    shape = (count, features.FRAMES + SLACK, features.BANDS)
+    return Pictures(draw.integers(0, 256, shape).astype(np.uint8), np.arange(count) % 4)
+
+
+def test_a_cut_has_the_size_of_the_network_and_its_loudest_point_at_one():
+    cut = fit.augmented(pictures(16).images, np.random.default_rng(1))
+
+    assert cut.shape == (16, features.FRAMES, features.BANDS)
+    assert cut.max(axis=(1, 2)) == pytest.approx(np.ones(16), abs=1e-6)
+    assert cut.min() >= 0
+
+
+def test_no_two_cuts_of_a_picture_are_alike():
+    draw = np.random.default_rng(1)
+    one, two = (fit.augmented(pictures(1).images, draw) for _ in range(2))
+
+    assert not np.array_equal(one, two)
+
+
+def test_every_picture_is_seen_in_the_first_epoch():
+    count = 4 * fit.BATCH
+    rows = np.concatenate([rows for rows, _, _ in fit.Batches(pictures(count), 1, seed=0)])
+
+    assert np.array_equal(np.sort(rows), np.arange(count))
+
+
+def test_what_the_network_gets_wrong_comes_back_more_often():
+    count, wrong = 4 * fit.BATCH, 7
+    batches = fit.Batches(pictures(count), 10, seed=0)
+    seen = np.zeros(count)
+    for rows, _, _ in batches:
+        np.add.at(seen, rows, 1)
+        batches.missed(rows, np.where(rows == wrong, 2.5, 0.01).astype(np.float32))
+
+    assert seen[wrong] > 5 * np.median(seen)
+    assert seen.sum() == 10 * count
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="needs TensorFlow: make .venv/train")
+@pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason=f"no recordings at {DATA}")
+def test_a_small_model_can_be_trained_by_the_command(tmp_path):
+    command = ("-m", "models.training", "--data", str(DATA), "--only", "0", "--shards", "1")
+    more = ("--epochs", "2", "--cache", str(tmp_path))
+    told = subprocess.run(
+        [sys.executable, *command, *more], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert told.returncode == 0, told.stderr[-2000:]
+    folder = tmp_path / "folds" / "0"
+    card = json.loads((folder / "gunfire.json").read_text())
+    assert card["input"]["shape"] == [1, features.FRAMES, features.BANDS, 1]
+    assert "FP1" not in card["training"]["groups"]
+    assert "FP2" in card["training"]["groups"]
+    assert (folder / "gunfire.tflite").stat().st_size < 300_000
+    assert (folder / "gunfire.float.tflite").exists()
