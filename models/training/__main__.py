@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from models.evaluation.shipped import freeze
 from models.training import corpus, fit, pictures
 from models.training.calibrate import describe
 from models.training.splits import FOLDS
@@ -35,15 +37,16 @@ def _progress() -> Progress:
 
 @click.command(
     help="Train the model of each fold, which knows all but that fold, and the shipped one, which "
-    "knows all. What is there already is not made again. Example: --data ../shared/data"
+    "knows all and takes its calibration and thresholds from the verdicts of the others. Pictures "
+    "that are there already are not drawn again. Example: --data ../shared/data"
 )
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
 @click.option("--tiers", default="ABC", show_default=True, help="Licence tiers to learn from.")
 @click.option("--only", multiple=True, type=click.Choice(MODELS), help="Of these models alone.")
-@click.option("--shards", default=20, show_default=True, help="Shards of 1000 pictures a fold.")
-@click.option("--epochs", default=10, show_default=True)
+@click.option("--shards", default=14, show_default=True, help="Shards of 1000 pictures a fold.")
+@click.option("--epochs", default=7, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--version", "model_version", default="0.2.0", show_default=True)
@@ -90,9 +93,15 @@ def main(
         path.with_name(f"{path.stem}.float.tflite").write_bytes(fit.to_float(tf, network))
         groups = sorted({clip.group for clip in clips if clip.fold in learnt})
         more: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
-        # A process of its own: tflite-runtime fails where TensorFlow's symbols are loaded.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(describe, path, model_version, more).result()
+        _apart(describe, path, model_version, more)
+    if not only:
+        _apart(freeze, data, cache, out)
+
+
+def _apart(work: Callable[..., None], *given: Any) -> None:
+    """Run in a process of its own: tflite-runtime fails where TensorFlow's symbols are loaded."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(work, *given).result()
 
 
 def _draw(clips: list[corpus.Clip], folder: Path, seed: int, shards: int, workers: int) -> None:

@@ -1,0 +1,42 @@
+"""From the fold models' verdicts to the shipped file: the last step of `make train`.
+
+Each fold's model judges its fold; calibration and thresholds fitted to all of that go into the
+.json of the model that learnt from everything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.evaluation import frozen, peers, recordings, run
+from models.training.calibrate import install
+
+
+def freeze(data: Path, cache: Path, model: Path) -> None:
+    """Freeze a model's calibration and thresholds by the fold models in `cache`.
+
+    Parameters
+    ----------
+    data
+        The folder that all of them learnt from.
+    cache
+        Where `folds/` is, and the peers' scores are kept.
+    model
+        The .tflite whose .json is completed.
+    """
+    scores = peers.Scores(cache / "peers.csv", peers.installed(data.resolve().parent / "peers"))
+    run.cross_validate(data, recordings.read_folder(data), cache, scores, run.SAVED)
+    predictions = run.saved(run.SAVED)
+    install(
+        model,
+        frozen.fitted(predictions),
+        {
+            "by": "verdicts of the fold models on what each had not learnt from",
+            "recordings": len(predictions.recordings),
+            "events": int((predictions.events["event"] > 0).sum()),
+            "fold_models_sha256": [
+                predictions.about["folds"][fold]["model_sha256"]
+                for fold in sorted(predictions.about["folds"])
+            ],
+        },
+    )
