@@ -48,7 +48,7 @@ lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/bench.json
 	@$(BIN)/python -m tests.bench
 
-train: .venv/train  ## train the classifier anew on DATA (default ../shared/data)
+train: .venv/train  ## train the fold models and the classifier anew on DATA (default ../shared/data)
 	@$(BIN)/python -m models.training --data $(DATA)
 
 evaluate: .venv/dev  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
