@@ -179,9 +179,9 @@ def _microphone(draw: np.random.Generator) -> Sound:
     """
     knots_db = np.cumsum(draw.normal(0, 2.0, len(_KNOTS_HZ)))
     gain_db = np.interp(np.log(_HERTZ), np.log(_KNOTS_HZ), knots_db - knots_db.mean())
-    low_hz = np.exp(draw.uniform(np.log(15.0), np.log(450.0)))
+    low_hz = np.exp(draw.uniform(np.log(15.0), np.log(200.0)))
     gain_db -= 10 * np.log10(1 + (low_hz / _HERTZ) ** draw.uniform(2.0, 6.0))
-    if draw.random() < 0.35:
+    if draw.random() < 0.12:
         corner_hz = np.exp(draw.uniform(np.log(700.0), np.log(4000.0)))
         gain_db -= 10 * np.log10(1 + (_HERTZ / corner_hz) ** draw.uniform(1.0, 6.0))
     return minimum_phase(10 ** (gain_db / 20))

@@ -19,7 +19,7 @@ from node.classify import features
 Sound = npt.NDArray[np.float64]
 
 RATE: Final = features.RATE_HZ
-_MOVED: Final = 0.6
+_MOVED: Final = 0.5
 """Share of the recorded that is moved to another place; the rest stays where it was recorded."""
 _SNR_DB: Final = (6.0, 45.0)
 _LOUDEST: Final = round(0.03 * RATE)
