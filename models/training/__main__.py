@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -38,7 +39,7 @@ def _progress() -> Progress:
 @click.command(
     help="Train the model of each fold, which knows all but that fold, and the shipped one, which "
     "knows all and takes its calibration and thresholds from the verdicts of the others. Pictures "
-    "that are there already are not drawn again. Example: --data ../shared/data"
+    "and models that are there already are not made again. Example: --data ../shared/data"
 )
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
@@ -73,6 +74,7 @@ def main(
     facts = {
         "data_sha256": data_version,
         "code_sha256": code_version,
+        "fit_sha256": _fit_version(),
         "tiers": tiers,
         "pictures_per_fold": shards * pictures.SHARD,
         "epochs": epochs,
@@ -82,6 +84,8 @@ def main(
     for name in only or MODELS:
         held = None if name == "shipped" else int(name)
         path = out if held is None else cache / "folds" / name / "gunfire.tflite"
+        if is_made(path, facts):
+            continue
         learnt = [fold for fold in range(FOLDS) if fold != held]
         learn = pictures.load(folder, seed, learnt, shards)
         with _progress() as bar:
@@ -128,6 +132,23 @@ def _tell(bar: Progress, task: TaskID, done: int, loss: float) -> None:
     bar.update(task, completed=done)
     if not bar.console.is_terminal and done % 500 == 0:
         bar.console.print(f"{done} batches, loss {loss:.3f}")
+
+
+def is_made(model: Path, facts: dict[str, Any]) -> bool:
+    """Say whether a model is there already, made of the same data, code and settings."""
+    described = model.with_suffix(".json")
+    if not model.exists() or not described.exists():
+        return False
+    training = json.loads(described.read_text())["training"]
+    return all(training.get(name) == fact for name, fact in facts.items())
+
+
+def _fit_version() -> str:
+    """Hash what decides how a network learns."""
+    digest = hashlib.sha256()
+    for name in ("fit", "network"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _code_version() -> str:

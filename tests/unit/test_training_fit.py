@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.training import fit
+from models.training.__main__ import is_made
 from models.training.pictures import SLACK, Pictures
 from node.classify import features
 
@@ -55,6 +56,18 @@ def test_what_the_network_gets_wrong_comes_back_more_often():
 
     assert seen[wrong] > 5 * np.median(seen)
     assert seen.sum() == 10 * count
+
+
+def test_a_model_is_kept_only_if_it_was_made_the_same_way(tmp_path):
+    model = tmp_path / "gunfire.tflite"
+    facts = {"seed": 1, "epochs": 20}
+    assert not is_made(model, facts)
+
+    model.write_bytes(b"x")
+    model.with_suffix(".json").write_text(json.dumps({"training": {**facts, "groups": []}}))
+
+    assert is_made(model, facts)
+    assert not is_made(model, facts | {"epochs": 21})
 
 
 @pytest.mark.slow
