@@ -34,18 +34,18 @@ NAMED: Final[dict[str, int]] = {
     "soerenbnoergaard+gunshot/": 4,
     # Displays and single shells, by recordist: in each fold one long one.
     "Eunhyuk27": 0,
-    "groodking": 0,
     "srfoster": 0,
     "jitendralnx": 1,
+    "groodking": 1,  # a cut of one of jitendralnx's
     "Avani2007": 1,
     "HalberdLLC": 1,
     "sh00chen": 2,
+    "rrahmadz": 2,  # has bursts of sh00chen's
     "MehrdadEshraghi": 2,
     "Kemeisha-W": 2,
     "joshuaayuda7-hash": 3,
     "jibijohndavid": 3,
     "webdemozz": 4,
-    "rrahmadz": 4,
     "daisukelab": 4,
     # The only recorded pops.
     "Meer332+TorqueVision": 0,
