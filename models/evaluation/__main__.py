@@ -65,17 +65,25 @@ class Evaluation:
 )
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE, help="Fold models, peers.")
 @click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Keep the fold models' verdicts there, in place of those that are committed, and the "
+    "table nowhere.",
+)
+@click.option(
     "--peers", "beside", type=click.Path(path_type=Path), help="By default ../peers of the data."
 )
-def main(data: Path, model: Path | None, cache: Path, beside: Path | None) -> None:
+def main(
+    data: Path, model: Path | None, cache: Path, predictions: Path | None, beside: Path | None
+) -> None:
     """Run both stages, print the table, keep it."""
     try:
-        _evaluate(data, model, cache, beside or data.resolve().parent / "peers")
+        _evaluate(data, model, cache, predictions, beside or data.resolve().parent / "peers")
     except GunfireNodeError as error:
         raise BadInputError(str(error)) from error
 
 
-def _evaluate(data: Path, model: Path | None, cache: Path, beside: Path) -> None:
+def _evaluate(data: Path, model: Path | None, cache: Path, to: Path | None, beside: Path) -> None:
     clips = recordings.read_folder(data)
     if not clips:
         raise recordings.DataError(f"{data / 'manifest.csv'}: lists no recording of any class")
@@ -84,10 +92,10 @@ def _evaluate(data: Path, model: Path | None, cache: Path, beside: Path) -> None
     learnt = set(card.training.get("groups", ()))
     new = clips if model else [clip for clip in clips if clip.group not in learnt]
     scores = peers.Scores(cache / "peers.csv", peers.installed(beside))
-    if new:
+    if new and to is None:
         done = _one_model(data, clips, new, path, card, cache, scores)
     else:
-        done = _folds(data, clips, cache, scores)
+        done = _folds(data, clips, cache, scores, to or run.SAVED)
     seen = claims.judges(done.predictions, done.thresholds)
     table = [*claims.table(done.predictions, seen), *cost(path, card)]
     lacking = claims.lacking(table)
@@ -96,7 +104,7 @@ def _evaluate(data: Path, model: Path | None, cache: Path, beside: Path) -> None
         note += f" These recordings cannot carry: {'; '.join(lacking)}."
     below = details.tables(seen)
     command = f"make evaluate DATA={data}"
-    if model:
+    if model or to:
         show(command, table, below)
     else:
         picture.draw(seen, FOLDER / "evaluate.png")
@@ -125,19 +133,21 @@ def _one_model(
     return Evaluation(run.saved(folder), {0: frozen.of_card(card)}, note)
 
 
-def _folds(data: Path, clips: list[Clip], cache: Path, scores: peers.Scores) -> Evaluation:
+def _folds(
+    data: Path, clips: list[Clip], cache: Path, scores: peers.Scores, to: Path
+) -> Evaluation:
     """Let each fold's model judge its fold; else go by what is saved."""
     models = [cache / "folds" / str(fold) / "gunfire.tflite" for fold in range(FOLDS)]
     how = "Worked out now by the fold models."
     if all(model.exists() for model in models):
-        run.cross_validate(data, clips, cache, scores, run.SAVED)
+        run.cross_validate(data, clips, cache, scores, to)
     else:
         how = (
             "Worked out of the saved predictions (models/evaluation/predictions): no fold models "
             f"in {cache / 'folds'}; `make train` makes them."
         )
     try:
-        predictions = run.saved(run.SAVED)
+        predictions = run.saved(to)
     except FileNotFoundError as error:
         raise recordings.DataError(
             f"{error.filename}: no such predictions, and no fold models in {cache / 'folds'}; "

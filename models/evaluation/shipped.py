@@ -12,7 +12,7 @@ from models.evaluation import frozen, peers, recordings, run
 from models.training.calibrate import install
 
 
-def freeze(data: Path, cache: Path, model: Path) -> None:
+def freeze(data: Path, cache: Path, model: Path, predictions_folder: Path) -> None:
     """Freeze a model's calibration and thresholds by the fold models in `cache`.
 
     Parameters
@@ -23,10 +23,12 @@ def freeze(data: Path, cache: Path, model: Path) -> None:
         Where `folds/` is, and the peers' scores are kept.
     model
         The .tflite whose .json is completed.
+    predictions_folder
+        Where the verdicts are saved.
     """
     scores = peers.Scores(cache / "peers.csv", peers.installed(data.resolve().parent / "peers"))
-    run.cross_validate(data, recordings.read_folder(data), cache, scores, run.SAVED)
-    predictions = run.saved(run.SAVED)
+    run.cross_validate(data, recordings.read_folder(data), cache, scores, predictions_folder)
+    predictions = run.saved(predictions_folder)
     install(
         model,
         frozen.fitted(predictions),

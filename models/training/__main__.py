@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from models.evaluation.run import SAVED
 from models.evaluation.shipped import freeze
 from models.training import corpus, fit, pictures
 from models.training.calibrate import describe
@@ -45,17 +46,29 @@ def _progress() -> Progress:
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
 @click.option("--tiers", default="ABC", show_default=True, help="Licence tiers to learn from.")
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="YAMNet to learn from beside the labels; by default ../peers/yamnet.tflite of the data.",
+)
 @click.option("--only", multiple=True, type=click.Choice(MODELS), help="Of these models alone.")
 @click.option("--shards", default=14, show_default=True, help="Shards of 1000 pictures a fold.")
-@click.option("--epochs", default=20, show_default=True)
+@click.option("--epochs", default=16, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--version", "model_version", default="0.2.0", show_default=True)
+@click.option("--version", "model_version", default="0.3.0", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=ROOT / "cache")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "gunfire.tflite")
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    default=SAVED,
+    help="Where the verdicts of the fold models are saved.",
+)
 def main(
     data: Path,
     tiers: str,
+    teacher: Path | None,
     only: tuple[str, ...],
     shards: int,
     epochs: int,
@@ -64,13 +77,15 @@ def main(
     model_version: str,
     cache: Path,
     out: Path,
+    predictions: Path,
 ) -> None:
     """Run the stages in order; each later one takes what the one before wrote."""
     clips = corpus.read_manifest(data, tiers)
     data_version = corpus.version(data, clips)
     code_version = _code_version()
     folder = cache / f"{data_version[:12]}-{code_version[:8]}"
-    _draw(clips, folder, seed, shards, workers)
+    yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
+    _draw(clips, yamnet, folder, seed, shards, workers)
     facts = {
         "data_sha256": data_version,
         "code_sha256": code_version,
@@ -99,7 +114,7 @@ def main(
         more: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
         _apart(describe, path, model_version, more)
     if not only:
-        _apart(freeze, data, cache, out)
+        _apart(freeze, data, cache, out, predictions)
 
 
 def _apart(work: Callable[..., None], *given: Any) -> None:
@@ -108,14 +123,22 @@ def _apart(work: Callable[..., None], *given: Any) -> None:
         pool.submit(work, *given).result()
 
 
-def _draw(clips: list[corpus.Clip], folder: Path, seed: int, shards: int, workers: int) -> None:
+def _draw(
+    clips: list[corpus.Clip], yamnet: Path, folder: Path, seed: int, shards: int, workers: int
+) -> None:
     """Draw the pictures that are not there yet, a worker taking every n-th shard of a fold."""
     spawn = multiprocessing.get_context("spawn")
     with _progress() as bar, ProcessPoolExecutor(workers, mp_context=spawn) as pool:
         task = bar.add_task("pictures, shards", total=FOLDS * shards)
         waiting = {
             pool.submit(
-                pictures.draw_shards, clips, folder, seed, fold, range(worker, shards, workers)
+                pictures.draw_shards,
+                clips,
+                yamnet,
+                folder,
+                seed,
+                fold,
+                range(worker, shards, workers),
             )
             for fold in range(FOLDS)
             for worker in range(workers)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from models.training.network import build
+from models.training.network import build, judge
 from models.training.pictures import SLACK, Pictures
 from node.classify import features
 from node.types import LABELS
@@ -18,6 +18,8 @@ from node.types import LABELS
 BATCH: Final = 128
 _RATE: Final = 2e-3
 _SMOOTHING: Final = 0.02
+_TAUGHT: Final = 40.0
+"""Weight of what the teacher hears (mean square, of shares of its range) beside the label."""
 _MINED_AFTER: Final = 0.3
 _WORST: Final = 2.5
 _REPRESENTATIVE: Final = 500
@@ -52,7 +54,7 @@ class Batches:
         self._targets = np.eye(len(LABELS), dtype=np.float32)[learn.labels]
         self._missed = np.ones(len(learn.labels), dtype=np.float32)
 
-    def __iter__(self) -> Iterator[tuple[Rows, Images, Images]]:
+    def __iter__(self) -> Iterator[tuple[Rows, Images, Images, Images]]:
         with ThreadPoolExecutor(1) as ahead:
             waiting = None
             for epoch in range(self._epochs):
@@ -78,8 +80,10 @@ class Batches:
         some = self._draw.permutation(count)[: count - len(hard)]
         return self._draw.permutation(np.concatenate([hard, some]))
 
-    def _take(self, rows: Rows) -> tuple[Rows, Images, Images]:
-        return rows, augmented(self._learn.images[rows], self._draw)[..., None], self._targets[rows]
+    def _take(self, rows: Rows) -> tuple[Rows, Images, Images, Images]:
+        images = augmented(self._learn.images[rows], self._draw)[..., None]
+        heard = self._learn.heard[rows].astype(np.float32) / 255
+        return rows, images, self._targets[rows], heard
 
 
 def steps(learn: Pictures, epochs: int) -> int:
@@ -90,7 +94,7 @@ def steps(learn: Pictures, epochs: int) -> int:
 def train(
     tf: Any, learn: Pictures, epochs: int, seed: int, progress: Callable[[int, float], None]
 ) -> Any:
-    """Fit a new network.
+    """Fit a new network; give the part of it that ships.
 
     Parameters
     ----------
@@ -105,7 +109,7 @@ def train(
     progress
         Called after each batch with the batches done and the running loss.
     """
-    network = build(tf.keras)
+    network = build(tf.keras, learn.heard.shape[1])
     count = steps(learn, epochs)
     optimizer = tf.keras.optimizers.AdamW(
         tf.keras.optimizers.schedules.CosineDecay(
@@ -119,23 +123,24 @@ def train(
     )
 
     @tf.function
-    def step(images: Any, targets: Any) -> Any:
+    def step(images: Any, targets: Any, heard: Any) -> Any:
         with tf.GradientTape() as tape:
-            missed = cost(targets, network(images, training=True))
-            mean = tf.reduce_mean(missed)
+            logits, told = network(images, training=True)
+            missed = cost(targets, logits)
+            mean = tf.reduce_mean(missed) + _TAUGHT * tf.reduce_mean(tf.square(told - heard))
         gradients = tape.gradient(mean, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return missed
 
     loss = 0.0
     drawn = Batches(learn, epochs, seed)
-    for done, (rows, images, targets) in enumerate(drawn, start=1):
-        missed = step(tf.constant(images), tf.constant(targets)).numpy()
+    for done, (rows, images, targets, heard) in enumerate(drawn, start=1):
+        missed = step(*map(tf.constant, (images, targets, heard))).numpy()
         drawn.missed(rows, missed)
         mean = float(missed.mean())
         loss = mean if done == 1 else 0.98 * loss + 0.02 * mean
         progress(done, loss)
-    return network
+    return judge(tf.keras, network)
 
 
 def augmented(cached: npt.NDArray[np.uint8], draw: np.random.Generator) -> Images:

@@ -13,12 +13,17 @@ from typing import Any, Final
 from node.classify import features
 from node.types import LABELS
 
-FILTERS: Final = ((24, 2), (32, 1), (48, 2), (64, 1), (96, 2))
+FILTERS: Final = ((24, 2), (32, 1), (48, 2), (64, 1), (128, 2))
 """Output channels and stride of each block."""
+HIDDEN: Final = 96
 
 
-def build(keras: Any) -> Any:
-    """Build the untrained Keras model: picture in 0…1 to four logits."""
+def build(keras: Any, families: int) -> Any:
+    """Build the untrained Keras model: picture in 0…1 to four logits.
+
+    Its second output, of `families` values, is what the teacher hears: both are read off the same
+    hidden layer, so that this one must tell apart what the teacher does. `judge` leaves it away.
+    """
     layers = keras.layers
     picture = layers.Input((features.FRAMES, features.BANDS, 1))
     x = picture
@@ -29,5 +34,11 @@ def build(keras: Any) -> Any:
     mean = layers.AveragePooling2D((frames, 1))(x)
     most = layers.MaxPooling2D((frames, 1))(x)
     x = layers.Flatten()(layers.Concatenate()([mean, most]))
-    x = layers.Dropout(0.25)(x)
-    return keras.Model(picture, layers.Dense(len(LABELS))(x))
+    x = layers.Dense(HIDDEN, use_bias=False)(layers.Dropout(0.25)(x))
+    x = layers.Dropout(0.25)(layers.ReLU()(layers.BatchNormalization()(x)))
+    return keras.Model(picture, [layers.Dense(len(LABELS))(x), layers.Dense(families)(x)])
+
+
+def judge(keras: Any, network: Any) -> Any:
+    """Give the part of a network that ships: picture to four logits."""
+    return keras.Model(network.inputs, network.outputs[0])

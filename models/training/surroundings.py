@@ -21,6 +21,8 @@ Sound = npt.NDArray[np.float64]
 RATE: Final = features.RATE_HZ
 _MOVED: Final = 0.5
 """Share of the recorded that is moved to another place; the rest stays where it was recorded."""
+_AS_IT_IS: Final = 0.4
+"""Of what stays in place: heard by no second recorder and over no second street, as a file is."""
 _SNR_DB: Final = (6.0, 45.0)
 _LOUDEST: Final = round(0.03 * RATE)
 
@@ -63,6 +65,8 @@ def surround(
     if not recorded or draw.random() < _MOVED:
         wet = carried(wet, place(draw, air=recorded, measured=response))
         noisy = True
+    elif draw.random() < _AS_IT_IS:
+        return wet / max(float(np.max(np.abs(wet))), 1e-12)
     else:
         noisy, snr_db = draw.random() < 0.6, max(snr_db, 12.0)
     if noisy:

@@ -12,6 +12,7 @@ import pytest
 from models.training import fit
 from models.training.__main__ import is_made
 from models.training.pictures import SLACK, Pictures
+from models.training.teacher import FAMILIES
 from node.classify import features
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,9 @@ DATA = ROOT.parent / "shared" / "data"
 def pictures(count):
     draw = np.random.default_rng(0)
     shape = (count, features.FRAMES + SLACK, features.BANDS)
-    return Pictures(draw.integers(0, 256, shape).astype(np.uint8), np.arange(count) % 4)
+    images = draw.integers(0, 256, shape).astype(np.uint8)
+    heard = draw.integers(0, 256, (count, len(FAMILIES))).astype(np.uint8)
+    return Pictures(images, np.arange(count) % 4, heard)
 
 
 def test_a_cut_has_the_size_of_the_network_and_its_loudest_point_at_one():
@@ -41,16 +44,22 @@ def test_no_two_cuts_of_a_picture_are_alike():
 
 def test_every_picture_is_seen_in_the_first_epoch():
     count = 4 * fit.BATCH
-    rows = np.concatenate([rows for rows, _, _ in fit.Batches(pictures(count), 1, seed=0)])
+    rows = np.concatenate([rows for rows, *_ in fit.Batches(pictures(count), 1, seed=0)])
 
     assert np.array_equal(np.sort(rows), np.arange(count))
+
+
+def test_a_batch_carries_what_the_teacher_heard_in_its_own_pictures():
+    learn = pictures(2 * fit.BATCH)
+    for rows, _, _, heard in fit.Batches(learn, 1, seed=0):
+        assert np.array_equal(np.rint(255 * heard), learn.heard[rows])
 
 
 def test_what_the_network_gets_wrong_comes_back_more_often():
     count, wrong = 4 * fit.BATCH, 7
     batches = fit.Batches(pictures(count), 10, seed=0)
     seen = np.zeros(count)
-    for rows, _, _ in batches:
+    for rows, *_ in batches:
         np.add.at(seen, rows, 1)
         batches.missed(rows, np.where(rows == wrong, 2.5, 0.01).astype(np.float32))
 
