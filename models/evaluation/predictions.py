@@ -24,6 +24,7 @@ from models.evaluation.recordings import (
     with_pulses,
 )
 from models.evaluation.table import OURS, Row, log_names
+from models.training import corpus
 from models.training.corpus import LIVE_FIRE, Clip
 from models.training.moments import LEAD, Moments, gather
 from models.training.surroundings import surround
@@ -35,7 +36,7 @@ LOW: Final = "low_"
 ABOUT: Final = ("path", "label", "sound", "source", "group", "tier", "fold")
 _JUDGED: Final = (*(name for which in OURS for name in log_names(which)), *PEERS)
 RECORDINGS: Final = (
-    *("path", "piece", *ABOUT[1:], "live", "seconds", "range_m", "snr_db"),
+    *("path", "piece", *ABOUT[1:], "live", "audible", "seconds", "range_m", "snr_db"),
     *(*_JUDGED, *(LOW + name for name in _JUDGED)),
 )
 BACKFIRES: Final = ("sound", "fold", "number", *_JUDGED)
@@ -54,16 +55,26 @@ def about(data: Path, clip: Clip, fold: int) -> dict[str, str | int]:
 def of_recordings(
     data: Path, clips: list[Clip], fold: int, judges: Judges, peers: Scores
 ) -> Iterator[Row]:
-    """Judge every piece; live fire and fireworks band-limited to 6 kHz as well."""
+    """Judge every piece; live fire and fireworks band-limited to 6 kHz as well.
+
+    `audible` is 0 for live fire of which nothing is left at the sensor: neither it nor
+    `corpus.faint_shots` found a shot when one must have arrived.
+    """
+    stated = {record.clip.path: record for record in with_pulses(clips)}
     for clip in track(clips, f"fold {fold}, recordings", disable=not clips):
         facts = about(data, clip, fold)
         live = is_live(clip)
         far = range_m(clip) if live else float("nan")
+        record = stated.get(clip.path)
+        audible = (
+            record is None or record.shots or corpus.faint_shots(record, corpus.load(clip.path))
+        )
         for piece in pieces(clip):
             row: dict[str, str | int | float] = {
                 **facts,
                 "piece": piece.number,
                 "live": int(live),
+                "audible": int(bool(audible)),
                 "seconds": len(piece.frames) / piece.rate_hz,
                 "range_m": far,
                 "snr_db": snr_db(piece),

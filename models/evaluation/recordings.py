@@ -166,6 +166,8 @@ def with_pulses(clips: list[Clip]) -> Iterator[LiveFire]:
             clip.path.with_suffix(".json"),
             test.with_suffix(".allpulses.json"),
             test.with_suffix(".nlos-tuples.json"),
+            test.with_suffix(".survey.json"),
+            test.with_suffix(".weather.json"),
         )
         if clip.source == LIVE_FIRE and all(path.exists() for path in stated):
             try:

@@ -96,6 +96,7 @@ def _mark(data: Path, clips: list[Clip], judges: Judges, peers: Scores) -> dict[
     here = Path(__file__).parent
     for module in ("events", "predictions", "recordings", "judges", "table"):
         code.update((here / f"{module}.py").read_bytes())
+    code.update((here.parent / "training" / "corpus.py").read_bytes())
     for part in ("classify", "detect"):
         for file in sorted((here.parents[1] / "node" / part).glob("*.py")):
             code.update(file.read_bytes())

@@ -23,7 +23,7 @@ Row = Mapping[str, str | int | float]
 OURS: Final = ("int8", "float")
 """Our network as it ships, and as it was before it was quantised."""
 _TEXT: Final = frozenset({"path", "label", "sound", "source", "group", "tier", "what"})
-_WHOLE: Final = frozenset({"fold", "piece", "event", "live", "number"})
+_WHOLE: Final = frozenset({"fold", "piece", "event", "live", "audible", "number"})
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ _APART_S: Final = 0.12
 _RISE_DB: Final = 9.0
 _BELOW_LOUDEST_DB: Final = 25.0
 _AWAY_S: Final = 0.7
+_FAINT_DB: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,22 @@ def impulses(sound: Sound) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LiveFire:
-    """One recording of the live-fire test: its selected shots and its quiet, in samples."""
+    """One recording of the live-fire test: what was fired and reported, in samples from its start.
+
+    `shots` are the pulses that the test's own analysts selected for this sensor. Where they
+    selected none, the shot is fainter, but there: `expected` says when each shot of the test must
+    have arrived on the straight way.
+    """
 
     clip: Clip
     shots: tuple[int, ...]
     pulses: tuple[int, ...]
+    expected: tuple[int, ...]
+
+    @property
+    def busy(self) -> tuple[int, ...]:
+        """Give every time round which the street is not quiet."""
+        return tuple(sorted({*self.pulses, *self.expected}))
 
 
 def live_fire(clips: list[Clip]) -> Iterator[LiveFire]:
@@ -128,37 +141,86 @@ def live_fire(clips: list[Clip]) -> Iterator[LiveFire]:
             continue
         test = clip.path.parent / clip.path.parent.name
         meta = json.loads(clip.path.with_suffix(".json").read_text())
-        pulses = {
+        every = {
             pulse["pulse_uuid"]: pulse
             for pulse in json.loads(test.with_suffix(".allpulses.json").read_text())
-            if pulse["serial_number"] == meta["serial_number"]
         }
-        selected = {
-            uuid
-            for shot in json.loads(test.with_suffix(".nlos-tuples.json").read_text())
-            for uuid in shot["pulse_uuids"]
-        }
+        rounds = json.loads(test.with_suffix(".nlos-tuples.json").read_text())
         start = datetime.fromisoformat(meta["timestamp"])
-        at = {
-            uuid: round(
-                (datetime.fromisoformat(pulse["arrival_time_utc"]) - start).total_seconds()
-                * features.RATE_HZ
-            )
-            for uuid, pulse in pulses.items()
+
+        def sample(time_s: float) -> int:
+            return round(time_s * features.RATE_HZ)
+
+        at_s = {
+            uuid: (datetime.fromisoformat(pulse["arrival_time_utc"]) - start).total_seconds()
+            for uuid, pulse in every.items()
         }
+        mine = {u for u, p in every.items() if p["serial_number"] == meta["serial_number"]}
+        selected = {uuid for shot in rounds for uuid in shot["pulse_uuids"]} & mine
         yield LiveFire(
             clip=clip,
-            shots=tuple(sorted({at[uuid] for uuid in selected if uuid in at})),
-            pulses=tuple(sorted(at.values())),
+            shots=tuple(sorted({sample(at_s[uuid]) for uuid in selected})),
+            pulses=tuple(sorted(sample(at_s[uuid]) for uuid in mine)),
+            expected=tuple(sample(t) for t in _expected_s(test, meta, every, rounds, at_s)),
         )
 
 
-def quiet_stretches(sound: Sound, pulses: tuple[int, ...], shortest_s: float) -> list[slice]:
-    """Give the stretches away from every pulse that hold sound and not redaction."""
+def _expected_s(
+    test: Path,
+    meta: dict[str, Any],
+    every: dict[str, dict[str, Any]],
+    rounds: list[dict[str, Any]],
+    at_s: dict[str, float],
+) -> list[float]:
+    """Give when each round must have reached a sensor, from when it reached the others."""
+    survey = json.loads(test.with_suffix(".survey.json").read_text())
+    weather = json.loads(test.with_suffix(".weather.json").read_text())
+    speed_m_s = 331.3 * math.sqrt(1 + float(weather["temperature"]) / 273.15)
+
+    def way_s(place: dict[str, float]) -> float:
+        shooter = survey["survey_location"]
+        return math.dist(*([p[axis] for axis in "xyz"] for p in (place, shooter))) / speed_m_s
+
+    expected = []
+    for shot in rounds:
+        fired_s = [
+            at_s[uuid] - way_s(every[uuid]["location"])
+            for uuid in shot["pulse_uuids"]
+            if uuid in every
+        ]
+        if fired_s:
+            # Round houses sound comes late, never early: the lower quarter is nearest the truth.
+            expected.append(float(np.quantile(fired_s, 0.25)) + way_s(meta["location"]))
+    return sorted(expected)
+
+
+def faint_shots(record: LiveFire, sound: Sound) -> list[int]:
+    """Give the shots of a recording that its sensor did not report, and that can be heard in it.
+
+    Where it reported one, none. Heard is what is louder (300 to 3000 Hz, over 30 ms) when a shot
+    must arrive than anything in the half second before, by `_FAINT_DB`. Shape: sample indices.
+    """
+    if record.shots:
+        return []
+    step = features.RATE_HZ // 100
+    band = signal.butter(4, [300, 3000], "band", fs=features.RATE_HZ, output="sos")
+    heard = signal.sosfilt(band, sound)[: len(sound) // step * step] ** 2
+    power = signal.lfilter(np.ones(3) / 3, [1.0], heard.reshape(-1, step).mean(axis=1))
+    found = []
+    for at in record.expected:
+        now = power[max(0, at // step - 5) : at // step + 15]
+        before = power[max(0, at // step - 50) : max(0, at // step - 6)]
+        if len(now) and len(before) and now.max() > before.max() * 10 ** (_FAINT_DB / 10) > 0:
+            found.append(at)
+    return found
+
+
+def quiet_stretches(sound: Sound, busy: tuple[int, ...], shortest_s: float) -> list[slice]:
+    """Give the stretches away from every pulse and shot that hold sound and not redaction."""
     silent = np.abs(sound) == 0
     free = signal.lfilter(np.ones(240), [1.0], silent) < 239.5
     away = round(_AWAY_S * features.RATE_HZ)
-    for pulse in pulses:
+    for pulse in busy:
         # Echoes and reverberation go on long after a pulse.
         free[max(0, pulse - away // 2) : pulse + 3 * away] = False
     edges = np.flatnonzero(np.diff(np.r_[False, free, False].astype(np.int8)))

@@ -13,7 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from models.training.corpus import LIVE_FIRE, Clip, impulses, live_fire, load, quiet_stretches
+from models.training.corpus import (
+    LIVE_FIRE,
+    Clip,
+    faint_shots,
+    impulses,
+    live_fire,
+    load,
+    quiet_stretches,
+)
 from node.classify import features
 from node.types import LABELS, Label
 
@@ -89,10 +97,10 @@ def gather(clips: list[Clip], fold: int) -> Moments:
         sound = load(record.clip.path)
         found.sounds[str(record.clip.path)] = sound
         group = f"live/{record.clip.group}"
-        for shot in record.shots:
+        for shot in record.shots or faint_shots(record, sound):
             if 0 < shot < len(sound):
                 found.by_label["gunfire"][group].append(Moment(record.clip, shot))
-        found.street += [sound[quiet] for quiet in quiet_stretches(sound, record.pulses, 0.8)]
+        found.street += [sound[quiet] for quiet in quiet_stretches(sound, record.busy, 0.8)]
     # Rooms are no sounds to judge: every fold has them all.
     found.rooms = [load(clip.path) for clip in clips if clip.label == "impulse_response"]
     for clip in mine:

@@ -36,7 +36,14 @@ def row(label, said, fold=0, *, sure=0.94, live=0, peer=0.0, **more):
     low = {f"low_{name}": value for name, value in ours.items()}
     return {
         **{"path": f"{label}{fold}.flac", "piece": 0, "label": label, "sound": label},
-        **{"source": "s", "group": f"{label}-{fold}", "tier": "A", "fold": fold, "live": live},
+        **{
+            "source": "s",
+            "group": f"{label}-{fold}",
+            "tier": "A",
+            "fold": fold,
+            "live": live,
+            "audible": 1,
+        },
         **{"seconds": 5.0, "range_m": 200.0 if live else math.nan, "snr_db": 20.0},
         **ours,
         **low,
