@@ -38,7 +38,7 @@ CLASS_SHARE: Final[dict[Label, float]] = {
     "other": 0.41,
 }
 SIMULATED_SHARE: Final[dict[Label, float]] = {
-    "gunfire": 0.15,
+    "gunfire": 0.20,
     "fireworks": 0.20,
     "backfire": 0.90,
     "other": 0.20,

@@ -23,6 +23,8 @@ _MOVED: Final = 0.5
 """Share of the recorded that is moved to another place; the rest stays where it was recorded."""
 _AS_IT_IS: Final = 0.4
 """Of what stays in place: heard by no second recorder and over no second street, as a file is."""
+_RECORDED: Final = 0.7
+"""Of all else: heard by a device with faults of its own; the rest by one as good as a node's."""
 _SNR_DB: Final = (6.0, 45.0)
 _LOUDEST: Final = round(0.03 * RATE)
 
@@ -66,14 +68,19 @@ def surround(
         wet = carried(wet, place(draw, air=recorded, measured=response))
         noisy = True
     elif draw.random() < _AS_IT_IS:
-        return wet / max(float(np.max(np.abs(wet))), 1e-12)
+        return _full_scale(wet)
     else:
         noisy, snr_db = draw.random() < 0.6, max(snr_db, 12.0)
     if noisy:
         if second_background is not None:
             background = _mixed(background, second_background, draw.uniform(-15.0, 15.0))
         wet = over(wet, onset, background, snr_db)
-    return record(wet, draw)
+    return record(wet, draw) if draw.random() < _RECORDED else _full_scale(wet)
+
+
+def _full_scale(sound: Sound) -> Sound:
+    """Bring the peak to 1; silence stays silence."""
+    return sound / max(float(np.max(np.abs(sound))), 1e-12)
 
 
 def carried(dry: Sound, response: Sound) -> Sound:
