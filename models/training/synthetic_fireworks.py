@@ -32,6 +32,8 @@ from node.simulate.pulses import Blast, Ring, peak_pa
 
 SHELL_MM: Final = (30.0, 200.0)
 """From a cake's shot to the largest shell that a town sees."""
+BURST_PHASE_S: Final = (1e-3, 4e-3)
+"""Of a burst, as in `node.simulate.sounds.ShellBurst`: a shorter blast than that is a shot's."""
 CRACKER_PHASE_S: Final = (0.12e-3, 0.25e-3)
 CRACKER_DB: Final = (143.0, 157.0)
 _SCATTER_DB: Final = (5.0, 8.0)
@@ -210,7 +212,8 @@ def _diameter_mm(draw: Draw) -> float:
 def _burst(span: Span, at_s: float, diameter_mm: float, *, flash: bool = False) -> None:
     """Break a shell: a blast, and the roar of stars and shreds that burn and fly."""
     draw = span.draw
-    phase_s = diameter_mm * SHELL_PHASE_S_PER_MM * between(draw, 0.7, 1.4)
+    scaled_s = diameter_mm * SHELL_PHASE_S_PER_MM * between(draw, 0.7, 1.4)
+    phase_s = float(np.clip(scaled_s, *BURST_PHASE_S))
     level = 166 + 20 * np.log10(diameter_mm / 100) + 2.5 * draw.standard_normal()
     rise_s = between(draw, 2e-6, 20e-6) if flash else between(draw, 20e-6, 300e-6)
     peak = peak_pa(level + (3 if flash else 0))
