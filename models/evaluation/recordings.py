@@ -175,7 +175,7 @@ def with_pulses(clips: list[Clip]) -> Iterator[LiveFire]:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     f"{clip.path}: the pulses stated beside it (.json, .allpulses.json, "
-                    f".nlos-tuples.json) cannot be read ({error!r})"
+                    f".nlos-tuples.json, .survey.json, .weather.json) cannot be read ({error!r})"
                 ) from error
 
 
