@@ -77,6 +77,8 @@ def main(
     data: Path, model: Path | None, cache: Path, predictions: Path | None, beside: Path | None
 ) -> None:
     """Run both stages, print the table, keep it."""
+    if model and predictions:
+        raise click.UsageError("--predictions are the fold models'; give it without --model")
     try:
         _evaluate(data, model, cache, predictions, beside or data.resolve().parent / "peers")
     except GunfireNodeError as error:

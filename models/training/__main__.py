@@ -80,15 +80,19 @@ def main(
     predictions: Path,
 ) -> None:
     """Run the stages in order; each later one takes what the one before wrote."""
+    yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
+    if not yamnet.is_file():
+        raise click.UsageError(f"{yamnet}: no YAMNet there to learn from; name it as --teacher")
     clips = corpus.read_manifest(data, tiers)
+    teacher_version = hashlib.sha256(yamnet.read_bytes()).hexdigest()
     data_version = corpus.version(data, clips)
     code_version = _code_version()
-    folder = cache / f"{data_version[:12]}-{code_version[:8]}"
-    yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
+    folder = cache / f"{data_version[:12]}-{code_version[:8]}-{teacher_version[:8]}"
     _draw(clips, yamnet, folder, seed, shards, workers)
     facts = {
         "data_sha256": data_version,
         "code_sha256": code_version,
+        "teacher_sha256": teacher_version,
         "fit_sha256": _fit_version(),
         "tiers": tiers,
         "pictures_per_fold": shards * pictures.SHARD,
