@@ -52,10 +52,11 @@ def fitted(
     """Give the fields of a sidecar, fitted to all predictions or to those of all folds but one.
 
     The shipped model's are fitted to all: each was made by a network that had not learnt from what
-    it judged.
+    it judged. Recordings of shots that nothing is left of are left out: their label says nothing
+    of what is in them. The figures count them.
     """
     recordings, events = predictions.recordings, predictions.events
-    files = recordings.where(recordings["fold"] != without)
+    files = recordings.where((recordings["fold"] != without) & (recordings["audible"] == 1))
     heard = events.where((events["fold"] != without) & (events["event"] > 0))
     return freeze(files.logs(which), _classes(files), heard.logs(which), _classes(heard))
 

@@ -52,8 +52,8 @@ def _progress() -> Progress:
     help="YAMNet to learn from beside the labels; by default ../peers/yamnet.tflite of the data.",
 )
 @click.option("--only", multiple=True, type=click.Choice(MODELS), help="Of these models alone.")
-@click.option("--shards", default=12, show_default=True, help="Shards of 1000 pictures a fold.")
-@click.option("--epochs", default=30, show_default=True)
+@click.option("--shards", default=24, show_default=True, help="Shards of 1000 pictures a fold.")
+@click.option("--epochs", default=10, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--version", "model_version", default="0.3.0", show_default=True)

@@ -129,7 +129,7 @@ class TfliteClassifier:
         """Judge a recording of any length, block by block, with no trigger.
 
         The verdict is that of its best stretch of 8 s, the one with the most evidence for any
-        class but `other`; within it the best windows speak (`calibration.pooled`).
+        class but `other`; within it the best windows speak (`calibration.best_heard`).
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class TfliteClassifier:
                 inside = False
                 continue
             logits = self._runner.logits(np.stack(drawn))
-            segment = calibration.pooled(logits)
+            segment = calibration.best_heard(logits)
             if segment[_OTHER] < best[_OTHER]:
                 best = segment
             rows = iter(calibration.normed(logits))

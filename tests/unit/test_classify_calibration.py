@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.classify.calibration import as_scores, grade, pooled, probabilities, verdict
+from node.classify.calibration import (
+    BEST,
+    as_scores,
+    best_heard,
+    grade,
+    pooled,
+    probabilities,
+    verdict,
+)
 from node.classify.sidecar import Calibration, Thresholds
 from node.types import Scores
 
@@ -80,3 +88,17 @@ def test_one_burst_that_resembles_a_shot_does_not_speak_for_a_display():
 def test_pooling_is_finite_and_does_not_hang_on_the_order(looks):
     assert np.isfinite(pooled(looks)).all()
     assert np.allclose(pooled(looks), pooled(looks[::-1]))
+    assert np.isfinite(best_heard(looks)).all()
+
+
+def test_a_recording_is_heard_by_the_looks_at_its_clearest_onset_and_not_by_one_alone():
+    street, shot = [0.0, 0.0, 0.0, 6.0], [5.0, 0.0, 0.0, 0.0]
+
+    silent, once, whole = (
+        as_scores(probabilities(best_heard(np.array(looks)), IDENTITY))
+        for looks in ([street] * 60, [street] * 59 + [shot], [street] * 56 + [shot] * BEST)
+    )
+
+    assert silent.other > 0.9
+    assert once.gunfire < 0.5
+    assert whole.gunfire > 0.9

@@ -118,24 +118,40 @@ def test_a_peer_is_given_as_many_false_alarms_as_ours():
     assert generous.pieces.called.sum() == 11
 
 
+def heard_too(rows):
+    """Give an event for every recording, of the same evidence."""
+    kept = ("path", "label", "sound", "source", "group", "tier", "fold")
+    return [
+        {k: v for k, v in r.items() if k in kept or k.startswith(("int8", "float"))}
+        | {"event": 1, "what": r["label"], "seconds": 1.0, "impulses": 1}
+        for r in rows
+    ]
+
+
 def test_thresholds_of_a_fold_do_not_hang_on_its_own_recordings():
     def some(in_fold_0):
         rows = [row("other", said, fold, sure=0.5 + 0.004 * n, path=f"{fold}-{n}")
                 for fold in (0, 1, 2) for n in range(100)
                 for said in [in_fold_0 if fold == 0 else "other"]]  # fmt: skip
         rows += [row("gunfire", "gunfire", fold, path=f"g{fold}") for fold in (0, 1, 2)]
-        kept = ("path", "label", "sound", "source", "group", "tier", "fold")
-        heard = [
-            {k: v for k, v in r.items() if k in kept or k.startswith(("int8", "float"))}
-            | {"event": 1, "what": r["label"], "seconds": 1.0, "impulses": 1}
-            for r in rows
-        ]
-        return frozen.of_folds(made(rows, heard), "int8")
+        return frozen.of_folds(made(rows, heard_too(rows)), "int8")
 
     quiet, loud = some("other"), some("gunfire")
 
     assert quiet[0] == loud[0]
     assert quiet[1] != loud[1]
+
+
+def test_nothing_is_fitted_to_shots_that_nothing_is_left_of():
+    rows = [row("other", "other", sure=0.5 + 0.004 * n, path=f"q{n}") for n in range(100)]
+    rows += [row("gunfire", "gunfire", live=1, path=f"g{n}") for n in range(20)]
+    silent = [row("gunfire", "other", live=1, audible=0, path=f"s{n}") for n in range(20)]
+
+    fitted = frozen.fitted(made(rows, heard_too(rows)))
+
+    assert frozen.fitted(made([*rows, *silent], heard_too(rows))) == fitted
+    heard = [{**r, "audible": 1} for r in silent]
+    assert frozen.fitted(made([*rows, *heard], heard_too(rows))) != fitted
 
 
 def test_intervals_are_over_groups_and_not_over_files():

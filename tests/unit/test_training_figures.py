@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.evaluation.figures import area_under_roc, calibration_error, threshold_at
-from models.training.calibrate import fit_scaling
+from models.training.calibrate import FALSE_ALARMS, FIREWORKS, fit_scaling, freeze, gunfire_scores
 from node.classify.calibration import probabilities
 from node.classify.sidecar import Calibration
 
@@ -50,3 +50,22 @@ def test_scaling_undoes_overconfidence():
 
     mended = probabilities(4 * truth, fitted)
     assert calibration_error(mended.max(axis=1), mended.argmax(axis=1) == labels) < 0.04
+
+
+def test_frozen_thresholds_hold_the_budgets_of_recordings_of_events_and_of_bursts():
+    draw = np.random.default_rng(2)
+    labels = draw.choice(4, 4000, p=[0.4, 0.1, 0.05, 0.45])
+    logs = draw.normal(0, 1, (4000, 4)) + 3 * np.eye(4)[labels]
+    events = logs + [2.0, 0.0, 0.0, 0.0] * (labels == 1)[:, None]
+
+    frozen = freeze(logs, labels, events, labels)
+
+    cuts = frozen["thresholds"]
+    files = gunfire_scores(logs, frozen["stream_calibration"])
+    heard = gunfire_scores(events, frozen["calibration"])
+    city = labels != 0
+    assert (files[city] >= cuts["gunfire"]).mean() == pytest.approx(
+        FALSE_ALARMS["gunfire"], abs=1e-3
+    )
+    assert (heard[city] >= cuts["probable"]).mean() <= FALSE_ALARMS["probable"] + 1e-3
+    assert (heard[labels == 1] >= cuts["gunfire"]).mean() == pytest.approx(FIREWORKS, abs=3e-3)
