@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -132,10 +133,15 @@ def firework_events(view: View) -> Figure:
     return called(view.events, view.events.table["what"] == "fireworks")
 
 
-def live_against_fireworks(view: View) -> Figure:
-    """Give the AUC of live fire against fireworks, both without anything above 6 kHz."""
+def live_against_fireworks(view: View, audible: bool = False) -> Figure:
+    """Give the AUC of live fire against fireworks, both without anything above 6 kHz.
+
+    Where `audible`, of those recordings alone that hold an audible shot.
+    """
     table, rank = view.low.table, view.low.rank
     live, burst = is_live_fire(table), table["label"] == "fireworks"
+    if audible:
+        live &= table["audible"] == 1
     if np.isnan(rank[live | burst]).any():
         return NOTHING
     return area(rank[live], table["group"][live], rank[burst], table["group"][burst])
@@ -241,6 +247,13 @@ RANKING: Final = (
         share=False,
     ),
 )
+AUDIBLE: Final = Measure(
+    "low_area_audible",
+    "AUC live fire that is audible against fireworks, both band-limited to 6 kHz",
+    "recordings",
+    partial(live_against_fireworks, audible=True),
+    share=False,
+)
 CITY: Final = Measure(
     "city",
     "city sounds, fireworks among them, called gunfire",
@@ -293,5 +306,5 @@ SNR: Final = tuple(
     for number, band in enumerate(BANDS_DB)
 )
 AGAINST_PEERS: Final = (*RECALL, *REJECTED, *RANKING)
-EVERY: Final = (CITY, *RECALL, *SNR, *REJECTED, *RANKING, *OURS_ALONE)
+EVERY: Final = (CITY, *RECALL, *SNR, *REJECTED, *RANKING, AUDIBLE, *OURS_ALONE)
 """In the order of the table."""

@@ -83,7 +83,8 @@ class Moments:
         choice = draw.random()
         if choice < 0.2 or not (self.street or self.backgrounds):
             return _noise(draw)
-        pool = self.street if choice < 0.65 and self.street else self.backgrounds
+        street = self.street and (choice < 0.65 or not self.backgrounds)
+        pool = self.street if street else self.backgrounds
         source = pool[int(draw.integers(len(pool)))]
         start = int(draw.integers(0, len(source)))
         return np.take(source, np.arange(start, start + SPAN), mode="wrap").astype(np.float64)

@@ -56,8 +56,8 @@ def command(scene: Path | None, as_json: bool, verbose: bool) -> None:
         console.print(f"[bold red]does not hold[/]: {len(wrong)} of {len(outcomes)} rows")
         sys.exit(1)
     console.print(
-        f"[bold green]holds[/]: {shots} of {shots} shots received as gunfire through the broker, "
-        "each within 1 ms; nothing else was"
+        f"[bold green]holds[/]: {shots} of {shots} shots received through the broker as gunfire or "
+        "probable gunfire, each within 1 ms; nothing else was"
     )
 
 

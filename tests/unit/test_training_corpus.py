@@ -183,3 +183,13 @@ def test_a_shard_is_the_same_each_time_it_is_drawn():
     assert np.array_equal(first.labels, second.labels)
     assert np.array_equal(first.heard, second.heard)
     assert not np.array_equal(first.images, other.images)
+
+
+def test_a_fold_without_city_sounds_is_heard_over_the_quiet_of_its_live_fire():
+    street = np.sin(np.arange(40_000, dtype=np.float32))
+    heard = Moments(street=[street])
+
+    drawn = [heard.background(np.random.default_rng(seed)) for seed in range(40)]
+
+    assert all(np.isfinite(sound).all() and sound.any() for sound in drawn)
+    assert sum(np.abs(sound).max() <= 1 for sound in drawn) > 20
