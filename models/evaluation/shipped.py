@@ -12,13 +12,15 @@ from models.evaluation import frozen, peers, recordings, run
 from models.training.calibrate import install
 
 
-def freeze(data: Path, cache: Path, model: Path, predictions_folder: Path) -> None:
+def freeze(data: Path, tiers: str, cache: Path, model: Path, predictions_folder: Path) -> None:
     """Freeze a model's calibration and thresholds by the fold models in `cache`.
 
     Parameters
     ----------
     data
         The folder that all of them learnt from.
+    tiers
+        Licence tiers of it that they learnt from; nothing else is fitted to either.
     cache
         Where `folds/` is, and the peers' scores are kept.
     model
@@ -27,14 +29,15 @@ def freeze(data: Path, cache: Path, model: Path, predictions_folder: Path) -> No
         Where the verdicts are saved.
     """
     scores = peers.Scores(cache / "peers.csv", peers.installed(data.resolve().parent / "peers"))
-    run.cross_validate(data, recordings.read_folder(data), cache, scores, predictions_folder)
+    clips = [clip for clip in recordings.read_folder(data) if clip.tier in tiers]
+    run.cross_validate(data, clips, cache, scores, predictions_folder)
     predictions = run.saved(predictions_folder)
     install(
         model,
         frozen.fitted(predictions),
         {
             "by": "verdicts of the fold models on what each had not learnt from",
-            "recordings": len(predictions.recordings),
+            "pieces": int((predictions.recordings["audible"] == 1).sum()),
             "events": int((predictions.events["event"] > 0).sum()),
             "fold_models_sha256": [
                 predictions.about["folds"][fold]["model_sha256"]

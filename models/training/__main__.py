@@ -118,7 +118,7 @@ def main(
         more: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
         _apart(describe, path, model_version, more)
     if not only:
-        _apart(freeze, data, cache, out, predictions)
+        _apart(freeze, data, tiers, cache, out, predictions)
 
 
 def _apart(work: Callable[..., None], *given: Any) -> None:

@@ -61,9 +61,9 @@ def freeze(
     Returns
     -------
     The fields `calibration`, `stream_calibration` and `thresholds` of a sidecar. One pair of
-    thresholds serves both ways: the prior of the node's way is set so that as many city events are
-    above the lower one as city recordings, and no more than `FIREWORKS` of the bursts above the
-    upper one; the ranking of events stays as it is.
+    thresholds serves both ways: the prior of the node's way is set so that no larger a share of
+    city events is above the lower one than of city recordings, and no more than `FIREWORKS` of the
+    bursts above the upper one; the ranking of events stays as it is.
     """
     stream = fit_scaling(files, file_labels)
     city = gunfire_scores(files, stream)[file_labels != _GUNFIRE]
@@ -73,12 +73,12 @@ def freeze(
     }
     node = fit_scaling(events, event_labels)
     scores = gunfire_scores(events, node)
-    prior = _lowered(
+    prior = _shift(
         scores[event_labels != _GUNFIRE], FALSE_ALARMS["probable"], thresholds["probable"]
     )
     bursts = scores[event_labels == _FIREWORKS]
     if len(bursts):
-        prior = min(prior, _lowered(bursts, FIREWORKS, thresholds["gunfire"]))
+        prior = min(prior, _shift(bursts, FIREWORKS, thresholds["gunfire"]))
     node["bias"][_GUNFIRE] = round(node["bias"][_GUNFIRE] + prior, 4)
     return {"calibration": node, "stream_calibration": stream, "thresholds": thresholds}
 
@@ -111,7 +111,7 @@ def fit_scaling(logs: Rows, labels: npt.NDArray[np.int64]) -> dict[str, list[flo
     }
 
 
-def _lowered(scores: Rows, share: float, cut: float) -> float:
+def _shift(scores: Rows, share: float, cut: float) -> float:
     """Give what to add to the log-odds of scores, so that this share of them is above a cut."""
     return _log_odds(cut) - _log_odds(float(np.quantile(scores, 1 - share)))
 

@@ -1,8 +1,9 @@
 """From logits to a verdict: calibrated scores, label, abstention, grade.
 
 The runner's logits come in; a `Judgement` goes out to the pipeline. Vector scaling (Guo et al.,
-"On calibration of modern neural networks", ICML 2017, §4.2) keeps the ranking almost as it is and
-needs eight numbers, which a few held-out recordings can support.
+"On calibration of modern neural networks", ICML 2017, §4.2) needs
+eight numbers, which a few held-out recordings can support; it weighs the classes against each other
+anew, so that the ranking changes a little.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CLEAR: Final = 0.5
 
 SHARPNESS: Final = 8.0
 BEST: Final = 6
-"""Windows of a recording that speak: half a second in which one onset is seen."""
+"""Windows of a recording that speak, wherever they lie; half a second of it if side by side."""
 
 _OTHER: Final = LABELS.index("other")
 
@@ -49,9 +50,9 @@ def normed(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def best_heard(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Pool the logits of windows that go over a recording: shape [n, 4] to log-evidence [4].
 
-    The mean of the `BEST` windows with the least evidence for the street: most of the looks at one
-    onset, with windows every `stream.STEP_FRAMES`. One alone would be a maximum over hundreds, and
-    a maximum finds whatever resembles a shot for 80 ms.
+    The mean of the `BEST` windows with the least evidence for the street: the looks at one onset,
+    or at several. One alone would be a maximum over hundreds, and a maximum finds whatever
+    resembles a shot for 80 ms. A recording of fewer windows is heard by those that it has.
     """
     evidence = normed(logits)
     best = np.argsort(evidence[:, _OTHER], kind="stable")[:BEST]

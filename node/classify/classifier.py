@@ -22,7 +22,7 @@ from node.classify.stream import Windows
 from node.types import LABELS, Judgement, ModelIdentity
 
 BEFORE_S: Final = 0.30
-"""Sound wanted before an onset. Training draws the onset at 0.10–0.32 s of a picture."""
+"""Sound wanted before an onset. Training draws the onset at 0.08–0.34 s of a picture."""
 LOOKS: Final = (0, 8, 16)
 """Frames by which the picture moves over one impulse's window."""
 AFTER_S: Final = (features.WINDOW + LOOKS[-1] * features.HOP) / features.RATE_HZ - BEFORE_S
@@ -33,7 +33,6 @@ MOST_IMPULSES: Final = 8
 SHIPPED: Final = "gunfire.tflite"
 
 _OTHER: Final = LABELS.index("other")
-_LOG_HALF: Final = float(np.log(0.5))
 
 Evidence = npt.NDArray[np.float64]
 
@@ -129,7 +128,8 @@ class TfliteClassifier:
         """Judge a recording of any length, block by block, with no trigger.
 
         The verdict is that of its best stretch of 8 s, the one with the most evidence for any
-        class but `other`; within it the best windows speak (`calibration.best_heard`).
+        class but `other`; within it the best windows speak (`calibration.best_heard`). The looks
+        at an onset on the border of two stretches are divided between them.
 
         Parameters
         ----------
@@ -146,9 +146,10 @@ class TfliteClassifier:
     def stream_evidence(
         self, blocks: Iterable[features.Sound], sample_rate_hz: int
     ) -> tuple[Evidence, int, float]:
-        """Give what `classify_stream` goes by before any calibration.
+        """Give what `classify_stream` goes by.
 
-        Log-evidence of each class, shape [4], of the best stretch; the events; the seconds.
+        Log-evidence of each class before any calibration, shape [4], of the best stretch; the
+        events, which the calibrated chance of `other` sets apart; the seconds.
         """
         best = calibration.NOTHING_HEARD
         events = 0
@@ -163,9 +164,9 @@ class TfliteClassifier:
             segment = calibration.best_heard(logits)
             if segment[_OTHER] < best[_OTHER]:
                 best = segment
-            rows = iter(calibration.normed(logits))
+            rows = iter(calibration.probabilities(logits, self._card.stream_calibration))
             for picture in pictures:
-                heard = picture is not None and bool(next(rows)[_OTHER] < _LOG_HALF)
+                heard = picture is not None and bool(next(rows)[_OTHER] < calibration.CLEAR)
                 events += int(heard and not inside)
                 inside = heard
         return best, events, windows.seconds

@@ -23,7 +23,7 @@ from node.settings import load
 @click.option("--model", type=click.Path(path_type=Path), help="Another model (.tflite).")
 @config_file
 def command(files: tuple[Path, ...], jsonl: bool, model: Path | None, path: Path | None) -> None:
-    """Score whole recordings: the best window of each, with no trigger in between.
+    """Score whole recordings: the clearest moments of each, with no trigger in between.
 
     Example: gunfire-node classify shots/*.flac --jsonl
     """

@@ -13,11 +13,6 @@ from node.classify import sidecar
 from node.classify.classifier import shipped_model
 from tests.evidence import FOLDER
 
-pytestmark = pytest.mark.skipif(
-    not run.SAVED.exists(),
-    reason="the shipped model is older than the five folds: no predictions are committed yet",
-)
-
 
 @pytest.fixture(scope="module")
 def predictions():

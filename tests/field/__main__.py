@@ -15,7 +15,9 @@ NOTE = (
     "ShotSpotter Tech Note 098 (CC BY 4.0): real pistol shots at 44 to 1366 m in a hilly city. An "
     "onset is right within 20 ms of a pulse that the set's own analysts selected for that sensor; "
     "the set gives times to 1 ms. A detection is away from shots if none of them lies from 2 s "
-    "before it to 0.05 s after it. The trigger was tuned on FP1, FP3 and FP5."
+    "before it to 0.05 s after it. The trigger was tuned on FP1, FP3 and FP5. "
+    "The shipped model learnt from these recordings: what it calls them is told by "
+    "`make evaluate`, by models that did not."
 )
 
 
@@ -46,8 +48,6 @@ def main() -> None:
             _at_most("detections away from shots", f.away_per_minute, "per minute", 6),
             Claim("detections in all", f.events_per_minute, "per minute"),
             _at_least("speed on one core, model and all", f.times_real_time, "× real time", 100),
-            Claim("a shot graded gunfire", 100 * f.graded_gunfire, percent),
-            Claim("a shot graded gunfire or probable gunfire", 100 * f.graded_probable, percent),
         ],
         NOTE,
     )

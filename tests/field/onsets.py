@@ -42,7 +42,6 @@ class Heard:
     selected: npt.NDArray[np.float64]
     reported: npt.NDArray[np.float64]
     events: list[list[float]]
-    grades: list[str]
     seconds: float
 
     @property
@@ -73,8 +72,6 @@ class Figures:
     events_per_minute: float
     impulses_per_minute: float
     times_real_time: float
-    graded_gunfire: float
-    graded_probable: float
 
 
 def recordings(data: Path, firing_points: Iterable[str] = ()) -> Iterator[Path]:
@@ -108,7 +105,6 @@ def hear(path: Path, replay: Replay) -> Heard:
     return Heard(
         *pulses(path),
         [_onsets(detection, start_ns) for detection in detections],
-        [detection.grade for detection in detections],
         seconds,
     )
 
@@ -149,8 +145,6 @@ def measure(
         events_per_minute=sum(len(h.events) for h in heard) / minutes,
         impulses_per_minute=sum(len(h.onsets) for h in heard) / minutes,
         times_real_time=seconds / spent_s,
-        graded_gunfire=float(np.mean([_heard_as(h, "gunfire") for h in shot])),
-        graded_probable=float(np.mean([_heard_as(h, "gunfire", "probable_gunfire") for h in shot])),
     )
 
 
@@ -165,14 +159,6 @@ def _nearest(
 def _away(onsets: npt.NDArray[np.float64], pulse_s: npt.NDArray[np.float64]) -> int:
     after_s = onsets[:, None] - pulse_s[None, :]
     return int((~((after_s >= SHOT_S[0]) & (after_s <= SHOT_S[1])).any(axis=1)).sum())
-
-
-def _heard_as(heard: Heard, *grades: str) -> bool:
-    """Whether a shot of the recording was given one of these grades."""
-    return any(
-        grade in grades and _away(np.array(event[:1]), heard.selected) == 0
-        for event, grade in zip(heard.events, heard.grades, strict=True)
-    )
 
 
 def _utc_s(text: str) -> float:

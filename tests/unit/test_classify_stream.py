@@ -68,11 +68,22 @@ def test_how_a_recording_is_cut_into_blocks_makes_no_difference(classifier, cuts
     assert classifier.classify_stream(np.split(sound, cuts), RATE_HZ) == whole
 
 
-def test_a_knock_among_noise_counts_once(classifier):
-    heard = classifier.classify_stream([noise(30, seed=1)], RATE_HZ)
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_noise_alone_is_next_to_no_event(classifier, seed):
+    heard = classifier.classify_stream([noise(30, seed=seed)], RATE_HZ)
 
     assert heard.seconds == 30.0
     assert heard.events <= 1
+
+
+def test_a_blast_among_noise_counts_once_though_many_windows_hold_it(classifier):
+    sound = noise(30, seed=4)
+    seconds = np.arange(RATE_HZ // 100) / RATE_HZ
+    blast = 0.9 * (1 - seconds / 4e-4) * np.exp(-seconds / 4e-4)
+    quiet = classifier.classify_stream([sound], RATE_HZ).events
+    sound[15 * RATE_HZ :][: len(blast), 0] += blast.astype(np.float32)
+
+    assert quiet < classifier.classify_stream([sound], RATE_HZ).events <= quiet + 1
 
 
 def test_memory_stays_flat_over_a_long_recording(classifier):

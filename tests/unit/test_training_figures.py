@@ -69,3 +69,15 @@ def test_frozen_thresholds_hold_the_budgets_of_recordings_of_events_and_of_burst
     )
     assert (heard[city] >= cuts["probable"]).mean() <= FALSE_ALARMS["probable"] + 1e-3
     assert (heard[labels == 1] >= cuts["gunfire"]).mean() == pytest.approx(FIREWORKS, abs=3e-3)
+
+
+def test_thresholds_can_be_frozen_where_no_fireworks_were_heard():
+    draw = np.random.default_rng(3)
+    labels = draw.choice([0, 3], 2000)
+    logs = draw.normal(0, 1, (2000, 4)) + 3 * np.eye(4)[labels]
+
+    frozen = freeze(logs, labels, logs, labels)
+
+    city = gunfire_scores(logs, frozen["calibration"])[labels == 3]
+    share = (city >= frozen["thresholds"]["probable"]).mean()
+    assert share == pytest.approx(FALSE_ALARMS["probable"], abs=2e-3)
