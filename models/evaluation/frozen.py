@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from models.evaluation.figures import Flags
 from models.evaluation.run import Predictions
 from models.evaluation.table import Table
 from models.training.calibrate import freeze
@@ -56,9 +57,14 @@ def fitted(
     of what is in them. The figures count them.
     """
     recordings, events = predictions.recordings, predictions.events
-    files = recordings.where((recordings["fold"] != without) & (recordings["audible"] == 1))
+    files = recordings.where((recordings["fold"] != without) & is_audible(recordings))
     heard = events.where((events["fold"] != without) & (events["event"] > 0))
     return freeze(files.logs(which), _classes(files), heard.logs(which), _classes(heard))
+
+
+def is_audible(recordings: Table) -> Flags:
+    """Say which rows are not those of shots that nothing is left of at the sensor."""
+    return np.asarray(recordings["audible"] == 1)
 
 
 def _classes(table: Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -21,6 +21,7 @@ from models.evaluation.figures import (
     over_groups,
     share,
 )
+from models.evaluation.frozen import is_audible
 from models.evaluation.table import Table
 from models.evaluation.views import Judged, View
 from models.training.moments import STEADY
@@ -141,7 +142,7 @@ def live_against_fireworks(view: View, audible: bool = False) -> Figure:
     table, rank = view.low.table, view.low.rank
     live, burst = is_live_fire(table), table["label"] == "fireworks"
     if audible:
-        live &= table["audible"] == 1
+        live &= is_audible(table)
     if np.isnan(rank[live | burst]).any():
         return NOTHING
     return area(rank[live], table["group"][live], rank[burst], table["group"][burst])
@@ -197,7 +198,7 @@ RECALL: Final = (
         "live_audible",
         "live fire heard, of recordings that hold an audible shot",
         "recordings",
-        lambda v: live_fire(v, lambda j: np.asarray(j.table["audible"] == 1)),
+        lambda v: live_fire(v, lambda j: is_audible(j.table)),
     ),
     Measure("live_near", "live fire heard within 300 m", "recordings", within(0, NEAR_M), bar=0.99),
     Measure("live_middle", "live fire heard at 300–400 m", "recordings", within(NEAR_M, FAR_M)),

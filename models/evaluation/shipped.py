@@ -37,7 +37,7 @@ def freeze(data: Path, tiers: str, cache: Path, model: Path, predictions_folder:
         frozen.fitted(predictions),
         {
             "by": "verdicts of the fold models on what each had not learnt from",
-            "pieces": int((predictions.recordings["audible"] == 1).sum()),
+            "pieces": int(frozen.is_audible(predictions.recordings).sum()),
             "events": int((predictions.events["event"] > 0).sum()),
             "fold_models_sha256": [
                 predictions.about["folds"][fold]["model_sha256"]
