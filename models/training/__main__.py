@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from models.evaluation.recordings import DataError, read_folder
 from models.evaluation.run import SAVED
 from models.evaluation.shipped import freeze
 from models.training import corpus, fit, pictures
@@ -80,6 +81,12 @@ def main(
     predictions: Path,
 ) -> None:
     """Run the stages in order; each later one takes what the one before wrote."""
+    try:
+        known = read_folder(data)
+    except DataError as error:
+        raise click.UsageError(str(error)) from error
+    if not any(clip.tier in tiers for clip in known):
+        raise click.UsageError(f"--tiers {tiers}: no recording of {data / 'manifest.csv'} is of it")
     yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
     if not yamnet.is_file():
         raise click.UsageError(f"{yamnet}: no YAMNet there to learn from; name it as --teacher")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from models.training import fit
-from models.training.__main__ import is_made
+from models.training.__main__ import is_made, main
 from models.training.pictures import SLACK, Pictures
 from models.training.teacher import FAMILIES
 from node.classify import features
@@ -77,6 +78,25 @@ def test_a_model_is_kept_only_if_it_was_made_the_same_way(tmp_path):
 
     assert is_made(model, facts)
     assert not is_made(model, facts | {"epochs": 21})
+
+
+@pytest.mark.parametrize(
+    ("manifest", "tiers", "told"),
+    [
+        (None, "ABC", "manifest.csv: unreadable (No such file or directory)"),
+        ("path,label\n", "ABC", "manifest.csv: has no column"),
+        ("path,label,sound,source,group,licence_tier,licence,seconds\n", "X", "--tiers X"),
+    ],
+)
+def test_a_folder_with_nothing_to_learn_from_is_told(tmp_path, manifest, tiers, told):
+    if manifest is not None:
+        (tmp_path / "manifest.csv").write_text(manifest)
+
+    done = CliRunner().invoke(main, ["--data", str(tmp_path), "--tiers", tiers])
+
+    assert done.exit_code == 2
+    assert told in done.output
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.slow
