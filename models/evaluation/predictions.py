@@ -57,8 +57,7 @@ def of_recordings(
 ) -> Iterator[Row]:
     """Judge every piece; live fire and fireworks band-limited to 6 kHz as well.
 
-    `audible` is 0 for live fire of which nothing is left at the sensor: neither it nor
-    `corpus.faint_shots` found a shot when one must have arrived.
+    `audible` is 0 for live fire of which nothing is left at the sensor (`corpus.audible_shots`).
     """
     stated = {record.clip.path: record for record in with_pulses(clips)}
     for clip in track(clips, f"fold {fold}, recordings", disable=not clips):
@@ -66,9 +65,7 @@ def of_recordings(
         live = is_live(clip)
         far = range_m(clip) if live else float("nan")
         record = stated.get(clip.path)
-        audible = (
-            record is None or record.shots or corpus.faint_shots(record, corpus.load(clip.path))
-        )
+        audible = record is None or corpus.audible_shots(record, corpus.load(clip.path))
         for piece in pieces(clip):
             row: dict[str, str | int | float] = {
                 **facts,

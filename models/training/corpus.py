@@ -194,14 +194,15 @@ def _expected_s(
     return sorted(expected)
 
 
-def faint_shots(record: LiveFire, sound: Sound) -> list[int]:
-    """Give the shots of a recording that its sensor did not report, and that can be heard in it.
+def audible_shots(record: LiveFire, sound: Sound) -> list[int]:
+    """Give the shots that can be heard in a recording, as sample indices.
 
-    Where it reported one, none. Heard is what is louder (300 to 3000 Hz, over 30 ms) when a shot
-    must arrive than anything in the half second before, by `_FAINT_DB`. Shape: sample indices.
+    Those that its sensor reported; where it reported none, the faint ones: what is louder (300 to
+    3000 Hz, over 30 ms) when a shot must arrive than anything in the half second before, by
+    `_FAINT_DB`.
     """
     if record.shots:
-        return []
+        return list(record.shots)
     step = features.RATE_HZ // 100
     band = signal.butter(4, [300, 3000], "band", fs=features.RATE_HZ, output="sos")
     heard = signal.sosfilt(band, sound)[: len(sound) // step * step] ** 2

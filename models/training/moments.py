@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models.training.corpus import (
     LIVE_FIRE,
     Clip,
-    faint_shots,
+    audible_shots,
     impulses,
     live_fire,
     load,
@@ -98,7 +98,7 @@ def gather(clips: list[Clip], fold: int) -> Moments:
         sound = load(record.clip.path)
         found.sounds[str(record.clip.path)] = sound
         group = f"live/{record.clip.group}"
-        for shot in record.shots or faint_shots(record, sound):
+        for shot in audible_shots(record, sound):
             if 0 < shot < len(sound):
                 found.by_label["gunfire"][group].append(Moment(record.clip, shot))
         found.street += [sound[quiet] for quiet in quiet_stretches(sound, record.busy, 0.8)]

@@ -1,8 +1,8 @@
 """The network: a few small convolutions over the picture, fast on a Pi 3 without any delegate.
 
-Plain convolutions and not depthwise ones (DS-CNN, arXiv:1711.07128): int8 without XNNPACK takes
-0.2 ms in place of 1.3 ms for half the multiplications, since tflite-runtime 2.14 has no fast
-depthwise kernel on x86. The bands are kept apart to the end: where in the spectrum something
+Plain convolutions and not depthwise ones (DS-CNN, arXiv:1711.07128): tflite-runtime 2.14 has no
+fast depthwise kernel for int8 on x86 without XNNPACK (the first, smaller network took 0.2 ms plain
+and 1.3 ms depthwise, at half the multiplications). The bands are kept apart to the end: where in the spectrum something
 happens tells a shot from a burst.
 """
 

@@ -29,11 +29,10 @@ from models.training.synthetic_span import (
 )
 from node.simulate.cast import SHELL_PHASE_S_PER_MM
 from node.simulate.pulses import Blast, Ring, peak_pa
+from node.simulate.sounds import BURST_PHASE_S
 
 SHELL_MM: Final = (30.0, 200.0)
 """From a cake's shot to the largest shell that a town sees."""
-BURST_PHASE_S: Final = (1e-3, 4e-3)
-"""Of a burst, as in `node.simulate.sounds.ShellBurst`: a shorter blast than that is a shot's."""
 CRACKER_PHASE_S: Final = (0.12e-3, 0.25e-3)
 CRACKER_DB: Final = (143.0, 157.0)
 _SCATTER_DB: Final = (5.0, 8.0)

@@ -1,9 +1,9 @@
 """From logits to a verdict: calibrated scores, label, abstention, grade.
 
 The runner's logits come in; a `Judgement` goes out to the pipeline. Vector scaling (Guo et al.,
-"On calibration of modern neural networks", ICML 2017, §4.2) needs
-eight numbers, which a few held-out recordings can support; it weighs the classes against each other
-anew, so that the ranking changes a little.
+"On calibration of modern neural networks", ICML 2017, §4.2) needs eight numbers, which a few
+held-out recordings can support; it weighs the classes against each other anew, so that the ranking
+changes a little.
 """
 
 from __future__ import annotations

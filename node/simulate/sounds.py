@@ -32,6 +32,8 @@ CALIBRES: Final[Mapping[Calibre, tuple[float, float, float]]] = MappingProxyType
     }
 )
 _DURATION_SPREAD: Final = 0.1  # standard deviation of the log of a positive phase
+BURST_PHASE_S: Final = (1e-3, 4e-3)
+"""Positive phase of an aerial shell's burst at 10 m: a shorter blast than that is a shot's."""
 
 
 class Kind(BaseModel):
@@ -96,7 +98,7 @@ class ShellBurst(Kind):
     def draw(self, rng: np.random.Generator) -> Sound:
         """Settle what was left open."""
         level = _between(self.peak_db_spl_1m, rng, 160, 172)
-        phase_s = _between(self.positive_phase_s, rng, 1e-3, 4e-3)
+        phase_s = _between(self.positive_phase_s, rng, *BURST_PHASE_S)
         rise_s = _between(self.rise_s, rng, 20e-6, 200e-6)
         return Sound(self.kind, self.label, ((0.0, Blast(peak_pa(level), phase_s, rise_s)),))
 
