@@ -2,8 +2,8 @@
 
 Plain convolutions and not depthwise ones (DS-CNN, arXiv:1711.07128): tflite-runtime 2.14 has no
 fast depthwise kernel for int8 on x86 without XNNPACK (the first, smaller network took 0.2 ms plain
-and 1.3 ms depthwise, at half the multiplications). The bands are kept apart to the end: where in the spectrum something
-happens tells a shot from a burst.
+and 1.3 ms depthwise, at half the multiplications). The bands are kept apart to the end: where in
+the spectrum something happens tells a shot from a burst.
 """
 
 from __future__ import annotations
