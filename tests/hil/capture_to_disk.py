@@ -27,6 +27,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     source = PortAudioSource(settings)
     signal.signal(signal.SIGTERM, lambda *_: source.close())
+    # A shell that runs the tests in its background has its children deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Written once the whole is over: a disk that stalls is not what is tested here.
     kept, error = [], None
     slow_s = float(os.environ.get("CAPTURE_SLOW_S", "0"))
