@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
@@ -139,7 +140,9 @@ def _draw(
 ) -> None:
     """Draw the pictures that are not there yet, a worker taking every n-th shard of a fold."""
     spawn = multiprocessing.get_context("spawn")
-    with _progress() as bar, ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    # On Ctrl-C a worker ends at once: Python's own handler would make it take the next job.
+    drawing = ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    with _progress() as bar, drawing as pool:
         task = bar.add_task("pictures, shards", total=FOLDS * shards)
         waiting = {
             pool.submit(
