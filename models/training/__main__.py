@@ -47,6 +47,12 @@ def _progress() -> Progress:
 @click.option(
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True
 )
+@click.option(
+    "--more",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A further folder laid out alike: learnt from, and not judged by. May be given again.",
+)
 @click.option("--tiers", default="ABC", show_default=True, help="Licence tiers to learn from.")
 @click.option(
     "--teacher",
@@ -58,7 +64,7 @@ def _progress() -> Progress:
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--version", "model_version", default="0.3.0", show_default=True)
+@click.option("--version", "model_version", default="0.4.0", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=ROOT / "cache")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "gunfire.tflite")
 @click.option(
@@ -69,6 +75,7 @@ def _progress() -> Progress:
 )
 def main(
     data: Path,
+    more: tuple[Path, ...],
     tiers: str,
     teacher: Path | None,
     only: tuple[str, ...],
@@ -84,6 +91,8 @@ def main(
     """Run the stages in order; each later one takes what the one before wrote."""
     try:
         known = read_folder(data)
+        for folder in more:
+            read_folder(folder)
     except DataError as error:
         raise click.UsageError(str(error)) from error
     if not any(clip.tier in tiers for clip in known):
@@ -91,7 +100,7 @@ def main(
     yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
     if not yamnet.is_file():
         raise click.UsageError(f"{yamnet}: no YAMNet there to learn from; name it as --teacher")
-    clips = corpus.read_manifest(data, tiers)
+    clips = [clip for folder in (data, *more) for clip in corpus.read_manifest(folder, tiers)]
     teacher_version = hashlib.sha256(yamnet.read_bytes()).hexdigest()
     data_version = corpus.version(data, clips)
     code_version = _code_version()
@@ -123,8 +132,8 @@ def main(
         path.write_bytes(fit.to_int8(tf, network, chosen))
         path.with_name(f"{path.stem}.float.tflite").write_bytes(fit.to_float(tf, network))
         groups = sorted({clip.group for clip in clips if clip.fold in learnt})
-        more: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
-        _apart(describe, path, model_version, more)
+        told: dict[str, Any] = {**facts, "tensorflow": tf.__version__, "groups": groups}
+        _apart(describe, path, model_version, told)
     if not only:
         _apart(freeze, data, tiers, cache, out, predictions)
 
@@ -193,9 +202,9 @@ def _code_version() -> str:
     digest = hashlib.sha256()
     training = Path(__file__).parent
     node = ROOT.parent / "node"
-    fitting = {"__init__", "__main__", "calibrate", "fit", "network"}
+    apart = {"__init__", "__main__", "calibrate", "debian", "fit", "network"}
     for file in (
-        *sorted(path for path in training.glob("*.py") if path.stem not in fitting),
+        *sorted(path for path in training.glob("*.py") if path.stem not in apart),
         node / "classify" / "features.py",
         *sorted((node / "simulate").glob("[fps]*.py")),
     ):

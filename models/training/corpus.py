@@ -74,10 +74,18 @@ def read_manifest(data: Path, tiers: str) -> list[Clip]:
 
 
 def version(data: Path, clips: list[Clip]) -> str:
-    """Give a hash of the files in use: their names, sizes and descriptions."""
+    """Give a hash of the files in use: their names, sizes and descriptions.
+
+    A name is the path within `data`, or the last three parts of one outside of it.
+    """
+    named = [
+        (path.relative_to(data) if path.is_relative_to(data) else Path(*path.parts[-3:]), clip)
+        for clip in clips
+        for path in (clip.path,)
+    ]
     digest = hashlib.sha256()
-    for clip in sorted(clips, key=lambda clip: clip.path):
-        digest.update(f"{clip.path.relative_to(data)} {clip.path.stat().st_size} ".encode())
+    for name, clip in sorted(named, key=lambda pair: pair[0]):
+        digest.update(f"{name} {clip.path.stat().st_size} ".encode())
         digest.update(f"{clip.label} {clip.sound} {clip.group}\n".encode())
     return digest.hexdigest()
 

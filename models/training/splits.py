@@ -32,6 +32,7 @@ NAMED: Final[dict[str, int]] = {
     "9lash+spotting_gunshots/": 4,
     "kalp121+gunshot-prediction/": 4,
     "soerenbnoergaard+gunshot/": 4,
+    "debian:ufoai-sound/submachine gun": 4,  # resembles hlaredo's (correlation 0.55)
     # Displays and single shells, by recordist: in each fold one long one.
     "Eunhyuk27": 0,
     "srfoster": 0,
