@@ -54,8 +54,7 @@ bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/be
 	@$(BIN)/python -m tests.bench
 
 train: .venv/train  ## train the fold models and the classifier anew on DATA (default ../shared/data)
-	@$(BIN)/python -m models.training.debian --out models/cache/debian
-	@$(BIN)/python -m models.training --data $(DATA) --more models/cache/debian
+	@$(BIN)/python -m models.training --data $(DATA)
 
 evaluate: .venv/peers  ## measure the classifier on DATA; writes docs/evidence/evaluate.json
 	@$(BIN)/python -m models.evaluation --data $(DATA)

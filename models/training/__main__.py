@@ -64,7 +64,7 @@ def _progress() -> Progress:
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Processes that draw pictures.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--version", "model_version", default="0.4.0", show_default=True)
+@click.option("--version", "model_version", default="0.3.0", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=ROOT / "cache")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "gunfire.tflite")
 @click.option(

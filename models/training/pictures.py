@@ -168,25 +168,23 @@ def _at_speed(dry: npt.NDArray[np.float64], draw: np.random.Generator) -> npt.ND
 
 
 def in_series(dry: npt.NDArray[np.float64], draw: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Let the sound at `LEAD` come again and again: an automatic's burst, a salvo, hammering.
+    """Let the sound at `LEAD` come two to eight times: an automatic's burst, a salvo, hammering.
 
     Parameters
     ----------
     dry
         A moment, shape [SPAN].
     draw
-        Random numbers: two to eight sounds, or as many as fill a second; 40 to 900 ms from one to
-        the next, even or uneven, each some dB off.
+        Random numbers: 70 to 900 ms from sound to sound, even or uneven, each some dB off.
     """
     times = np.arange(SPAN) - LEAD
     fade_s = np.exp(draw.uniform(np.log(0.08), np.log(0.8)))
     one = dry * np.where(
         times < -24, 0.0, np.exp(-np.maximum(times, 0) / features.RATE_HZ / fade_s)
     )
-    gap_s = np.exp(draw.uniform(np.log(0.04), np.log(0.9)))
-    most = max(8, round(1 / gap_s))
+    gap_s = np.exp(draw.uniform(np.log(0.07), np.log(0.9)))
     uneven, off_db = draw.choice([0.02, 0.1, 0.3]), draw.uniform(0.5, 5.0)
-    gaps_s = gap_s * np.exp(uneven * draw.standard_normal(int(draw.integers(1, most))))
+    gaps_s = gap_s * np.exp(uneven * draw.standard_normal(int(draw.integers(1, 8))))
     at = np.rint(np.cumsum(np.r_[0.0, gaps_s]) * features.RATE_HZ).astype(int)
     if draw.random() < 0.35:
         at -= at[int(draw.integers(len(at)))]

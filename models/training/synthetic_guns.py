@@ -33,8 +33,7 @@ from node.simulate.sounds import Calibre, MuzzleBlast
 
 HANDGUNS: Final[tuple[Calibre, ...]] = (".22LR", "9mm", "9mm", ".45ACP")
 LONG_GUNS: Final[tuple[Calibre, ...]] = ("5.56", "7.62x39", ".308", "12ga")
-CYCLIC_RPM: Final = (450.0, 1500.0)
-"""From a heavy machine gun to an MG-42 or a converted pistol."""
+CYCLIC_RPM: Final = (450.0, 1200.0)
 LONGEST_LEAD_S: Final = 0.6
 _ROUND_DB: Final = (0.5, 2.0)
 """Standard deviation of the level from round to round of one gun."""

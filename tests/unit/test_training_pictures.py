@@ -33,14 +33,13 @@ def test_a_series_keeps_the_moment_in_place_and_adds_others_around_it(seed):
     assert (gaps_s > 0.02).all()
 
 
-def test_a_series_comes_at_many_cadences_and_a_fast_one_can_fill_the_picture():
+def test_a_series_has_two_to_eight_sounds_at_many_cadences():
     found = [onsets(in_series(click(), np.random.default_rng(seed))) for seed in range(200)]
 
-    gaps_s = [(np.median(np.diff(at)) / features.RATE_HZ, len(at)) for at in found if len(at) > 1]
-    assert min(gaps_s)[0] < 0.05  # an MG-42's, or a converted pistol's
-    assert max(gaps_s)[0] > 0.7
-    assert max(count for gap_s, count in gaps_s if gap_s > 0.2) <= 8
-    assert max(count for gap_s, count in gaps_s if gap_s < 0.07) > 14
+    assert max(map(len, found)) == 8
+    first_gaps_s = [np.diff(at)[0] / features.RATE_HZ for at in found if len(at) > 1]
+    assert min(first_gaps_s) < 0.1
+    assert max(first_gaps_s) > 0.7
 
 
 def test_the_cadence_of_a_series_does_not_tell_the_class():
