@@ -78,14 +78,14 @@ def version(data: Path, clips: list[Clip]) -> str:
 
     A name is the path within `data`, or the last three parts of one outside of it.
     """
-    named = [
-        (path.relative_to(data) if path.is_relative_to(data) else Path(*path.parts[-3:]), clip)
-        for clip in clips
-        for path in (clip.path,)
-    ]
+
+    def name(clip: Clip) -> Path:
+        inside = clip.path.is_relative_to(data)
+        return clip.path.relative_to(data) if inside else Path(*clip.path.parts[-3:])
+
     digest = hashlib.sha256()
-    for name, clip in sorted(named, key=lambda pair: pair[0]):
-        digest.update(f"{name} {clip.path.stat().st_size} ".encode())
+    for clip in sorted(clips, key=name):
+        digest.update(f"{name(clip)} {clip.path.stat().st_size} ".encode())
         digest.update(f"{clip.label} {clip.sound} {clip.group}\n".encode())
     return digest.hexdigest()
 

@@ -47,32 +47,35 @@ class Package:
     others: dict[str, tuple[str, ...]]
 
 
-_UFO: Final = "sound/weapons/"
+_WEAPONS: Final = "sound/weapons/"
 _WZ: Final = "audio/sfx/weapons/"
-_OA: Final = "sound/weapons/"
 _HEDGE: Final = "usr/share/games/hedgewars/Data/Sounds/"
 PACKAGES: Final = (
     Package(
         "ufoai-sound",
         "GPL-2+ and CC",
         {
-            "rifle": (f"{_UFO}bullet-rifle*",),
-            "sniper": (f"{_UFO}bullet-sniper*",),
-            "pistol": (f"{_UFO}bullet-pistol.ogg",),
-            "second pistol": (f"{_UFO}bullet-pistol2*",),
-            "submachine gun": (f"{_UFO}bullet-smg*",),
-            "heavy machine gun": (f"{_UFO}bullet-hmg*",),
-            "chain gun": (f"{_UFO}bullet-chaingun*",),
-            "shotgun": (f"{_UFO}bullet-shotgun.ogg", f"{_UFO}bullet-shotgun-*"),
-            "short shotgun": (f"{_UFO}bullet-shotgunmini*",),
+            "rifle": (f"{_WEAPONS}bullet-rifle*",),
+            "sniper": (f"{_WEAPONS}bullet-sniper*",),
+            "pistol": (f"{_WEAPONS}bullet-pistol.ogg",),
+            "second pistol": (f"{_WEAPONS}bullet-pistol2*",),
+            "submachine gun": (f"{_WEAPONS}bullet-smg*",),
+            "heavy machine gun": (f"{_WEAPONS}bullet-hmg*",),
+            "chain gun": (f"{_WEAPONS}bullet-chaingun*",),
+            "shotgun": (f"{_WEAPONS}bullet-shotgun.ogg", f"{_WEAPONS}bullet-shotgun-*"),
+            "short shotgun": (f"{_WEAPONS}bullet-shotgunmini*",),
         },
         {
             "door_close": ("sound/doors/*",),
             "footsteps": ("sound/footsteps/*",),
             "breakage": ("sound/misc/break*",),
-            "weapon_reload": (f"{_UFO}reload-*", f"{_UFO}grenade-pin*", f"{_UFO}grenade-bounce*"),
+            "weapon_reload": (
+                f"{_WEAPONS}reload-*",
+                f"{_WEAPONS}grenade-pin*",
+                f"{_WEAPONS}grenade-bounce*",
+            ),
             "blade": ("sound/impact/knife*", "sound/impact/nail*", "sound/seq/sword*"),
-            "electric_sparks": ("sound/ambience/sparks*", f"{_UFO}electro-*"),
+            "electric_sparks": ("sound/ambience/sparks*", f"{_WEAPONS}electro-*"),
             "machine": (
                 "sound/ambience/machine1*",
                 "sound/ugv/diesel*",
@@ -97,10 +100,10 @@ PACKAGES: Final = (
     Package(
         "openarena-data",
         "GPL-2+",
-        {"machine gun": (f"{_OA}machinegun/machgf*",), "shotgun": (f"{_OA}shotgun/*",)},
+        {"machine gun": (f"{_WEAPONS}machinegun/machgf*",), "shotgun": (f"{_WEAPONS}shotgun/*",)},
         {
             "door_close": ("sound/movers/*/*",),
-            "bounce": (f"{_OA}grenade/hgrenb*",),
+            "bounce": (f"{_WEAPONS}grenade/hgrenb*",),
         },
     ),
     Package(
