@@ -163,6 +163,8 @@ def main(out: Path) -> None:
     """Make the folder, unless it is there already; it is whole or not there."""
     if (out / "manifest.csv").is_file():
         return
+    if out.exists() and any(out.iterdir()):
+        raise click.UsageError(f"{out}: holds something else; name a new folder as --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:

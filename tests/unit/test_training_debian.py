@@ -97,3 +97,11 @@ def test_without_the_archive_of_debian_the_package_is_named(
     assert ended.exit_code == 2
     assert "ufoai-sound: not to be had" in ended.output
     assert not (tmp_path / "debian").exists()
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    ended = CliRunner().invoke(debian.main, ["--out", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert f"{tmp_path}: holds something else" in ended.output
+    assert (tmp_path / "mine.txt").read_text() == "mine"
