@@ -1,7 +1,8 @@
 """The few value types that the stages hand on, in the order in which a sound passes.
 
-capture makes `Block`; timing turns a sample index into an `Instant`; detect makes `Impulse` and
-`Event`; classify makes `Scores`. All are frozen; none does any work beyond its own arithmetic.
+capture makes `Block`; timing turns a sample index into an `Instant`; detect makes `Impulse`,
+`Event`, `Direction` and `Rounds`; classify makes `Scores`. All are frozen; none does any work
+beyond its own arithmetic.
 """
 
 from __future__ import annotations
@@ -135,6 +136,25 @@ class HostReading:
     quality: ClockQuality
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverReading:
+    """What a GNSS receiver said in one message.
+
+    Attributes
+    ----------
+    monotonic_ns
+        CLOCK_MONOTONIC when the message was read: after the second that it names, by up to one.
+    utc_ns
+        The time that it names, as the receiver has it.
+    valid
+        Whether its UTC may be believed: it has a fix, and knows the leap seconds.
+    """
+
+    monotonic_ns: int
+    utc_ns: int
+    valid: bool
+
+
 class SampleClock(Protocol):
     """Maps the sample counter to UTC, and says why one may believe it. Pure: it reads no clock."""
 
@@ -144,11 +164,38 @@ class SampleClock(Protocol):
     def observe_host(self, reading: HostReading) -> None:
         """Learn the host's UTC offset and discipline."""
 
+    def observe_receiver(self, reading: ReceiverReading) -> None:
+        """Learn which second a GNSS receiver says it is."""
+
     def at(self, sample: float) -> Instant:
         """Give the UTC of a (fractional) sample index."""
 
     def quality(self) -> ClockQuality:
         """Say what disciplines the clock now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Where a sound came from, as seen from the node.
+
+    Attributes
+    ----------
+    azimuth_deg
+        Clockwise from true north, 0 to 360.
+    elevation_deg
+        Above the horizon; None where the array cannot tell.
+    sigma_deg
+        Standard error along each axis of the sky. A cone of 2.45 sigma round the direction holds
+        95 % (two axes); of an azimuth alone, ±1.96 sigma do.
+    airborne_probability
+        Probability that the source was in the air, higher than what stands round the node; None
+        where the elevation is not known.
+    """
+
+    azimuth_deg: float
+    elevation_deg: float | None
+    sigma_deg: float
+    airborne_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +205,7 @@ class Impulse:
     `onset_sample` is fractional, on the node's sample counter, and refers to channel 0;
     `sigma_samples` is its standard error. `snr_db` is the peak over the background's rms in the
     trigger band, `peak_dbfs` the peak of the loudest channel. A `clipped` impulse still has a time.
+    `direction` is None until it was sought, and where it could not be told.
     """
 
     onset_sample: float
@@ -165,6 +213,7 @@ class Impulse:
     snr_db: float
     peak_dbfs: float
     clipped: bool = False
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +230,26 @@ class Event:
     def first_sample(self) -> int:
         """The whole sample at or before the first onset: with node and boot it names the event."""
         return int(np.floor(self.impulses[0].onset_sample))
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Which impulses of an event are shots, told from echoes and clutter.
+
+    Attributes
+    ----------
+    shots
+        Indices into `Event.impulses`, ascending, never empty; the first arrival is one, since an
+        echo cannot lead.
+    is_minimum
+        Whether there may have been more.
+    cadence_rpm
+        Rounds a minute; None where there are fewer than three, or no steady rate.
+    """
+
+    shots: tuple[int, ...]
+    is_minimum: bool
+    cadence_rpm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

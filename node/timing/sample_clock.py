@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant
+from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant, ReceiverReading
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,9 @@ class HostSampleClock:
                 )
         self._reading = reading
 
+    def observe_receiver(self, reading: ReceiverReading) -> None:
+        """Take no notice: whoever disciplines the host's clock has weighed it."""
+
     def at(self, sample: float) -> Instant:
         """Give the UTC of a (fractional) sample index of the stream observed last.
 
@@ -185,6 +188,9 @@ class RecordingClock:
 
     def observe_host(self, reading: HostReading) -> None:
         """Take no notice: the host's clock has nothing to do with a recording."""
+
+    def observe_receiver(self, reading: ReceiverReading) -> None:
+        """Take no notice: nothing else tells a recording its time."""
 
     def at(self, sample: float) -> Instant:
         """Give the UTC of a (fractional) sample index, rounded to the nearest ns, exactly."""
