@@ -143,6 +143,13 @@ class DetectSettings(_Section):
         le=5,
         description="Quiet, in seconds, that ends an event.",
     )
+    burst_s: float = Field(
+        default=1.5,
+        ge=0,
+        le=5,
+        description="Quiet, in seconds, after which gunfire still goes on: the event before is "
+        "told again with all its rounds. 0 never does so.",
+    )
     event_s: float = Field(
         default=4.0,
         ge=0.5,

@@ -82,6 +82,12 @@ class Detector:
         self._next_sample = 0
         self._fired_sample: int | None = None  # where the last bin that fired begins
 
+    @property
+    def floor_dbfs(self) -> tuple[float | None, ...]:
+        """The background of each channel in the trigger band; None where none is known."""
+        levels = zip(self._floor.level_db.tolist(), self._floor.known.tolist(), strict=True)
+        return tuple(level if known else None for level, known in levels)
+
     def push(self, block: Block) -> list[Event]:
         """Take the next block and give the events that it closed, in order.
 
