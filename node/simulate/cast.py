@@ -32,6 +32,7 @@ class Chance(IntEnum):
     NOISE = 2
     SELF_NOISE = 3
     TAIL = 4
+    PULSE = 5
 
 
 @dataclass(frozen=True)

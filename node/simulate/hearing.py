@@ -22,9 +22,18 @@ _AIR_TAIL_S: Final = 0.02  # what absorption adds to a sound's end
 
 
 def onset_samples(
-    scene: Scene, cue: Cue, image_m: Float64Array, microphones_m: Float64Array
+    scene: Scene,
+    cue: Cue,
+    image_m: Float64Array,
+    microphones_m: Float64Array,
+    rate_hz: float,
 ) -> Float64Array:
     """Give when a sound starts at each microphone, by the way from an image of its place.
+
+    Parameters
+    ----------
+    rate_hz
+        The converter's true rate.
 
     Returns
     -------
@@ -32,7 +41,7 @@ def onset_samples(
     """
     distances_m = np.linalg.norm(microphones_m - image_m, axis=1)
     after_s = distances_m / scene.atmosphere.sound_speed_m_s
-    return np.asarray((cue.time_s + after_s) * scene.sample_rate_hz)
+    return np.asarray((cue.time_s + after_s) * rate_hz)
 
 
 def hear(
@@ -41,6 +50,7 @@ def hear(
     microphones_m: Float64Array,
     walls: Sequence[Wall],
     rng: np.random.Generator,
+    rate_hz: float,
 ) -> Float64Array:
     """Work out one sound at the microphones of one array, with its echoes.
 
@@ -54,6 +64,8 @@ def hear(
         All that mirror.
     rng
         Settles the scattered tail.
+    rate_hz
+        The converter's true rate, which its nominal one may differ from by some ppm.
 
     Returns
     -------
@@ -68,8 +80,8 @@ def hear(
         ground_reflection=scene.street.ground_reflection,
         order=scene.street.echo_order,
     )
-    base = int(onset_samples(scene, cue, cue.place_m, microphones_m).min())
-    parts = [_along(way, scene, cue, microphones_m, base) for way in ways]
+    base = int(onset_samples(scene, cue, cue.place_m, microphones_m, rate_hz).min())
+    parts = [_along(way, scene, cue, microphones_m, base, rate_hz) for way in ways]
     if scene.street.tail:
         parts.append((parts[0][0], _tail(scene, parts[0][1], microphones_m, rng)))
     total = np.zeros((max(at + wave.shape[1] for at, wave in parts), len(microphones_m)))
@@ -79,11 +91,10 @@ def hear(
 
 
 def _along(
-    way: Path, scene: Scene, cue: Cue, microphones_m: Float64Array, base: int
+    way: Path, scene: Scene, cue: Cue, microphones_m: Float64Array, base: int, rate: float
 ) -> tuple[int, Float64Array]:
     """Give where a way's sound starts after `base`, and the sound, [channels, n]."""
-    rate = scene.sample_rate_hz
-    onsets = onset_samples(scene, cue, way.image_m, microphones_m) - base
+    onsets = onset_samples(scene, cue, way.image_m, microphones_m, rate) - base
     start = int(onsets.min())
     distances_m = np.linalg.norm(microphones_m - way.image_m, axis=1)
     line_m = microphones_m.mean(axis=0) - way.image_m

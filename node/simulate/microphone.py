@@ -52,7 +52,7 @@ class Microphone:
         rng: np.random.Generator,
     ) -> None:
         self._full_scale_pa = REFERENCE_PA * 10 ** (full_scale_db_spl / 20)
-        self._step = 2 ** (32 - bits)
+        self._bits: Bits = bits
         self._noise_pa = REFERENCE_PA * 10 ** (self_noise_db_spl / 20)
         self._rng = rng
         self._b, self._a = signal.butter(1, highpass_hz, "highpass", fs=sample_rate_hz)
@@ -62,6 +62,11 @@ class Microphone:
         """Turn the next stretch of pressure in Pa, [n, channels], into PCM of the same shape."""
         heard, self._state = signal.lfilter(self._b, self._a, pressure_pa, axis=0, zi=self._state)
         heard = heard + self._noise_pa * self._rng.standard_normal(heard.shape)
-        steps = np.rint(heard * (_WORD / self._step / self._full_scale_pa))
-        limit = _WORD // self._step
-        return np.asarray(np.clip(steps, -limit, limit - 1) * self._step, dtype=np.int32)
+        return to_pcm(heard / self._full_scale_pa, self._bits)
+
+
+def to_pcm(sound: Float64Array, bits: Bits) -> Int32Array:
+    """Quantise and clip sound with full scale at 1; samples stand in the upper bits of 32."""
+    step = 2 ** (32 - bits)
+    limit = _WORD // step
+    return np.asarray(np.clip(np.rint(sound * limit), -limit, limit - 1) * step, dtype=np.int32)

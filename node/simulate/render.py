@@ -22,6 +22,7 @@ from node.simulate.echoes import Wall
 from node.simulate.hearing import hear, onset_samples
 from node.simulate.microphone import Microphone
 from node.simulate.noise import HOP_FRAMES, StreetNoise
+from node.simulate.pps import PulseChannel
 from node.simulate.scene import Scene, SceneNode
 from node.simulate.truth import (
     Truth,
@@ -61,8 +62,13 @@ class RenderedNode:
 
     @property
     def channels(self) -> int:
-        """Microphones."""
-        return len(self.microphones_m)
+        """Microphones, and the pulse's channel after them if there is one."""
+        return len(self.microphones_m) + self.node.pps
+
+    @property
+    def true_rate_hz(self) -> float:
+        """What the converter's crystal makes of the nominal rate."""
+        return self.scene.sample_rate_hz * (1 + self.node.clock_ppm * 1e-6)
 
     @property
     def frame_count(self) -> int:
@@ -75,11 +81,11 @@ class RenderedNode:
         place_m = np.array([self.node.x_m, self.node.y_m, self.node.z_m])
         heard = []
         for i, cue in enumerate(self.cues):
-            sample = float(onset_samples(self.scene, cue, cue.place_m, self.microphones_m)[0])
+            sample = float(self._onset_samples(cue)[0])
             if sample >= self.frame_count:
                 continue
             east, north, up = cue.place_m - place_m
-            after_ns = round(sample * NS_PER_S / self.scene.sample_rate_hz)
+            after_ns = round(sample * NS_PER_S / self.true_rate_hz)
             heard.append(
                 TruthArrival(
                     source=i,
@@ -107,13 +113,19 @@ class RenderedNode:
             seed=chance(scene, Chance.NOISE, index),
         )
         microphone = Microphone(
-            self.channels,
+            len(self.microphones_m),
             sample_rate_hz=scene.sample_rate_hz,
             full_scale_db_spl=self.node.full_scale_db_spl,
             bits=self.node.bits,
             highpass_hz=self.node.highpass_hz,
             self_noise_db_spl=self.node.self_noise_db_spl,
             rng=np.random.default_rng(chance(scene, Chance.SELF_NOISE, index)),
+        )
+        pulses = PulseChannel(
+            utc_ns_of(scene.start_utc),
+            self.true_rate_hz,
+            self.node.bits,
+            np.random.default_rng(chance(scene, Chance.PULSE, index)),
         )
         waiting = sorted((self._first_sample(cue), i) for i, cue in enumerate(self.cues))
         sounding: list[tuple[int, Float64Array]] = []
@@ -127,7 +139,10 @@ class RenderedNode:
                 begin, stop = max(at, first), min(at + len(wave), end)
                 pressure[begin - first : stop - first] += wave[begin - at : stop - at]
             sounding = [(at, wave) for at, wave in sounding if at + len(wave) > end]
-            yield microphone.record(pressure)[: self.frame_count - first]
+            frames = microphone.record(pressure)
+            if self.node.pps:
+                frames = np.column_stack((frames, pulses.hop(first, len(frames))))
+            yield frames[: self.frame_count - first]
 
     def frames(self) -> Int32Array:
         """Give the whole recording, [frame_count, channels]."""
@@ -148,10 +163,15 @@ class RenderedNode:
             self.microphones_m,
             self.walls,
             np.random.default_rng(chance(self.scene, Chance.TAIL, index, cue_index)),
+            self.true_rate_hz,
         )
 
     def _first_sample(self, cue: Cue) -> int:
-        return int(onset_samples(self.scene, cue, cue.place_m, self.microphones_m).min())
+        return int(self._onset_samples(cue).min())
+
+    def _onset_samples(self, cue: Cue) -> Float64Array:
+        place_m, microphones_m = cue.place_m, self.microphones_m
+        return onset_samples(self.scene, cue, place_m, microphones_m, self.true_rate_hz)
 
 
 @dataclass(frozen=True)
@@ -249,7 +269,7 @@ def write(rendered: RenderedScene, directory: Path | str, progress: Progress | N
                     if progress:
                         progress(done / total)
             path = path.with_suffix(".json")
-            path.write_text(_sidecar(rendered.scene, node.node), encoding="utf-8")
+            path.write_text(_sidecar(node), encoding="utf-8")
         path = directory / "truth.json"
         path.write_text(rendered.truth.model_dump_json(indent=1) + "\n", encoding="utf-8")
         path = directory / "NODES.toml"
@@ -278,7 +298,8 @@ def _microphones_m(node: SceneNode, arrays: Mapping[str, npt.ArrayLike]) -> Floa
     return np.asarray(np.array([node.x_m, node.y_m, node.z_m]) + local @ turn.T)
 
 
-def _sidecar(scene: Scene, node: SceneNode) -> str:
+def _sidecar(rendered: RenderedNode) -> str:
+    scene, node, microphones = rendered.scene, rendered.node, len(rendered.microphones_m)
     sidecar: dict[str, object] = {
         "serial_number": node.id,
         "timestamp": utc_text(utc_ns_of(scene.start_utc)),
@@ -291,6 +312,8 @@ def _sidecar(scene: Scene, node: SceneNode) -> str:
         sidecar["array"] = node.array
     else:
         sidecar["microphones_m"] = node.microphones_m
+    if node.pps:
+        sidecar["pps_channel"] = microphones
     return json.dumps(sidecar, indent=1) + "\n"
 
 

@@ -171,6 +171,17 @@ class SceneNode(_Model):
     highpass_hz: float = Field(
         default=40.0, ge=1, le=500, description="Lower corner of the capsules in Hz."
     )
+    clock_ppm: float = Field(
+        default=0.0,
+        ge=-500,
+        le=500,
+        description="By how much its converter runs fast, in parts per million.",
+    )
+    pps: bool = Field(
+        default=False,
+        description="Whether a channel after the microphones carries the pulse of a receiver, one "
+        "a second, 0.1 s wide.",
+    )
     self_noise_db_spl: float = Field(
         default=35.0, ge=-40, le=100, description="Noise of each channel's own in dB SPL."
     )
