@@ -1,12 +1,13 @@
 """How the microphones of an array stand to each other: built in by name, or from a TOML file.
 
 Direction finding and the birth certificate use it; the order of the rows is the order of the
-card's channels. Axes before mounting: x east, y north, z up, in metres, from the array's middle.
+card's microphones. Axes before mounting: x east, y north, z up, in metres, from the array's middle.
 
 A file says::
 
     name = "roof mast 3"
     positions_m = [[0.1, 0.0, 0.0], [-0.05, 0.087, 0.0], [-0.05, -0.087, 0.0], [0.0, 0.0, 0.141]]
+    delays_s = [0.0, 1.2e-6, -0.4e-6, 0.0]  # if calibrated: by how much each channel is late
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from node.errors import SceneError
 MOST_CHANNELS: Final = 64
 LARGEST_M: Final = 100.0
 CLOSEST_M: Final = 1e-3  # no two capsules fit into less
+LATEST_S: Final = 1e-3  # what a channel may be late by: more is another card's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +40,17 @@ class ArrayGeometry:
     name
         The built-in name, or what the file says.
     positions_m
-        Shape [channels, 3], metres, read-only; row k is channel k.
+        Shape [channels, 3], metres, read-only; row k is microphone k.
+    delays_s
+        By how much each channel is late, shape [channels], read-only; zero unless calibrated.
+    calibrated
+        Whether places and delays were measured on sounds, not with a ruler.
     """
 
     name: str
     positions_m: npt.NDArray[np.float64]
+    delays_s: npt.NDArray[np.float64]
+    calibrated: bool = False
 
     @property
     def channels(self) -> int:
@@ -53,6 +61,31 @@ class ArrayGeometry:
     def is_point(self) -> bool:
         """Whether all channels hear at one place, so that no direction can be told."""
         return not np.ptp(self.positions_m, axis=0).any()
+
+    def oriented(
+        self, heading_deg: float, pitch_deg: float = 0.0, roll_deg: float = 0.0
+    ) -> ArrayGeometry:
+        """Give the array as it is mounted: x east, y north, z up.
+
+        Parameters
+        ----------
+        heading_deg
+            Where its y axis points, clockwise from true north.
+        pitch_deg
+            By how much its y axis points above the horizon.
+        roll_deg
+            By how much its x axis dips below the horizon: clockwise, seen along y.
+        """
+        heading, pitch, roll = np.deg2rad([heading_deg, pitch_deg, roll_deg])
+        c, s = np.cos(roll), np.sin(roll)
+        rolled = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        c, s = np.cos(pitch), np.sin(pitch)
+        pitched = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+        c, s = np.cos(heading), np.sin(heading)
+        headed = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        positions_m = self.positions_m @ (headed @ pitched @ rolled).T
+        positions_m.setflags(write=False)
+        return replace(self, positions_m=positions_m)
 
 
 def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
@@ -73,10 +106,11 @@ def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
         microphones than the source has channels.
     """
     name = str(name_or_file)
+    delays_s = None
     if name in _BUILT_IN:
         positions = _BUILT_IN[name](channels)
     elif name.endswith(".toml"):
-        name, positions = _read(Path(name))
+        name, positions, delays_s = _read(Path(name))
     else:
         raise SceneError(
             f"array {name!r} is not built in; choose one of {', '.join(_BUILT_IN)}, or name a "
@@ -87,8 +121,18 @@ def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
             f"array {name!r} has {len(positions)} microphones, the source {channels} channels; "
             "choose the array that is connected, or set the number of channels to its own"
         )
-    positions.setflags(write=False)
-    return ArrayGeometry(name, positions)
+    return make_geometry(name, positions, delays_s)
+
+
+def make_geometry(
+    name: str, positions_m: npt.ArrayLike, delays_s: npt.ArrayLike | None = None
+) -> ArrayGeometry:
+    """Make a geometry from places in metres, shape [channels, 3], and calibrated delays in s."""
+    places = np.array(positions_m, np.float64)
+    late = np.zeros(len(places)) if delays_s is None else np.array(delays_s, np.float64)
+    places.setflags(write=False)
+    late.setflags(write=False)
+    return ArrayGeometry(name, places, late, calibrated=delays_s is not None)
 
 
 def built_in_arrays() -> dict[str, npt.NDArray[np.float64]]:
@@ -132,9 +176,10 @@ class _File(BaseModel):
     positions_m: list[tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(
         min_length=1, max_length=MOST_CHANNELS
     )
+    delays_s: list[Annotated[float, Field(ge=-LATEST_S, le=LATEST_S)]] | None = None
 
 
-def _read(path: Path) -> tuple[str, npt.NDArray[np.float64]]:
+def _read(path: Path) -> tuple[str, npt.NDArray[np.float64], list[float] | None]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -165,4 +210,8 @@ def _read(path: Path) -> tuple[str, npt.NDArray[np.float64]]:
             f"{path}: channels {min(i, j)} and {max(i, j)} are at one place; give each microphone "
             "its own"
         )
-    return file.name or path.stem, positions
+    if file.delays_s is not None and len(file.delays_s) != len(positions):
+        raise SceneError(
+            f"{path}: {len(file.delays_s)} delays_s for {len(positions)} microphones; give one each"
+        )
+    return file.name or path.stem, positions, file.delays_s

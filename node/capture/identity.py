@@ -2,8 +2,9 @@
 
 The form is that of the open live-fire set (ShotSpotter Tech Note 098): `serial_number`,
 `timestamp` of the first sample, `location` with x, y, z in metres. A `location` or `position` of
-`lat_deg`, `lon_deg` and `alt_m` (WGS 84) is read too; all keys may be absent, others are passed
-over.
+`lat_deg`, `lon_deg` and `alt_m` (WGS 84) is read too, and what direction and the clock rest on:
+`array` (a name or a file) or `microphones_m`, `heading_deg`, `pitch_deg`, `roll_deg`, and
+`pps_channel`. All keys may be absent, others are passed over.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from node.utc import parse_utc_ns
 LOWEST_M: Final = -500
 HIGHEST_M: Final = 9_000
 LEAST_SURE_M: Final = 10_000
+LARGEST_ANGLE_DEG: Final = 360
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,21 @@ class GeodeticPlace:
 class RecordingIdentity:
     """What a recording knows of itself; None is what it does not know.
 
-    `start_utc_ns` is the time of the first sample in ns since 1970.
+    `start_utc_ns` is the time of the first sample in ns since 1970, `microphones_m` where each
+    microphone stands, shape [microphones, 3], `pps_channel` the channel that carries a receiver's
+    pulse instead of sound.
     """
 
     node_id: str | None = None
     start_utc_ns: int | None = None
     local: LocalPlace | None = None
     position: GeodeticPlace | None = None
+    array: str | None = None
+    microphones_m: tuple[tuple[float, float, float], ...] | None = None
+    heading_deg: float = 0.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+    pps_channel: int | None = None
 
 
 def read_identity(recording: Path) -> RecordingIdentity:
@@ -106,7 +116,46 @@ def _identity(sidecar: Mapping[str, Any]) -> RecordingIdentity:
         start_utc_ns=_start_ns(sidecar),
         local=local,
         position=position,
+        array=_text(sidecar, "array"),
+        microphones_m=_microphones(sidecar),
+        heading_deg=_angle(sidecar, "heading_deg"),
+        pitch_deg=_angle(sidecar, "pitch_deg"),
+        roll_deg=_angle(sidecar, "roll_deg"),
+        pps_channel=_channel(sidecar, "pps_channel"),
     )
+
+
+def _microphones(sidecar: Mapping[str, Any]) -> tuple[tuple[float, float, float], ...] | None:
+    rows = sidecar.get("microphones_m")
+    if rows is None:
+        return None
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("microphones_m is not a list of [x, y, z], one for each microphone")
+    return tuple(_microphone(i, row) for i, row in enumerate(rows))
+
+
+def _microphone(i: int, row: object) -> tuple[float, float, float]:
+    name = f"microphones_m[{i}]"
+    if not isinstance(row, list) or len(row) != 3:
+        raise ValueError(f"{name} is not a list of x, y and z in metres")
+    place = dict(zip("xyz", row, strict=True))
+    return _number(name, place, "x"), _number(name, place, "y"), _number(name, place, "z")
+
+
+def _angle(sidecar: Mapping[str, Any], key: str) -> float:
+    if sidecar.get(key) is None:
+        return 0.0
+    angle = _number("the recording", sidecar, key)
+    if abs(angle) > LARGEST_ANGLE_DEG:
+        raise ValueError(f"{key} is {angle:g}, outside of ±{LARGEST_ANGLE_DEG} degrees")
+    return angle
+
+
+def _channel(sidecar: Mapping[str, Any], key: str) -> int | None:
+    channel = sidecar.get(key)
+    if channel is not None and (type(channel) is not int or channel < 0):
+        raise ValueError(f"{key} is not the number of a channel, from 0")
+    return channel
 
 
 def _start_ns(sidecar: Mapping[str, Any]) -> int | None:
