@@ -145,6 +145,14 @@ class HostSampleClock:
             ),
         )
 
+    def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
+        """Give the (fractional) sample converted at a CLOCK_MONOTONIC; None before the first."""
+        line = self._line
+        if line is None:
+            return None
+        since_ns = monotonic_ns - line.excess_ns - line.n0 * NS_PER_S // self._rate
+        return line.n0 + since_ns / (NS_PER_S / self._rate + line.slope_ns)
+
     def quality(self) -> ClockQuality:
         """Say what disciplines the clock, with the error of the newest sample's time.
 
