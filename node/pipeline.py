@@ -1,67 +1,74 @@
 """The pure middle: blocks in, detections out; live, replay and the tests all run this very code.
 
 No I/O, no threads, no wall clock. `push` hands a block to the clock and the detector, keeps the
-last seconds of sound, and once the sound after an event's last impulse has arrived, has it judged
-and builds the message. What comes out goes to the outbox (live) or to a line of JSON (replay).
+last seconds of sound, and once the sound after an event's last impulse has arrived, says where it
+came from, which of its impulses are shots and what it was, and builds the message. Later knowledge,
+more rounds of the same burst or a clock that can be trusted at last, makes a revision. What comes
+out goes to the outbox (live) or to a line of JSON (replay).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from node.detect import Detector
+from node.detect import ChannelOrder, Detector, DirectionFinder, count_rounds, weigh_elevation
+from node.detect.rounds import LEAD_S, TAIL_S
+from node.history import History
 from node.messages import Detection, Origin, build_detection
 from node.settings import DetectSettings
-from node.types import Block, Classifier, Event, SampleClock
+from node.types import (
+    Block,
+    Classifier,
+    Direction,
+    Event,
+    Impulse,
+    Judgement,
+    Rounds,
+    SampleClock,
+)
 
 # An urban shot brings dozens of echoes. The strongest few tell what it was; judging them all would
 # make the cost of an event depend on the street.
 MAX_WINDOWS: Final = 6
+# So many detections told by a clock that could not be trusted yet may be told again.
+MOST_UNTRUSTED: Final = 1000
 
 
-class History:
-    """The last seconds of sound, by sample index; frames that were lost read as zeros.
+@dataclass(frozen=True)
+class Array:
+    """What direction rests on.
 
-    Parameters
+    Attributes
     ----------
-    seconds
-        How much to keep.
-    sample_rate_hz, channels
-        Of the stream.
+    finder
+        Knows where the microphones are.
+    order
+        Knows whether the channels are in order; None where there is nothing to be proven (a
+        recording's word is taken).
     """
 
-    def __init__(self, seconds: float, sample_rate_hz: int, channels: int) -> None:
-        self._keep = math.ceil(seconds * sample_rate_hz)
-        self._channels = channels
-        self._blocks: deque[Block] = deque()
+    finder: DirectionFinder
+    order: ChannelOrder | None = None
 
     @property
-    def end_sample(self) -> int:
-        """Index of the frame after the last one that was pushed."""
-        return self._blocks[-1].end_sample if self._blocks else 0
+    def ready(self) -> bool:
+        """Whether a direction may be told."""
+        return self.order is None or self.order.state.proven is True
 
-    def push(self, block: Block) -> None:
-        """Take a block in, and let go of what is too old."""
-        self._blocks.append(block)
-        oldest = block.end_sample - self._keep
-        while self._blocks[0].end_sample <= oldest:
-            self._blocks.popleft()
 
-    def window(self, first_sample: int, end_sample: int) -> npt.NDArray[np.float32]:
-        """Give frames [first_sample, end_sample) as float32, full scale 1, shape [n, channels]."""
-        out = np.zeros((end_sample - first_sample, self._channels), dtype=np.float32)
-        for block in self._blocks:
-            begin = max(first_sample, block.first_sample)
-            end = min(end_sample, block.end_sample)
-            if begin < end:
-                inside = slice(begin - block.first_sample, end - block.first_sample)
-                out[begin - first_sample : end - first_sample] = block.samples(inside)
-        return out
+@dataclass(eq=False)
+class _Told:
+    """An event as it was told last."""
+
+    event: Event
+    rounds: Rounds
+    judgement: Judgement
+    direction: Direction | None
+    revision: int = 0
 
 
 class Pipeline:
@@ -70,7 +77,7 @@ class Pipeline:
     Parameters
     ----------
     origin
-        Who hears: site, node, boot, position.
+        Who hears: site, node, boot, position. May be set anew when the position is better known.
     settings
         When a sound is an impulse and which impulses are one event.
     clock
@@ -79,6 +86,11 @@ class Pipeline:
         Judges the sound round each impulse.
     sample_rate_hz, channels
         Of the blocks to come.
+    microphones
+        Which channels are microphones, in the array's order; all unless others carry a pulse, or
+        nothing.
+    array
+        What direction rests on; None where there is one microphone, or no geometry.
     """
 
     def __init__(
@@ -90,56 +102,161 @@ class Pipeline:
         classifier: Classifier,
         sample_rate_hz: int,
         channels: int,
+        microphones: Sequence[int] | None = None,
+        array: Array | None = None,
     ) -> None:
-        self._origin = origin
+        self.origin = origin
         self._clock = clock
         self._classifier = classifier
         self._rate = sample_rate_hz
-        self._channels = channels
-        self._detector = Detector(settings, sample_rate_hz, channels)
+        chosen = list(range(channels) if microphones is None else microphones)
+        self._microphones = None if chosen == list(range(channels)) else chosen
+        self._channels = len(chosen)
+        self._array = array
+        self._detector = Detector(settings, sample_rate_hz, self._channels)
         self._before, self._after = classifier.window(sample_rate_hz)
+        self._burst = round(settings.burst_s * sample_rate_hz)
+        self._longest = round(settings.event_s * sample_rate_hz)
         window_s = (self._before + self._after) / sample_rate_hz
-        # An event is handed on when its gap has passed, so the oldest frame still wanted is a
-        # whole event, its gap and a window old; a second more for blocks and the detector's delay.
-        kept_s = settings.event_s + settings.gap_s + 2 * window_s + 1.0
-        self._history = History(kept_s, sample_rate_hz, channels)
+        # An event is handed on when its gap has passed, and may go on as a burst: the oldest frame
+        # still wanted is a whole event, the longer quiet and a window old; a second more for
+        # blocks and the detector's delay.
+        quiet_s = max(settings.gap_s, settings.burst_s)
+        kept_s = settings.event_s + quiet_s + 2 * window_s + LEAD_S + TAIL_S + 1.0
+        self._history = History(kept_s, sample_rate_hz, self._channels)
         self._waiting: deque[Event] = deque()
+        self._last: _Told | None = None
+        self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
+        self._stream = 0
+
+    @property
+    def floor_dbfs(self) -> tuple[float | None, ...]:
+        """The background of each microphone in the trigger band; None where there is none yet."""
+        return self._detector.floor_dbfs
 
     def push(self, block: Block) -> list[Detection]:
         """Take the next block; give the detections that it completes, in order of onset."""
+        detections: list[Detection] = []
+        if block.stream != self._stream:
+            # Sample indices mean something else from here on.
+            detections = self.flush()
+            self._stream = block.stream
+            self._last = None
+            self._untrusted.clear()
         self._clock.observe_block(block)
-        self._history.push(block)
-        self._waiting.extend(self._detector.push(block))
-        detections = []
+        if self._array is not None and self._array.order is not None:
+            self._array.order.observe(block)
+        heard = self._heard(block)
+        self._history.push(heard)
+        self._waiting.extend(self._detector.push(heard))
+        detections += self._tell_again()
         while self._waiting and self._heard_out(self._waiting[0]):
-            detections.append(self._judge(self._waiting.popleft()))
+            detections.append(self._tell(self._waiting.popleft()))
         return detections
 
     def flush(self) -> list[Detection]:
         """Give what is still open; the stream has ended."""
         self._waiting.extend(self._detector.flush())
-        detections = [self._judge(event) for event in self._waiting]
+        detections = [self._tell(event) for event in self._waiting]
         self._waiting.clear()
         return detections
 
-    def _heard_out(self, event: Event) -> bool:
-        wanted = event.impulses[-1].onset_sample + self._after
-        return self._history.end_sample >= wanted
+    def _heard(self, block: Block) -> Block:
+        if self._microphones is None:
+            return block
+        return replace(block, frames=block.frames[:, self._microphones])
 
-    def _judge(self, event: Event) -> Detection:
+    def _heard_out(self, event: Event) -> bool:
+        after = max(self._after, math.ceil(TAIL_S * self._rate))
+        return self._history.end_sample >= event.impulses[-1].onset_sample + after
+
+    def _tell(self, event: Event) -> Detection:
+        told = self._gone_on(event) or self._understand(event)
+        self._last = told
+        if self._clock.quality().source == "free":
+            self._untrusted.append(told)
+        return self._message(told)
+
+    def _gone_on(self, event: Event) -> _Told | None:
+        """Give the burst before an event together with it, if it is the rest of that burst.
+
+        It is if it comes soon enough and holds rounds of the same burst: told by their bearing, or
+        by the street's response to them.
+        """
+        last = self._last
+        if last is None:
+            return None
+        before, after = last.event.impulses, event.impulses
+        if (
+            after[0].onset_sample - before[-1].onset_sample > self._burst
+            or after[-1].onset_sample - before[0].onset_sample > self._longest
+        ):
+            return None
+        both = Event(before + after, last.event.lost_samples + event.lost_samples)
+        told = self._understand(both)
+        if told.rounds.shots[-1] < len(before):
+            return None
+        if last in self._untrusted:
+            self._untrusted.remove(last)
+        return replace(told, revision=last.revision + 1)
+
+    def _tell_again(self) -> list[Detection]:
+        """Revise what was told before the clock could be trusted, now that it can be."""
+        if not self._untrusted or self._clock.quality().source == "free":
+            return []
+        again = []
+        while self._untrusted:
+            told = self._untrusted.popleft()
+            told.revision += 1
+            again.append(self._message(told))
+        return again
+
+    def _understand(self, event: Event) -> _Told:
+        """Say where an event came from, which of its impulses are shots, and what it was."""
+        event = replace(event, impulses=tuple(self._located(i) for i in event.impulses))
+        first = math.floor(event.impulses[0].onset_sample - LEAD_S * self._rate)
+        end = math.ceil(event.impulses[-1].onset_sample + TAIL_S * self._rate)
+        sound = self._history.window(first, end)
+        rounds = count_rounds(event.impulses, sound, first, self._rate)
+        bearings = [event.impulses[i].direction for i in rounds.shots]
+        known = [bearing for bearing in bearings if bearing is not None]
+        direction = min(known, key=lambda bearing: bearing.sigma_deg, default=None)
+        return _Told(event, rounds, self._judge(event, direction), direction)
+
+    def _located(self, impulse: Impulse) -> Impulse:
+        if self._array is None or not self._array.ready or impulse.direction is not None:
+            return impulse
+        before, after = self._array.finder.window()
+        onset = math.floor(impulse.onset_sample)
+        sound = self._history.window(onset - before, onset + after)
+        at = impulse.onset_sample - (onset - before)
+        return replace(impulse, direction=self._array.finder.find(sound, at))
+
+    def _judge(self, event: Event, direction: Direction | None) -> Judgement:
         strongest = sorted(event.impulses, key=lambda impulse: -impulse.snr_db)[:MAX_WINDOWS]
         strongest.sort(key=lambda impulse: impulse.onset_sample)
         windows = []
         for impulse in strongest:
             onset = math.floor(impulse.onset_sample)
             windows.append(self._history.window(onset - self._before, onset + self._after))
+        judgement = self._classifier.judge(windows, self._rate)
+        if direction is None or direction.airborne_probability is None or judgement.abstained:
+            return judgement
+        scores = weigh_elevation(judgement.scores, direction.airborne_probability)
+        return self._classifier.verdict(scores)
+
+    def _message(self, told: _Told) -> Detection:
+        shots = [told.event.impulses[i] for i in told.rounds.shots]
         return build_detection(
-            origin=self._origin,
-            event=event,
-            instants=[self._clock.at(impulse.onset_sample) for impulse in event.impulses],
+            origin=self.origin,
+            event=told.event,
+            rounds=told.rounds,
+            instants=[self._clock.at(shot.onset_sample) for shot in shots],
             clock=self._clock.quality(),
-            judgement=self._classifier.judge(windows, self._rate),
+            judgement=told.judgement,
             model=self._classifier.identity,
+            direction=told.direction,
             sample_rate_hz=self._rate,
             channels=self._channels,
+            revision=told.revision,
         )

@@ -147,8 +147,8 @@ class DetectSettings(_Section):
         default=1.5,
         ge=0,
         le=5,
-        description="Quiet, in seconds, after which gunfire still goes on: the event before is "
-        "told again with all its rounds. 0 never does so.",
+        description="Quiet, in seconds, after which the same burst may still go on: the event "
+        "before is told again with all its rounds. 0 never does so.",
     )
     event_s: float = Field(
         default=4.0,

@@ -295,3 +295,6 @@ class Classifier(Protocol):
 
     def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Judge an event from windows of shape [n, channels], one per impulse."""
+
+    def verdict(self, scores: Scores) -> Judgement:
+        """Say what scores amount to: label, abstention, grade."""

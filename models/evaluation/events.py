@@ -25,7 +25,7 @@ from node.capture import RecordingSource
 from node.classify import features
 from node.replay import Replay
 from node.settings import DetectSettings
-from node.types import NS_PER_S, Judgement, ModelIdentity
+from node.types import NS_PER_S, Judgement, ModelIdentity, Scores
 from node.utc import parse_utc_ns
 
 EVENTS: Final = (
@@ -58,6 +58,10 @@ class Listener:
         self.heard.append(self.judges.event(windows, sample_rate_hz))
         return self.judges.int8.judge(windows, sample_rate_hz)
 
+    def verdict(self, scores: Scores) -> Judgement:
+        """Say what scores amount to, as the node would."""
+        return self.judges.int8.verdict(scores)
+
 
 def of_events(data: Path, clips: list[Clip], fold: int, judges: Judges) -> Iterator[Row]:
     """Put every recording through the pipeline; tell a live-fire test's shots from its quiet."""
@@ -77,7 +81,9 @@ def _heard(path: Path, judges: Judges) -> Iterator[tuple[list[float], dict[str, 
     """Give the onsets of each event in s, and its evidence."""
     listener = Listener(judges)
     start_ns = RecordingSource(path).identity.start_utc_ns or 0
-    detections = list(Replay(classifier=listener, detect=DetectSettings()).detections(path))
+    # Each event by itself: a burst that goes on would be judged twice.
+    replay = Replay(classifier=listener, detect=DetectSettings(burst_s=0))
+    detections = list(replay.detections(path))
     for detection, evidence in zip(detections, listener.heard, strict=True):
         onsets = [(parse_utc_ns(r.utc) - start_ns) / NS_PER_S for r in detection.rounds]
         loudest = max(r.snr_db for r in detection.rounds)

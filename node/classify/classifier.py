@@ -19,7 +19,7 @@ import node
 from node.classify import calibration, features, sidecar
 from node.classify.runner import Runner
 from node.classify.stream import Windows
-from node.types import LABELS, Judgement, ModelIdentity
+from node.types import LABELS, Judgement, ModelIdentity, Scores
 
 BEFORE_S: Final = 0.30
 """Sound wanted before an onset. Training draws the onset at 0.08–0.34 s of a picture."""
@@ -105,7 +105,11 @@ class TfliteClassifier:
         probability = calibration.probabilities(
             self.evidence(windows, sample_rate_hz), self._card.calibration
         )
-        return calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+        return self.verdict(calibration.as_scores(probability))
+
+    def verdict(self, scores: Scores) -> Judgement:
+        """Say what scores amount to: label, abstention, grade."""
+        return calibration.verdict(scores, self._card.thresholds)
 
     def evidence(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Evidence:
         """Give what `judge` goes by before any calibration: log-evidence of each class, [4]."""
@@ -140,7 +144,7 @@ class TfliteClassifier:
         """
         evidence, events, seconds = self.stream_evidence(blocks, sample_rate_hz)
         probability = calibration.probabilities(evidence, self._card.stream_calibration)
-        judgement = calibration.verdict(calibration.as_scores(probability), self._card.thresholds)
+        judgement = self.verdict(calibration.as_scores(probability))
         return StreamJudgement(judgement=judgement, events=events, seconds=seconds)
 
     def stream_evidence(

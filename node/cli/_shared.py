@@ -112,12 +112,24 @@ class Failures:
 def sentence(detection: Detection) -> str:
     """Say a detection in one line for people."""
     scores = detection.scores
-    arrivals = len(detection.rounds)
-    heard = "1 arrival" if arrivals == 1 else f"{arrivals} arrivals"
+    least = "≥ " if detection.round_count_is_minimum else ""
+    rounds = f"{least}{detection.round_count} round{'s' * (detection.round_count > 1)}"
+    if detection.cadence_rpm is not None:
+        rounds += f" at {detection.cadence_rpm:.0f}/min"
+    again = f", revision {detection.revision}" if detection.revision else ""
     return (
         f"{detection.onset_utc[:-4]}Z  {detection.node_id:<18} "
         f"{detection.grade.replace('_', ' '):<16} "
         f"gunfire {scores.gunfire:.2f}  fireworks {scores.fireworks:.2f}  "
         f"backfire {scores.backfire:.2f}  other {scores.other:.2f}  "
-        f"{heard}, {detection.rounds[0].snr_db:.0f} dB, ±{detection.rounds[0].sigma_s:.2g} s"
+        f"{rounds}, {detection.rounds[0].snr_db:.0f} dB, ±{detection.rounds[0].sigma_s:.2g} s"
+        f"{_bearing(detection)}{again}"
     )
+
+
+def _bearing(detection: Detection) -> str:
+    direction = detection.direction
+    if direction is None:
+        return ""
+    height = "" if direction.elevation_deg is None else f" el {direction.elevation_deg:+.1f}°"
+    return f", from {direction.azimuth_deg:.1f}°{height} ±{direction.sigma_deg:.1f}°"

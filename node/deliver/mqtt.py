@@ -14,6 +14,7 @@ remember nothing of us, since the outbox does.
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 WINDOW: Final = 20
 """Most detections under way to the broker at a time."""
+
+MOST_ASIDES: Final = 4
+"""Messages of QoS 0 that may wait for the sending thread's turn; older ones give way."""
 
 SETTLE_S: Final = 2.0
 """How long the connection must stand after an acknowledgement before the row is removed.
@@ -113,6 +117,7 @@ class MqttPublisher:
         self._connected = False
         self._acknowledged = self._faults = 0
         self._status: bytes | None = None
+        self._asides: deque[tuple[str, bytes]] = deque(maxlen=MOST_ASIDES)
         self._close_by_s: float | None = None
         self._goodbye_said = threading.Event()
 
@@ -141,6 +146,11 @@ class MqttPublisher:
     def set_status(self, payload: bytes) -> None:
         """Publish a status, retained; now if connected, and again after each connection."""
         self._status = payload
+        self._session.wake()
+
+    def say(self, topic: str, payload: bytes) -> None:
+        """Publish once with QoS 0, if connected; nobody waits for it, and nothing is kept."""
+        self._asides.append((topic, payload))
         self._session.wake()
 
     def delivery(self) -> Delivery:
@@ -238,6 +248,7 @@ class MqttPublisher:
         self._remove_acknowledged()
         self._send_status()
         self._send_detections()
+        self._send_asides()
         if self._close_by_s is not None:
             self._say_goodbye(self._close_by_s)
 
@@ -280,6 +291,12 @@ class MqttPublisher:
         self._status_mid = self._publish(self._status_topic, status, retain=True)
         if self._status_mid is not None:
             self._status_sent = status
+
+    def _send_asides(self) -> None:
+        while self._asides:
+            topic, payload = self._asides.popleft()
+            if self._client is not None:
+                self._client.publish(topic, payload, qos=0)
 
     def _send_detections(self) -> None:
         if self._hold_until_s:

@@ -1,7 +1,8 @@
 """From what the stages found to a message: pure, called at the end of the pipeline.
 
-In come an event, the instants of its impulses, the judgement and the clock; out goes a detection
-that lacks only its number, which the outbox gives when it is made durable.
+In come an event, which of its impulses are shots and when they were, direction, judgement and
+clock; out goes a detection that lacks only its number, which the outbox gives when it is made
+durable.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from node.messages.detection import (
     Audio,
     Clock,
     Detection,
+    Direction,
     Local,
     Model,
     Position,
@@ -19,9 +21,18 @@ from node.messages.detection import (
     Scores,
     Thresholds,
 )
+from node.messages.health import (
+    HEALTH_SCHEMA,
+    ArrayHealth,
+    ChronyHealth,
+    Health,
+    ReceiverHealth,
+    SampleClockHealth,
+)
 from node.messages.identity import event_id
 from node.messages.status import STATUS_SCHEMA, OutboxStatus, State, Status
-from node.types import ClockQuality, Event, Instant, Judgement, ModelIdentity
+from node.types import ClockQuality, Event, Instant, Judgement, ModelIdentity, Rounds
+from node.types import Direction as Bearing
 from node.utc import utc_text
 
 
@@ -44,34 +55,39 @@ class Origin:
 def build_detection(
     origin: Origin,
     event: Event,
+    rounds: Rounds,
     instants: Sequence[Instant],
     judgement: Judgement,
     clock: ClockQuality,
     model: ModelIdentity,
     *,
+    direction: Bearing | None,
     sample_rate_hz: int,
     channels: int,
+    revision: int = 0,
     seq: int = 1,
 ) -> Detection:
-    """Build the first message on an event.
+    """Build a message on an event.
 
     Parameters
     ----------
+    rounds
+        Which impulses of `event` are shots.
     instants
-        UTC of each impulse of `event`, in the same order.
+        UTC of each shot, in the same order.
+    direction
+        Where the shots came from; None where that is not known.
+    channels
+        Microphones heard.
+    revision
+        0 at first; each later knowledge of the same event adds 1.
     seq
         The detection's number, ≥ 1. One that goes through the outbox is numbered there:
         see `numbered`.
-
-    Notes
-    -----
-    `rounds` lists every arrival. Echoes are not told from shots yet, so the count is one, and
-    called a minimum wherever more arrived or samples were lost (decision 0004). Cadence and
-    direction are not measured yet and so are null.
     """
-    if len(instants) != len(event.impulses):
-        raise ValueError(f"{len(instants)} instants for {len(event.impulses)} impulses")
-    rounds = tuple(
+    if len(instants) != len(rounds.shots):
+        raise ValueError(f"{len(instants)} instants for {len(rounds.shots)} shots")
+    shots = tuple(
         Round(
             utc=utc_text(instant.utc_ns),
             sigma_s=instant.sigma_s,
@@ -79,23 +95,25 @@ def build_detection(
             peak_dbfs=impulse.peak_dbfs,
             peak_db_spl=None,
         )
-        for impulse, instant in zip(event.impulses, instants, strict=True)
+        for impulse, instant in zip(
+            (event.impulses[i] for i in rounds.shots), instants, strict=True
+        )
     )
     scores = judgement.scores
     return Detection(
         schema=DETECTION_SCHEMA,
         event_id=event_id(origin.node_id, origin.boot_id, event.first_sample),
-        revision=0,
-        type="new",
+        revision=revision,
+        type="update" if revision else "new",
         site=origin.site,
         node_id=origin.node_id,
         boot_id=origin.boot_id,
         seq=seq,
-        onset_utc=rounds[0].utc,
-        rounds=rounds,
-        round_count=1,
-        round_count_is_minimum=len(rounds) > 1 or event.lost_samples > 0,
-        cadence_rpm=None,
+        onset_utc=shots[0].utc,
+        rounds=shots,
+        round_count=len(shots),
+        round_count_is_minimum=rounds.is_minimum or event.lost_samples > 0,
+        cadence_rpm=rounds.cadence_rpm,
         label=judgement.label,
         abstained=judgement.abstained,
         grade=judgement.grade,
@@ -109,7 +127,14 @@ def build_detection(
         clock=_clock(clock),
         position=origin.position,
         local=origin.local,
-        direction=None,
+        direction=None
+        if direction is None
+        else Direction(
+            azimuth_deg=direction.azimuth_deg,
+            elevation_deg=direction.elevation_deg,
+            sigma_deg=direction.sigma_deg,
+            airborne_probability=direction.airborne_probability,
+        ),
         audio=Audio(
             sample_rate_hz=sample_rate_hz,
             channels=channels,
@@ -150,6 +175,36 @@ def build_status(
         firmware=origin.firmware,
         lost_samples=lost_samples,
         outbox=outbox,
+    )
+
+
+def build_health(
+    origin: Origin,
+    *,
+    utc_ns: int,
+    uptime_s: float,
+    clock: ClockQuality,
+    sample_clock: SampleClockHealth,
+    chrony: ChronyHealth | None,
+    receiver: ReceiverHealth | None,
+    array: ArrayHealth,
+    outbox: OutboxStatus | None,
+) -> Health:
+    """Build a health message."""
+    return Health(
+        schema=HEALTH_SCHEMA,
+        site=origin.site,
+        node_id=origin.node_id,
+        boot_id=origin.boot_id,
+        utc=utc_text(utc_ns),
+        uptime_s=uptime_s,
+        clock=_clock(clock),
+        sample_clock=sample_clock,
+        chrony=chrony,
+        receiver=receiver,
+        array=array,
+        outbox=outbox,
+        firmware=origin.firmware,
     )
 
 

@@ -33,7 +33,7 @@ _SUM_SLACK: Final = 1e-4
 
 
 class Round(Message):
-    """One impulsive arrival of the event."""
+    """One round: the first arrival of a shot (or a burst, or a slam), echoes left out."""
 
     utc: Utc = Field(description="Onset at the reference microphone (channel 0), UTC.")
     sigma_s: Seconds = Field(ge=0, description="Standard error of `utc`, seconds.")
@@ -123,7 +123,12 @@ class Direction(Message):
     elevation_deg: Degrees | None = Field(
         ge=-90, le=90, description="Elevation, degrees; null where the array cannot tell."
     )
-    sigma_deg: Degrees = Field(ge=0, le=180, description="Standard error, degrees.")
+    sigma_deg: Degrees = Field(
+        ge=0,
+        le=180,
+        description="Standard error along each axis of the sky, degrees: a cone of 2.45 sigma "
+        "holds 95 %; where elevation_deg is null, 1.96 sigma of azimuth do.",
+    )
     airborne_probability: Probability | None = Field(
         description="Probability that the source was in the air, 0 to 1; null where not known."
     )
@@ -186,14 +191,15 @@ class Detection(Message):
     seq: int = Field(ge=1, description="Counts the node's detections for life, from 1.")
     onset_utc: Utc = Field(description="Onset of the first round, UTC.")
     rounds: tuple[Round, ...] = Field(
-        min_length=1, description="The impulsive arrivals, in order of time."
+        min_length=1, description="The rounds, in order of time; echoes are left out."
     )
-    round_count: int = Field(ge=1, description="How many rounds it takes the event for.")
+    round_count: int = Field(ge=1, description="How many rounds were told from their echoes.")
     round_count_is_minimum: bool = Field(
-        description="Whether there may have been more: later arrivals, or samples that were lost."
+        description="Whether there may have been more: a second shooter, one arrival over another, "
+        "samples that were lost."
     )
     cadence_rpm: PerMinute | None = Field(
-        ge=0, description="Rounds a minute; null where not measured."
+        ge=0, description="Rounds a minute; null below three rounds, or without a steady rate."
     )
     label: Label = Field(description="The likeliest class.")
     abstained: bool = Field(description="Whether the classifier declined to name a class.")

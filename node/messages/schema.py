@@ -9,11 +9,16 @@ from typing import Any, Final, Literal
 
 from node.messages.detection import Detection
 from node.messages.fields import Message
+from node.messages.health import Health
 from node.messages.status import Status
 
-SchemaName = Literal["detection", "status"]
+SchemaName = Literal["detection", "status", "health"]
 
-_MODELS: Final[dict[SchemaName, type[Message]]] = {"detection": Detection, "status": Status}
+_MODELS: Final[dict[SchemaName, type[Message]]] = {
+    "detection": Detection,
+    "status": Status,
+    "health": Health,
+}
 
 
 def json_schema(name: SchemaName) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from node.messages.fields import TOPIC_LEVEL
 
 ROOT: Final = "gunfire/v1"
 
-Kind = Literal["detection", "status"]
+Kind = Literal["detection", "status", "health"]
 
 
 def node_topic(site: str, node_id: str, kind: Kind) -> str:

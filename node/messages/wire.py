@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from node.messages.detection import Detection, Transport
 from node.messages.fields import Message
+from node.messages.health import Health
 from node.messages.status import Status
 from node.utc import utc_text
 
@@ -52,6 +53,11 @@ def parse_detection(payload: bytes | str) -> Detection:
 def parse_status(payload: bytes | str) -> Status:
     """Read a status; raises as `parse_detection` does."""
     return _parse(Status, payload)
+
+
+def parse_health(payload: bytes | str) -> Health:
+    """Read a health message; raises as `parse_detection` does."""
+    return _parse(Health, payload)
 
 
 def _parse(model: type[_M], payload: bytes | str) -> _M:

@@ -1,6 +1,6 @@
 """The words that subscribers hang on, held by frozen examples.
 
-detection.json and status.json beside this file are what a node of version 1 of each schema
+detection.json, status.json and health.json beside this file are what a node of version 1 of each schema
 publishes. They are not regenerated: a test that fails here has found a change that would break
 someone's software. Adding a key that may be absent is no such change, and then the example stays
 as it is; renaming, retyping or dropping one needs a new schema number and a new topic version.
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from node.messages import json_schema, parse_detection, parse_status, to_json
+from node.messages import json_schema, parse_detection, parse_health, parse_status, to_json
 from node.messages.schema import SchemaName
 
 HERE = Path(__file__).parent
@@ -32,6 +32,11 @@ def test_the_frozen_detection_is_read_and_written_back_unchanged() -> None:
 def test_the_frozen_status_is_read_and_written_back_unchanged() -> None:
     text = (HERE / "status.json").read_text("utf-8")
     assert json.loads(to_json(parse_status(text))) == json.loads(text)
+
+
+def test_the_frozen_health_is_read_and_written_back_unchanged() -> None:
+    text = (HERE / "health.json").read_text("utf-8")
+    assert json.loads(to_json(parse_health(text))) == json.loads(text)
 
 
 def test_the_keys_of_a_detection_are_these() -> None:
@@ -105,6 +110,36 @@ def test_the_keys_of_a_status_are_these() -> None:
     }
 
 
+def test_the_keys_of_a_health_are_these() -> None:
+    # Dashboards plot these figures by name; a key that went would leave a line at zero.
+    assert {key: sorted(_keys(value)) for key, value in example("health").items()} == {
+        "schema": [],
+        "site": [],
+        "node_id": [],
+        "boot_id": [],
+        "utc": [],
+        "uptime_s": [],
+        "clock": ["bound_s", "holdover_s", "second_confirmed", "sigma_s", "source"],
+        "sample_clock": [
+            "host_steps", "method", "missed", "pulses", "rate_ppm", "reason", "refused",
+        ],
+        "chrony": [
+            "offset_s", "reference", "root_delay_s", "root_dispersion_s", "stratum",
+            "synchronised",
+        ],
+        "receiver": [
+            "fix", "position_sigma_m", "pps_seen", "satellites_seen", "satellites_used",
+            "utc_valid",
+        ],
+        "array": [
+            "channels", "floor_dbfs", "lost_samples", "order_proven", "order_reason",
+            "sample_rate_hz",
+        ],
+        "outbox": ["depth", "dropped"],
+        "firmware": [],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -126,7 +161,7 @@ def test_the_words_that_a_field_may_hold_are_these(path: tuple[str, ...], words:
         validator.validate(document)
 
 
-@pytest.mark.parametrize("name", ["detection", "status"])
+@pytest.mark.parametrize("name", ["detection", "status", "health"])
 def test_the_frozen_example_validates_against_the_schema_that_the_package_prints(
     name: SchemaName,
 ) -> None:
@@ -135,13 +170,13 @@ def test_the_frozen_example_validates_against_the_schema_that_the_package_prints
     Draft202012Validator(schema).validate(example(name))
 
 
-@pytest.mark.parametrize("name", ["detection", "status"])
+@pytest.mark.parametrize("name", ["detection", "status", "health"])
 def test_the_schema_under_docs_is_the_one_that_the_package_prints(name: SchemaName) -> None:
     kept = json.loads((LOOK_UP / f"{name}.schema.json").read_text("utf-8"))
     assert kept == json_schema(name), "run: make docs"
 
 
-@pytest.mark.parametrize("name", ["detection", "status"])
+@pytest.mark.parametrize("name", ["detection", "status", "health"])
 def test_every_field_has_a_sentence_and_the_page_for_subscribers_names_it(name: SchemaName) -> None:
     schema = json_schema(name)
     page = (LOOK_UP / "messages.md").read_text("utf-8")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from node.capture import RecordingSource
 from node.classify import TfliteClassifier
-from node.messages import Detection
+from node.detect import Detector
 from node.replay import Replay
 from node.settings import DetectSettings
 from node.types import NS_PER_S
@@ -96,21 +96,15 @@ def pulses(recording: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
     return np.array(selected), np.array(sorted(reported.values()))
 
 
-def hear(path: Path, replay: Replay) -> Heard:
-    """Put a recording's pulses and detections side by side."""
+def hear(path: Path) -> Heard:
+    """Put a recording's pulses and the detector's impulses, echoes among them, side by side."""
     with RecordingSource(path) as source:
-        start_ns = source.identity.start_utc_ns or 0
-        seconds = source.frames / source.sample_rate_hz
-    detections = list(replay.detections(path))
-    return Heard(
-        *pulses(path),
-        [_onsets(detection, start_ns) for detection in detections],
-        seconds,
-    )
-
-
-def _onsets(detection: Detection, start_ns: int) -> list[float]:
-    return [(parse_utc_ns(arrival.utc) - start_ns) / NS_PER_S for arrival in detection.rounds]
+        rate = source.sample_rate_hz
+        detector = Detector(DetectSettings(), rate, source.channels)
+        events = [event for block in source.blocks() for event in detector.push(block)]
+    events += detector.flush()
+    onsets = [[impulse.onset_sample / rate for impulse in event.impulses] for event in events]
+    return Heard(*pulses(path), onsets, source.frames / rate)
 
 
 def measure(
@@ -118,12 +112,15 @@ def measure(
 ) -> Figures:
     """Replay all recordings of some firing points, or of all."""
     replay = Replay(TfliteClassifier.load(), DetectSettings())
-    begun_s = time.process_time()
     heard = []
+    spent_s = 0.0
     for path in recordings(data, firing_points):
-        heard.append(hear(path, replay))
+        begun_s = time.process_time()
+        for _ in replay.detections(path):
+            pass
+        spent_s += time.process_time() - begun_s
+        heard.append(hear(path))
         progress()
-    spent_s = time.process_time() - begun_s
     seconds = sum(h.seconds for h in heard)
     shot = [h for h in heard if len(h.selected)]
     misses = [_nearest(h.onsets, h.selected) for h in shot]

@@ -26,7 +26,17 @@ from node.messages import (
     to_json,
     with_transport,
 )
-from node.types import ClockQuality, Event, Impulse, Instant, Judgement, ModelIdentity, Scores
+from node.types import (
+    ClockQuality,
+    Direction,
+    Event,
+    Impulse,
+    Instant,
+    Judgement,
+    ModelIdentity,
+    Rounds,
+    Scores,
+)
 from node.utc import utc_text
 
 ORIGIN = Origin(
@@ -38,6 +48,7 @@ ORIGIN = Origin(
 )
 ONSET_NS = 1_545_186_419_007_000_001
 IMPULSE = Impulse(onset_sample=84_012.25, sigma_samples=3, snr_db=20.123, peak_dbfs=-3.456)
+ONE_SHOT = Rounds(shots=(0,), is_minimum=False)
 JUDGEMENT = Judgement(Scores(0.9, 0.05, 0.03, 0.02), "gunfire", False, "gunfire")
 CLOCK = ClockQuality("ntp", 1e-3)
 MODEL = ModelIdentity("gunfire", "1", "a" * 64, 0.7, 0.35)
@@ -48,17 +59,23 @@ def build(
     lost_samples: int = 0,
     judgement: Judgement = JUDGEMENT,
     clock: ClockQuality = CLOCK,
+    rounds: Rounds = ONE_SHOT,
+    direction: Direction | None = None,
+    revision: int = 0,
 ) -> Detection:
-    instants = [Instant(ONSET_NS + 10**8 * k, 1e-4) for k in range(len(impulses))]
+    instants = [Instant(ONSET_NS + 10**8 * shot, 1e-4) for shot in rounds.shots]
     return build_detection(
         ORIGIN,
         Event(impulses, lost_samples),
+        rounds,
         instants,
         judgement,
         clock,
         MODEL,
+        direction=direction,
         sample_rate_hz=12_000,
         channels=1,
+        revision=revision,
     )
 
 
@@ -78,10 +95,36 @@ def test_the_event_is_named_by_its_first_whole_sample_and_timed_by_its_first_rou
     assert detection.event_id == build((replace(IMPULSE, onset_sample=84_012.9),)).event_id
 
 
-def test_arrivals_that_may_be_echoes_make_the_count_of_rounds_a_minimum() -> None:
-    one, three = build(), build((IMPULSE, IMPULSE, IMPULSE))
-    assert (one.round_count, one.round_count_is_minimum) == (1, False)
-    assert (len(three.rounds), three.round_count, three.round_count_is_minimum) == (3, 1, True)
+def test_the_rounds_are_the_shots_among_the_arrivals() -> None:
+    echo = replace(IMPULSE, snr_db=9.0)
+    burst = (IMPULSE, echo, IMPULSE, echo, IMPULSE)
+    three = build(burst, rounds=Rounds((0, 2, 4), is_minimum=False, cadence_rpm=612.34))
+    assert (three.round_count, three.round_count_is_minimum, three.cadence_rpm) == (3, False, 612.3)
+    assert [r.snr_db for r in three.rounds] == [20.12] * 3
+    assert [r.utc for r in three.rounds] == [utc_text(ONSET_NS + 10**8 * k) for k in (0, 2, 4)]
+
+
+def test_a_count_that_may_be_too_small_says_so() -> None:
+    assert build(rounds=Rounds((0,), is_minimum=True)).round_count_is_minimum
+
+
+def test_a_direction_is_told_with_its_error_and_what_cannot_be_known_is_null() -> None:
+    flat = build(direction=Direction(359.996, None, 1.234))
+    assert json.loads(to_json(flat))["direction"] == {
+        "azimuth_deg": 360.0,
+        "elevation_deg": None,
+        "sigma_deg": 1.23,
+        "airborne_probability": None,
+    }
+    aloft = build(direction=Direction(12.0, 41.5, 0.8, airborne_probability=0.98))
+    assert aloft.direction is not None
+    assert (aloft.direction.elevation_deg, aloft.direction.airborne_probability) == (41.5, 0.98)
+
+
+def test_later_knowledge_is_an_update_of_the_same_event() -> None:
+    first, again = build(), build(revision=2)
+    assert (first.type, again.type, again.revision) == ("new", "update", 2)
+    assert first.event_id == again.event_id
 
 
 def test_a_loss_inside_the_event_makes_its_count_a_minimum() -> None:
@@ -96,11 +139,12 @@ def test_one_clipped_impulse_says_so_for_the_event() -> None:
     assert build((IMPULSE, replace(IMPULSE, clipped=True))).audio.clipped
 
 
-def test_instants_that_do_not_fit_the_impulses_are_a_defect() -> None:
-    with pytest.raises(ValueError, match="0 instants for 1 impulses"):
+def test_instants_that_do_not_fit_the_shots_are_a_defect() -> None:
+    with pytest.raises(ValueError, match="0 instants for 1 shots"):
         build_detection(
-            ORIGIN, Event((IMPULSE,)), [], JUDGEMENT, CLOCK, MODEL, sample_rate_hz=1, channels=1
-        )
+            ORIGIN, Event((IMPULSE,)), ONE_SHOT, [], JUDGEMENT, CLOCK, MODEL,
+            direction=None, sample_rate_hz=1, channels=1,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("spoilt", [math.nan, math.inf, -math.inf])
