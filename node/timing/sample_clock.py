@@ -205,6 +205,10 @@ class RecordingClock:
         since_start_ns = round(Fraction(sample) * NS_PER_S / self._rate)
         return Instant(self._start_utc_ns + since_start_ns, self._quality.sigma_s)
 
+    def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
+        """Know nothing: a recording's samples have no host time."""
+        return None
+
     def quality(self) -> ClockQuality:
         """Say what was given."""
         return self._quality

@@ -1,0 +1,188 @@
+"""A crystal against a pulse a second: a Kalman filter on offset, rate and drift. Pure.
+
+Beside the pulse clock: it is given the sample at which each pulse rose, and says what the count of
+seconds is at any sample, with its error (signal.md §1.2). Seconds are counted from an arbitrary
+first pulse; which second that is, `node.timing.seconds` decides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Float64Array = npt.NDArray[np.float64]
+Verdict = Literal["taken", "refused", "moved"]
+
+# A pulse by a timing receiver through a line input: 50 ns of jitter, 20 ns of sawtooth and what
+# the phase slope leaves at -60 dB of noise; with head room for a cheap receiver.
+PULSE_SIGMA_S: Final = 120e-9
+# What a crystal's rate does: a random walk, and a drift by sun and shade that walks itself.
+RATE_WALK: Final = 3e-9  # 1 / sqrt(s)
+DRIFT_WALK: Final = 2e-11  # 1 / s / sqrt(s)
+FIRST_RATE_SIGMA: Final = 100e-6  # no better is known of a sound card's crystal
+FIRST_DRIFT_SIGMA: Final = 1e-8
+GATE: Final = 6.0
+LEAST_GATE_S: Final = 0.3e-6
+# Pulses off by the same are believed against the filter when there are so many and none that fits.
+AGREE: Final = 3
+AGREE_S: Final = 20e-6
+MOVED_RATE_SIGMA: Final = 0.3e-6
+# The told error covers a ramp of temperature that the model takes for steady.
+HEAD_ROOM: Final = 2.0
+LEAST_SIGMA_S: Final = 40e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Seconds at a sample: whole ones, the rest in s, and the standard error in s."""
+
+    seconds: int
+    rest_s: float
+    sigma_s: float
+
+
+class ClockFilter:
+    """Counts seconds by pulses.
+
+    Attributes
+    ----------
+    taken, refused, missed, moved
+        Pulses that fitted; that did not; seconds without one; how often the count of samples was
+        found to have jumped.
+    """
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._rate = sample_rate_hz
+        self._n = 0.0
+        self._k: int | None = None
+        self._x: Float64Array = np.zeros(3)
+        self._p: Float64Array = np.zeros((3, 3))
+        self._off: list[tuple[float, float]] = []  # sample and innovation of those refused in a row
+        self.taken = self.refused = self.missed = self.moved = 0
+        self.since_moved = 0
+
+    @property
+    def last_sample(self) -> float | None:
+        """Sample of the last pulse that was taken."""
+        return None if self._k is None else self._n
+
+    @property
+    def rate_ppm(self) -> tuple[float, float] | None:
+        """By how much the card runs fast, in ppm, and its standard error; None before 2 pulses."""
+        if self.taken < 2:
+            return None
+        return -1e6 * float(self._x[1]), 1e6 * math.sqrt(float(self._p[1, 1]))
+
+    def pulse(self, sample: float, sigma_samples: float = 0.0) -> tuple[Verdict, int]:
+        """Take a pulse at a fractional sample; give what became of it, and its count.
+
+        `sigma_samples` is what the noise adds to the pulse's own error.
+        """
+        noise = PULSE_SIGMA_S**2 + (sigma_samples / self._rate) ** 2
+        if self._k is None:
+            self._begin(sample, noise)
+            return "taken", 0
+        x, p, seconds = self._at(sample)
+        count = self._k + round(seconds + float(x[0]))
+        off_s = (count - self._k) - (seconds + float(x[0]))
+        variance = float(p[0, 0]) + noise
+        if abs(off_s) > max(GATE * math.sqrt(variance), LEAST_GATE_S):
+            return self._off_by(sample, off_s, count, x, p, seconds)
+        gain = p[:, 0] / variance
+        self._set(sample, count, x + gain * off_s, p - np.outer(gain, p[0]), seconds)
+        self._off = []
+        self.taken += 1
+        self.since_moved += 1
+        return "taken", count
+
+    def suspicion_s(self, now_sample: float) -> float:
+        """Say by how much pulses in a row were off, where the one that was due did not come."""
+        if not self._off or now_sample - self._n < 1.01 * self._rate:
+            return 0.0
+        # A lone glitch is no news for longer than a true pulse would take to come again.
+        if now_sample - self._off[-1][0] > 1.1 * self._rate:
+            return 0.0
+        return max(abs(off_s) for _, off_s in self._off)
+
+    def at(self, sample: float) -> Count:
+        """Give the count of seconds at a sample, before or after the last pulse.
+
+        Raises
+        ------
+        RuntimeError
+            There was no pulse yet.
+        """
+        if self._k is None:
+            raise RuntimeError("no pulse yet")
+        x, p, seconds = self._at(sample)
+        whole = math.floor(seconds)
+        sigma_s = HEAD_ROOM * math.sqrt(max(float(p[0, 0]), 0.0))
+        return Count(
+            self._k + whole, (seconds - whole) + float(x[0]), math.hypot(sigma_s, LEAST_SIGMA_S)
+        )
+
+    def _begin(self, sample: float, noise: float) -> None:
+        self._n, self._k = sample, 0
+        self._x = np.zeros(3)
+        self._p = np.diag([noise, FIRST_RATE_SIGMA**2, FIRST_DRIFT_SIGMA**2])
+        self._off = []
+        self.taken = 1
+        self.since_moved = 1
+
+    def _at(self, sample: float) -> tuple[Float64Array, Float64Array, float]:
+        """Give state and covariance at a sample, and the nominal seconds since the last pulse."""
+        t = (sample - self._n) / self._rate
+        f = np.array([[1, t, t * t / 2], [0, 1, t], [0, 0, 1]])
+        a = abs(t)
+        y, d = RATE_WALK**2, DRIFT_WALK**2
+        # Integrated noise of rate and drift; its signs where time runs backwards are no matter.
+        q = np.array(
+            [
+                [y * a**3 / 3 + d * a**5 / 20, y * a * t / 2 + d * a**3 * t / 8, d * a**3 / 6],
+                [y * a * t / 2 + d * a**3 * t / 8, y * a + d * a**3 / 3, d * a * t / 2],
+                [d * a**3 / 6, d * a * t / 2, d * a],
+            ]
+        )
+        return f @ self._x, f @ self._p @ f.T + q, t
+
+    def _set(
+        self, sample: float, count: int, x: Float64Array, p: Float64Array, seconds: float
+    ) -> None:
+        assert self._k is not None  # noqa: S101
+        steps = count - self._k
+        self.missed += max(0, steps - 1)
+        x = x.copy()
+        x[0] += seconds - steps  # the nominal seconds that are not whole are offset now
+        self._n, self._k, self._x, self._p = sample, count, x, p
+
+    def _off_by(
+        self,
+        sample: float,
+        off_s: float,
+        count: int,
+        x: Float64Array,
+        p: Float64Array,
+        seconds: float,
+    ) -> tuple[Verdict, int]:
+        self.refused += 1
+        # A drifting rate is no jump: it is the same offset each time that tells one.
+        self._off = [o for o in self._off if abs(o[1] - off_s) < AGREE_S and o[0] > self._n]
+        self._off.append((sample, off_s))
+        if len(self._off) < AGREE or sample - self._off[0][0] < (AGREE - 1.5) * self._rate:
+            return "refused", count
+        x = x.copy()
+        x[0] += off_s
+        p = p.copy()
+        p[0, :] = p[:, 0] = 0.0
+        p[0, 0] = PULSE_SIGMA_S**2
+        p[1, 1] += MOVED_RATE_SIGMA**2
+        self._set(sample, count, x, p, seconds)
+        self._off = []
+        self.moved += 1
+        self.taken += 1
+        self.since_moved = 1
+        return "moved", count

@@ -1,0 +1,326 @@
+"""The sample counter's way to UTC by a receiver's pulse in a channel of the same card.
+
+Stands where `HostSampleClock` stands, and rests on it (or on a recording's stated start) for what
+a pulse cannot tell: roughly when it is, and so which second a pulse marks. Sound and pulse share
+one converter, so nothing of the host, its load or its bus is in between: what is left is the
+pulse's own jitter (signal.md §1.2). Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from node.timing.clock_filter import ClockFilter
+from node.timing.edge import Edge, EdgeFinder
+from node.timing.leap import LeapTable
+from node.timing.seconds import SecondVote
+from node.types import (
+    NS_PER_S,
+    Block,
+    ClockQuality,
+    HostReading,
+    Instant,
+    ReceiverReading,
+    SampleClock,
+)
+
+# So many pulses in a row before the clock is believed, and again after its count had jumped.
+LOCK: Final = 4
+# What jitters by more than this between neighbours is no pulse of a receiver.
+REGULAR_S: Final = 300e-6
+# A receiver's message comes after the pulse whose second it names, by so much.
+MESSAGE_S: Final = (0.0, 0.98)
+# A clock that is surer than this tells which of two edges is on the second.
+TELLS_EDGE_S: Final = 0.02
+TELLS_SECOND_S: Final = 0.15
+# Edges of a pulse whose width lies so near to half a second cannot be told apart.
+HALF_S: Final = 0.49
+# A pulse that is off the second by more than this is not trusted, whoever is right.
+OFF_SECOND_S: Final = 0.2
+# The pulse is believed over the coarse clock for as long as it is surer.
+LONGEST_HOLDOVER_S: Final = 3600.0
+SIGMAS_IN_BOUND: Final = 6.0
+
+
+class CoarseClock(SampleClock, Protocol):
+    """A clock that knows roughly when it is, and at which sample it was when."""
+
+    def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
+        """Give the sample converted at a moment of CLOCK_MONOTONIC; None if that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class PulseState:
+    """How the pulse does, for health and `check`.
+
+    Attributes
+    ----------
+    pulses, refused, missed, moved
+        Pulses that were taken; edges that did not fit; seconds without one; how often the count
+        of samples was found to have jumped.
+    rate_ppm, rate_sigma_ppm
+        By how much the card runs fast; None before it is known.
+    rises
+        Whether the edge on the second rises; None before it is known.
+    last_s
+        Seconds since the last pulse that was taken, by the sample counter; None before one was.
+    reason
+        Why the pulse is not used; empty where it is.
+    """
+
+    pulses: int
+    refused: int
+    missed: int
+    moved: int
+    rate_ppm: float | None
+    rate_sigma_ppm: float | None
+    rises: bool | None
+    last_s: float | None
+    reason: str
+
+
+class PpsSampleClock:
+    """Sample counter → UTC by a pulse a second.
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Nominal rate.
+    channel
+        Which channel of the blocks carries the pulse.
+    coarse
+        Says roughly when it is; it is handed all that this clock is handed.
+    trust_coarse
+        Take the coarse clock's second though nothing disciplines it: a recording's stated start.
+    leaps
+        Leap seconds.
+    """
+
+    def __init__(
+        self,
+        sample_rate_hz: int,
+        channel: int,
+        coarse: CoarseClock,
+        *,
+        trust_coarse: bool = False,
+        leaps: LeapTable | None = None,
+    ) -> None:
+        self._rate = sample_rate_hz
+        self._channel = channel
+        self._coarse = coarse
+        self._trust_coarse = trust_coarse
+        self._leaps = leaps or LeapTable()
+        self._stream: int | None = None
+        self._begin()
+
+    @property
+    def state(self) -> PulseState:
+        """How the pulse does."""
+        rate = self._filter.rate_ppm
+        last = self._filter.last_sample
+        return PulseState(
+            pulses=self._filter.taken,
+            refused=self._filter.refused,
+            missed=self._filter.missed,
+            moved=self._filter.moved,
+            rate_ppm=None if rate is None else rate[0],
+            rate_sigma_ppm=None if rate is None else rate[1],
+            rises=self._rises,
+            last_s=None if last is None else (self._now - last) / self._rate,
+            reason=self._reason(),
+        )
+
+    def observe_block(self, block: Block) -> None:
+        """Learn from a block; another stream begins from nothing."""
+        self._coarse.observe_block(block)
+        if block.stream != self._stream:
+            self._stream = block.stream
+            self._begin()
+        self._now = block.end_sample
+        x = block.samples()[:, self._channel]
+        for edge in self._finder.push(block.first_sample, x):
+            self._edge(edge)
+
+    def observe_host(self, reading: HostReading) -> None:
+        """Hand the reading to the coarse clock."""
+        self._coarse.observe_host(reading)
+
+    def observe_receiver(self, reading: ReceiverReading) -> None:
+        """Let the receiver vote for the second that its last pulse marked."""
+        self._coarse.observe_receiver(reading)
+        if not reading.valid or reading.utc_ns % NS_PER_S:
+            return
+        came = self._coarse.sample_at_monotonic(reading.monotonic_ns)
+        for sample, count in reversed(self._pulses):
+            if came is None or sample > came:
+                continue
+            late_s = (came - sample) / self._rate
+            if MESSAGE_S[0] <= late_s <= MESSAGE_S[1]:
+                tai_s = self._leaps.tai_s(reading.utc_ns // NS_PER_S)
+                self._second.vote("receiver", count, tai_s)
+            return
+
+    def at(self, sample: float) -> Instant:
+        """Give the UTC of a (fractional) sample index of the stream observed last."""
+        pulse = self._by_pulse(sample)
+        coarse = self._coarse.at(sample)
+        return coarse if pulse is None or pulse.sigma_s >= coarse.sigma_s else pulse
+
+    def quality(self) -> ClockQuality:
+        """Say what disciplines the clock, with the error of the newest sample's time."""
+        coarse = self._coarse.quality()
+        pulse = self._by_pulse(self._now)
+        if pulse is None or pulse.sigma_s >= coarse.sigma_s:
+            return coarse
+        last = self._filter.last_sample or 0.0
+        return ClockQuality(
+            source="pps",
+            sigma_s=pulse.sigma_s,
+            bound_s=SIGMAS_IN_BOUND * pulse.sigma_s,
+            second_confirmed=self._second.confirmed or coarse.second_confirmed,
+            holdover_s=max(0.0, (self._now - last) / self._rate),
+        )
+
+    def _begin(self) -> None:
+        self._now = 0
+        self._finder = EdgeFinder(self._rate)
+        self._filter = ClockFilter(self._rate)
+        self._second = SecondVote()
+        self._rises: bool | None = None
+        self._waiting: deque[Edge] = deque(maxlen=64)
+        self._pulses: deque[tuple[float, int]] = deque(maxlen=8)
+        self._why = ""
+
+    def _by_pulse(self, sample: float) -> Instant | None:
+        """Give UTC by the pulse; None where it is not to be believed."""
+        if self._reason():
+            return None
+        count = self._filter.at(sample)
+        difference = self._second.difference
+        assert difference is not None  # noqa: S101
+        tai_ns = (count.seconds + difference) * NS_PER_S + round(count.rest_s * NS_PER_S)
+        suspicion_s = self._filter.suspicion_s(self._now)
+        return Instant(self._leaps.utc_ns(tai_ns), math.hypot(count.sigma_s, suspicion_s))
+
+    def _reason(self) -> str:
+        last = self._filter.last_sample
+        if last is None:
+            return self._why or f"no pulse on channel {self._channel} yet"
+        if self._filter.since_moved < LOCK:
+            return "the pulse is not regular yet"
+        if (self._now - last) / self._rate > LONGEST_HOLDOVER_S:
+            return "the pulse has been away for too long"
+        if self._second.disputed and self._second.difference is None:
+            return "receiver and host do not agree on the second"
+        if self._second.difference is None:
+            return "which second a pulse marks is not known yet"
+        return ""
+
+    def _edge(self, edge: Edge) -> None:
+        if self._rises is None:
+            self._waiting.append(edge)
+            self._choose()
+            return
+        if edge.rises != self._rises:
+            return
+        if self._filter.last_sample is not None:
+            late_s = (edge.sample - self._filter.last_sample) / self._rate
+            if self._filter.taken < LOCK and abs(late_s - round(late_s)) > REGULAR_S:
+                # Not a train yet: whichever edge is regular will begin one.
+                self._restart(edge)
+                return
+        verdict, count = self._filter.pulse(edge.sample, edge.sigma_samples)
+        if verdict == "moved":
+            # Samples were counted wrongly by an unknown amount: the second has to be told anew.
+            self._second = SecondVote()
+        if verdict != "refused":
+            self._pulses.append((edge.sample, count))
+            self._host_votes(edge.sample, count)
+
+    def _restart(self, edge: Edge) -> None:
+        refused = self._filter.refused + 1
+        self._filter = ClockFilter(self._rate)
+        self._filter.refused = refused
+        self._second = SecondVote()
+        self._rises = None
+        self._waiting.append(edge)
+
+    def _host_votes(self, sample: float, count: int) -> None:
+        second = self._coarse_second(sample)
+        if second is not None:
+            self._second.vote("host", count, self._leaps.tai_s(second))
+
+    def _coarse_second(self, sample: float) -> int | None:
+        """Give the whole UTC second that an edge marks by the coarse clock, if it knows."""
+        quality = self._coarse.quality()
+        instant = self._coarse.at(sample)
+        trusted = self._trust_coarse or quality.source != "free"
+        if not trusted or instant.sigma_s > TELLS_SECOND_S:
+            return None
+        second = round(instant.utc_ns / NS_PER_S)
+        off_s = (instant.utc_ns - second * NS_PER_S) / NS_PER_S
+        return second if abs(off_s) <= OFF_SECOND_S else None
+
+    def _choose(self) -> None:
+        """Find which edge of the pulse is on the second, once three of a train are there."""
+        trains = {rises: self._train(rises) for rises in (True, False)}
+        regular = [rises for rises, train in trains.items() if len(train) >= 3]
+        if not regular:
+            self._why = "edges, but none a second apart" if len(self._waiting) > 8 else ""
+            return
+        chosen = regular[0] if len(regular) == 1 else self._leading(trains)
+        off_s = {rises: self._off_second_s(trains[rises]) for rises in regular}
+        on = [rises for rises in regular if (off := off_s[rises]) is not None and off < 0]
+        known = any(off is not None for off in off_s.values())
+        if known:
+            # A clock that is sure enough decides, against the pulse's own shape if need be.
+            if len(on) != 1:
+                self._why = "the pulse is not on the second by the host's clock: see its settings"
+                return
+            (chosen,) = on
+        if chosen is None:
+            self._why = "the pulse is half a second wide: which edge is on the second is not known"
+            return
+        if len(regular) == 1 and not known and len(self._train(chosen)) < LOCK:
+            return  # the other edge may only have been missed
+        self._rises = chosen
+        self._why = ""
+        waiting, self._waiting = self._train(chosen), deque(maxlen=64)
+        for edge in waiting:
+            self._edge(edge)
+
+    def _train(self, rises: bool) -> list[Edge]:
+        """Give the edges of a kind that lie whole seconds before the newest of it."""
+        edges = [edge for edge in self._waiting if edge.rises == rises]
+        if not edges:
+            return []
+        newest = edges[-1].sample
+        train = []
+        for edge in edges:
+            seconds = (newest - edge.sample) / self._rate
+            if abs(seconds - round(seconds)) <= REGULAR_S:
+                train.append(edge)
+        return train
+
+    def _leading(self, trains: dict[bool, list[Edge]]) -> bool | None:
+        """Give the edge that begins a pulse: the other one follows within less than half."""
+        width_s = ((trains[False][-1].sample - trains[True][-1].sample) / self._rate) % 1.0
+        if min(width_s, 1 - width_s) > HALF_S:
+            return None
+        return width_s < 1 - width_s
+
+    def _off_second_s(self, train: list[Edge]) -> float | None:
+        """Say how far a train is off the whole second beyond what the coarse clock allows.
+
+        None where that clock is not sure enough to tell.
+        """
+        quality = self._coarse.quality()
+        instant = self._coarse.at(train[-1].sample)
+        trusted = self._trust_coarse or quality.source != "free"
+        if not trusted or instant.sigma_s > TELLS_EDGE_S:
+            return None
+        off_ns = (instant.utc_ns + NS_PER_S // 2) % NS_PER_S - NS_PER_S // 2
+        return abs(off_ns) / NS_PER_S - max(5 * instant.sigma_s, 0.001)
