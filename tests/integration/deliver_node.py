@@ -22,7 +22,16 @@ from node.messages import (
     to_json,
     with_transport,
 )
-from node.types import ClockQuality, Event, Impulse, Instant, Judgement, ModelIdentity, Scores
+from node.types import (
+    ClockQuality,
+    Event,
+    Impulse,
+    Instant,
+    Judgement,
+    ModelIdentity,
+    Rounds,
+    Scores,
+)
 
 SITE, NODE_ID = "test-site", "node-1"
 BOOT_ID = recording_boot_id(NODE_ID, 0)
@@ -38,10 +47,12 @@ def make_detection(number: int) -> Detection:
     return build_detection(
         ORIGIN,
         Event((Impulse(onset_sample=sample + 0.25, sigma_samples=2, snr_db=21, peak_dbfs=-6),)),
+        Rounds((0,), is_minimum=False),
         [Instant(START_NS + number * 10**9, 1e-4)],
         Judgement(Scores(0.9, 0.06, 0.01, 0.03), "gunfire", False, "gunfire"),
         ClockQuality("ntp", 1e-3),
         ModelIdentity("test", "1", "0" * 64, 0.7, 0.4),
+        direction=None,
         sample_rate_hz=48_000,
         channels=4,
     )

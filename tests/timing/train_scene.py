@@ -1,7 +1,7 @@
 """Trains of impulses as one array node lists them: shots, their echoes, what was missed or merged.
 
-The scenarios of signal.md §6: single shots, aimed fire, automatic fire and bursts, in the open, in a
-street and in a canyon. Echoes keep their delay, level and bearing from shot to shot, as walls do.
+The scenarios of signal.md §6: single shots, aimed fire, automatic fire and bursts, in the open, in
+a street and in a canyon. Echoes keep their delay, level and bearing from shot to shot, as walls do.
 """
 
 from __future__ import annotations

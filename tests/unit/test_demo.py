@@ -15,6 +15,7 @@ from node.types import (
     Instant,
     Judgement,
     ModelIdentity,
+    Rounds,
     Scores,
 )
 
@@ -33,10 +34,12 @@ def heard(street: Street, arrival: int, grade: Grade, late_ms: float = 0.0) -> D
     return build_detection(
         Origin("demo", "street-1", "00000000-0000-4000-8000-000000000000", "0"),
         Event((Impulse(sample, 1.0, 20.0, -20.0),)),
+        Rounds((0,), is_minimum=False),
         [Instant(utc, 1e-3)],
         Judgement(Scores(0.7, 0.1, 0.1, 0.1), "gunfire", False, grade),
         ClockQuality(source="free", sigma_s=1e-3),
         MODEL,
+        direction=None,
         sample_rate_hz=48_000,
         channels=4,
     )
