@@ -56,9 +56,7 @@ def shots_s(fire: Fire, rng: np.random.Generator) -> Float64Array:
     return np.array(times)
 
 
-def hear(
-    fires: tuple[Fire, ...], place: Place, snr_db: float, rng: np.random.Generator
-) -> Train:
+def hear(fires: tuple[Fire, ...], place: Place, snr_db: float, rng: np.random.Generator) -> Train:
     """List what a node hears of one gun, or of several at once."""
     heard: list[tuple[float, float, float]] = []
     total = 0
