@@ -148,9 +148,7 @@ def _minimum_phase(taps: Float64Array) -> Float64Array:
     return np.asarray(minimum / minimum.sum())
 
 
-def step_response(
-    frames_after: Float64Array, line: Input, rate_hz: int = RATE_HZ
-) -> Float64Array:
+def step_response(frames_after: Float64Array, line: Input, rate_hz: int = RATE_HZ) -> Float64Array:
     """Give what a unit step at 0 makes of the channel, by frames after it."""
     edge = _edge(line.phase, line.corner_hz, rate_hz)
     decay = 2 * np.pi * line.corner_hz / rate_hz
@@ -180,7 +178,7 @@ class PulseChannel:
         leading: Float64Array,
         rng: np.random.Generator,
         *,
-        line: Input = Input(),  # noqa: B008 - frozen
+        line: Input = Input(),
         rate_hz: int = RATE_HZ,
         widths_s: Float64Array | None = None,
         amplitudes: Float64Array | None = None,
@@ -249,7 +247,8 @@ def receiver_pulses(
     strays = (k + rng.uniform(0.15, 0.85, seconds))[rng.random(seconds) < stray]
     time_s = np.concatenate([true, strays])
     order = np.argsort(time_s)
-    return Pulses(time_s[order], np.concatenate([np.zeros(len(true), bool), np.ones(len(strays), bool)])[order])
+    is_stray = np.arange(len(order)) >= len(true)
+    return Pulses(time_s[order], is_stray[order])
 
 
 def blocks(
