@@ -158,7 +158,7 @@ class FirstArrival:
         energy = np.convolve(power, np.full(self._smooth, 1.0 / self._smooth), mode="same")
         rise = int(np.argmax(energy > RISE_SHARE * energy.max()))
         top = rise + int(np.argmax(energy[rise : rise + self._frames(RISE_S)]))
-        return int(np.clip(first + top - self._before, 0, len(y) - self._gate))
+        return min(max(first + top - self._before, 0), len(y) - self._gate)
 
     def _pairs(
         self, spectra: npt.NDArray[np.complex128], energy: Float64Array, loud: npt.NDArray[np.bool_]
@@ -194,9 +194,28 @@ class FirstArrival:
     def _cycles(self) -> Float64Array:
         return np.asarray(fft.rfftfreq(self._size))
 
+    @cached_property
+    def _bins(self) -> npt.NDArray[np.int64]:
+        return np.arange(self._size // 2 + 1)
+
+    @cached_property
+    def _circle(self) -> npt.NDArray[np.complex128]:
+        steps = COARSE * self._size
+        return np.asarray(np.exp(2j * np.pi * np.arange(steps) / steps))
+
+    @cached_property
+    def _w2(self) -> Float64Array:
+        return np.asarray(np.square(2 * np.pi * self._rate * self._cycles))
+
+    @cached_property
+    def _taper_energy(self) -> float:
+        return float(self._taper @ self._taper)
+
     def _fine(self, cross: npt.NDArray[np.complex128], lags: Float64Array) -> Float64Array:
         """Interpolate correlations, band-limited, each round a lag in samples: [pairs, lags]."""
-        turned = cross * np.exp(2j * np.pi * self._cycles[:, None] * lags[None])
+        # Lags are whole steps of the doubled rate, so that what turns by them stands in a table.
+        steps = np.round(lags * COARSE).astype(np.int64)
+        turned = cross * self._circle[self._bins[:, None] * steps[None] % len(self._circle)]
         turned[0] *= 0.5
         return np.asarray((turned.T @ self._turn).real * (2 / self._size))
 
@@ -216,12 +235,12 @@ class FirstArrival:
              for k in range(count)]
         )  # fmt: skip
         floor = np.mean(np.abs(fft.rfft(cut, self._size, axis=1)) ** 2, axis=(0, 2))
-        w2 = np.square(2 * np.pi * fft.rfftfreq(self._size, 1 / self._rate))
+        w2 = self._w2
         told = float(w2 @ (power - floor))
         if told <= 0:
             return math.inf
         # Per sample of noise, and of the half of the spectrum that rfft gives.
-        scale = self._size / 2 / float(self._taper @ self._taper)
+        scale = self._size / 2 / self._taper_energy
         through = scale * float((w2 * np.maximum(power, floor)) @ floor)
         return math.sqrt(through) / told
 
@@ -238,7 +257,7 @@ def _peak(near: Float64Array) -> tuple[float, float]:
     a, b, c = near[at - 1], near[at], near[at + 1]
     bend = a - 2 * b + c
     shift = 0.5 * (a - c) / bend if bend != 0 else 0.0
-    return at + float(np.clip(shift, -1, 1)), float(b)
+    return at + min(max(float(shift), -1.0), 1.0), float(b)
 
 
 # A band-passed blast resembles itself upside down a little less than itself, half a swing later.

@@ -127,6 +127,7 @@ class DirectionFinder:
         self._prior = prior or SitePrior()
         apart = np.linalg.norm(self._positions_m[:, None] - self._positions_m[None], axis=-1)
         self._first_arrival = FirstArrival(sample_rate_hz, apart / sound_speed_m_s)
+        self._frames: dict[tuple[int, ...], _Frame] = {}
 
     def window(self) -> tuple[int, int]:
         """Give the frames wanted before and after an onset."""
@@ -172,29 +173,30 @@ class DirectionFinder:
 
     def _solve(self, arrival: Arrival) -> _Solution:
         used = list(arrival.used)
-        places = self._positions_m[used] - self._positions_m[used].mean(axis=0)
+        frame = self._frame(arrival.used)
         # Pairs share their microphones' errors; a least-squares mean over all pairs is the same as
         # one over the microphones' own delays against their mean.
         delays_s = arrival.delays_s[used] - self._delays_s[used]
         delays_s = delays_s - delays_s.mean()
-        _, spread, axes = np.linalg.svd(places, full_matrices=True)
-        dimensions = int(np.sum(spread > FLAT * max(spread[0], 1e-9)))
-        span = axes[:dimensions]
-        design = places @ span.T
-        slowness, *_ = np.linalg.lstsq(design, -delays_s, rcond=None)
-        free = len(used) - 1 - dimensions
-        residuals_s = delays_s + design @ slowness
+        slowness = -frame.inverse @ delays_s
+        free = len(used) - 1 - frame.dimensions
+        residuals_s = delays_s + frame.design @ slowness
         sigma_s = math.hypot(self._sigma_s, arrival.sigma_s)
-        closure_s = float(np.sqrt(np.mean(residuals_s**2))) if free > 0 else 0.0
-        covariance = np.linalg.inv(design.T @ design) * sigma_s**2
+        closure_s = math.sqrt(residuals_s @ residuals_s / len(used)) if free > 0 else 0.0
         return _Solution(
-            slowness=span.T @ slowness,
-            covariance=span.T @ covariance @ span,
-            normal=axes[2],
-            dimensions=dimensions,
+            slowness=frame.span.T @ slowness,
+            covariance=frame.covariance * sigma_s**2,
+            normal=frame.normal,
+            dimensions=frame.dimensions,
             residual_s=max(closure_s, arrival.closure_s),
             sigma_s=sigma_s,
         )
+
+    def _frame(self, used: tuple[int, ...]) -> _Frame:
+        """Give what depends on the microphones used alone; it is the same at most impulses."""
+        if used not in self._frames:
+            self._frames[used] = _frame_of(self._positions_m[list(used)])
+        return self._frames[used]
 
     def _spatial(self, solution: _Solution, facts: Explanation) -> Explanation:
         length = float(np.linalg.norm(solution.slowness))
@@ -240,7 +242,7 @@ class DirectionFinder:
 
 
 def _elevation_deg(u: Float64Array) -> float:
-    return math.degrees(math.asin(float(np.clip(u[2] / np.linalg.norm(u), -1, 1))))
+    return math.degrees(math.asin(min(max(float(u[2] / np.linalg.norm(u)), -1.0), 1.0)))
 
 
 def _told(
@@ -265,3 +267,25 @@ class _Solution:
     dimensions: int
     residual_s: float
     sigma_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """The span of some microphones' places, and least squares in it."""
+
+    span: Float64Array
+    normal: Float64Array
+    dimensions: int
+    design: Float64Array
+    inverse: Float64Array
+    covariance: Float64Array  # for errors of 1 s
+
+
+def _frame_of(positions_m: Float64Array) -> _Frame:
+    places = positions_m - positions_m.mean(axis=0)
+    _, spread, axes = np.linalg.svd(places, full_matrices=True)
+    dimensions = int(np.sum(spread > FLAT * max(spread[0], 1e-9)))
+    span = axes[:dimensions]
+    design = places @ span.T
+    covariance = span.T @ np.linalg.inv(design.T @ design) @ span
+    return _Frame(span, axes[2], dimensions, design, np.linalg.pinv(design), covariance)
