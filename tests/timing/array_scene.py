@@ -132,12 +132,13 @@ def _noise(places_m: Float64Array, rate_hz: int, n: int, rng: np.random.Generato
     """Give noise of unit rms, half of it coherent between the microphones, [n, channels]."""
     own = [0.5 * _pink(n, rate_hz, rng) + 0.3 * rng.standard_normal(n) for _ in places_m]
     total = np.stack(own, axis=1)
+    f = np.fft.rfftfreq(2 * n, 1 / rate_hz)
+    spectrum = np.zeros((len(f), len(places_m)), np.complex128)
     for _ in range(NOISES):
         v = towards(rng.uniform(0, 360), float(np.rad2deg(np.arcsin(rng.uniform(-0.3, 1)))))
-        wave = 0.5 * _pink(2 * n, rate_hz, rng)
-        f = np.fft.rfftfreq(2 * n, 1 / rate_hz)
-        early = np.exp(2j * np.pi * f[:, None] * (places_m @ v)[None] / SPEED_M_S)
-        total += np.fft.irfft(np.fft.rfft(wave)[:, None] * early, 2 * n, axis=0)[:n]
+        wave = np.fft.rfft(0.5 * _pink(2 * n, rate_hz, rng))
+        spectrum += wave[:, None] * np.exp(2j * np.pi * f[:, None] * (places_m @ v) / SPEED_M_S)
+    total += np.fft.irfft(spectrum, 2 * n, axis=0)[:n]
     b, a = signal.butter(1, CAPSULE_HZ, "high", fs=rate_hz)
     total = signal.lfilter(b, a, total, axis=0)
     return np.asarray(total / total.std())
