@@ -8,11 +8,12 @@ the broker, the disk or the clock stops the hearing: it is told in the status in
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -21,36 +22,43 @@ import numpy as np
 import numpy.typing as npt
 
 import node
+from node.capture import load_geometry
 from node.classify import TfliteClassifier
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions
+from node.detect import ChannelOrder, SitePrior
 from node.errors import DeviceError, ModelError, OutboxError
 from node.messages import (
+    ArrayHealth,
+    ChronyHealth,
     Detection,
     Origin,
     OutboxStatus,
     Position,
+    ReceiverHealth,
+    SampleClockHealth,
+    build_health,
     build_status,
     node_topic,
     numbered,
     to_json,
     with_transport,
 )
-from node.pipeline import Pipeline
+from node.pipeline import Array, Pipeline
 from node.settings import Settings
 from node.timing import (
     HostClock,
     HostClockReader,
     HostSampleClock,
-    SecondOpinion,
+    Moment,
+    PpsSampleClock,
+    Timekeeper,
     utc_now_ns,
-    weigh,
 )
 from node.types import (
     AudioSource,
     Classifier,
     Judgement,
     ModelIdentity,
-    SampleClock,
     Scores,
 )
 from node.utc import parse_utc_ns
@@ -59,6 +67,10 @@ log = logging.getLogger(__name__)
 
 READ_CLOCK_S: Final = 1.0
 STATUS_S: Final = 60.0
+HEALTH_S: Final = 60.0
+# A receiver so far from the surveyed place is another node's, beyond what its error allows.
+FAR_M: Final = 20.0
+SIGMAS: Final = 6.0
 # A loss is a reason for as long as a technician would need to see it.
 TELL_LOSS_S: Final = 600.0
 # What could not be written to a full disk waits in memory: a day of a busy street, some 10 MB.
@@ -81,6 +93,8 @@ class Daemon:
 
     Raises
     ------
+    SceneError
+        At once: the array is not what the settings say.
     OutboxError, BrokerError, DeviceError
         From `run`: what cannot be mended from inside. The status has said so by then.
     """
@@ -92,6 +106,7 @@ class Daemon:
         self._source = source
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
+        self._ears = _Ears(settings, source.sample_rate_hz)
         self._trouble: dict[str, str] = {}
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
@@ -100,8 +115,10 @@ class Daemon:
         self._status_again_s = 0.0
         self._status_said: object = None
         self._stopping = False
-        timing = settings.timing
-        self._second_opinion = SecondOpinion(timing.ntp_servers, timing.ntp_interval_s)
+        self._timekeeper = Timekeeper(settings.timing, self._host_clock)
+        self._moment: Moment | None = None
+        self._started_s = time.monotonic()
+        self._health_again_s = self._started_s + HEALTH_S
 
     @property
     def boot_id(self) -> str:
@@ -116,48 +133,44 @@ class Daemon:
     def run(self) -> None:
         """Hear until the source ends or `stop` is called; then send what can be sent, and leave."""
         classifier = self._classifier()
-        self._second_opinion.start()
         with (
-            closing(self._second_opinion),
+            self._timekeeper,
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
             self._publishing(outbox) as publisher,
         ):
-            clock = HostSampleClock(self._source.sample_rate_hz)
             try:
-                self._hear(classifier, clock, outbox, publisher)
+                self._hear(classifier, outbox, publisher)
             except DeviceError as error:
                 self._trouble["device"] = str(error)
                 raise
             finally:
                 self._save(outbox)
-                self._tell(clock, outbox, publisher, at_once=True)
+                self._tell(outbox, publisher, at_once=True)
                 for detection in self._unsaved:
                     log.error("detection could not be saved: %s", to_json(detection).decode())
 
-    def _hear(
-        self,
-        classifier: Classifier,
-        clock: HostSampleClock,
-        outbox: Outbox,
-        publisher: MqttPublisher,
-    ) -> None:
-        self._read_clock(clock)
+    def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
+        self._read_clock()
         with self._source as source:
             pipeline = Pipeline(
                 origin=self._origin,
                 settings=self._settings.detect,
-                clock=clock,
+                clock=self._ears.clock,
                 classifier=classifier,
                 sample_rate_hz=source.sample_rate_hz,
                 channels=source.channels,
+                microphones=self._ears.microphones,
+                array=self._ears.array,
             )
             try:
                 for block in () if self._stopping else source.blocks():
-                    self._read_clock(clock)
+                    self._read_clock()
+                    pipeline.origin = self._origin
                     self._count_loss(block.lost_before)
                     self._take(pipeline.push(block))
                     self._save(outbox)
-                    self._tell(clock, outbox, publisher)
+                    self._tell(outbox, publisher)
+                    self._tell_health(pipeline, outbox, publisher)
             finally:
                 self._take(pipeline.flush())
 
@@ -196,27 +209,45 @@ class Daemon:
             )
         self._trouble.pop("outbox", None)
 
-    def _read_clock(self, clock: SampleClock) -> None:
+    def _read_clock(self) -> None:
+        """Let the sample clock learn what is known of the time, about once a second."""
         if time.monotonic() < self._read_clock_again_s:
             return
         self._read_clock_again_s = time.monotonic() + READ_CLOCK_S
-        reading = self._host_clock.read()
-        opinion = self._second_opinion.latest
-        quality, disagreement = weigh(reading.quality, opinion, reading.monotonic_ns)
-        silent = self._second_opinion.failures.items()
-        reasons = [disagreement] if disagreement else []
-        reasons += [f"no second opinion from {server}: {failure}" for server, failure in silent]
-        self._trouble.pop("ntp", None)
-        if reasons:
-            self._trouble["ntp"] = "; ".join(reasons)
-        reading = replace(reading, quality=quality)
-        clock.observe_host(reading)
-        if reading.quality.source == "free":
-            self._trouble["clock"] = (
-                "nothing disciplines the clock: set up chrony, or connect a GPS receiver"
+        moment = self._moment = self._timekeeper.read()
+        self._ears.clock.observe_host(moment.host)
+        for reading in moment.receiver_readings:
+            self._ears.clock.observe_receiver(reading)
+        self._place(moment)
+        reasons = {"clock": "; ".join(moment.reasons)}
+        if isinstance(self._ears.clock, PpsSampleClock):
+            reasons["pulse"] = self._ears.clock.state.reason
+        if self._ears.order is not None and self._ears.order.state.proven is not True:
+            reasons["order"] = f"no direction is told: {self._ears.order.state.reason}"
+        for name, reason in reasons.items():
+            self._trouble.pop(name, None)
+            if reason:
+                self._trouble[name] = reason
+
+    def _place(self, moment: Moment) -> None:
+        """Take the receiver's averaged place where none was surveyed, and compare where one was."""
+        self._trouble.pop("position", None)
+        fix = moment.receiver.position if moment.receiver else None
+        if fix is None:
+            return
+        surveyed = self._settings.node.position
+        if surveyed is None:
+            averaged = Position(
+                lat_deg=fix.lat_deg, lon_deg=fix.lon_deg, alt_m=fix.alt_m, sigma_m=fix.sigma_m
             )
-        else:
-            self._trouble.pop("clock", None)
+            self._origin = replace(self._origin, position=averaged)
+            return
+        apart_m = fix.metres_to(surveyed.lat_deg, surveyed.lon_deg)
+        if apart_m > FAR_M + SIGMAS * math.hypot(fix.sigma_m, surveyed.sigma_m):
+            self._trouble["position"] = (
+                f"the receiver is {apart_m:.0f} m from where node.position says: was this node "
+                "moved, or the setting copied from another?"
+            )
 
     def _count_loss(self, lost: int) -> None:
         if lost:
@@ -229,21 +260,14 @@ class Daemon:
         elif "lost_samples" in self._trouble and time.monotonic() > self._loss_told_until_s:
             del self._trouble["lost_samples"]
 
-    def _tell(
-        self,
-        clock: SampleClock,
-        outbox: Outbox,
-        publisher: MqttPublisher,
-        *,
-        at_once: bool = False,
-    ) -> None:
+    def _tell(self, outbox: Outbox, publisher: MqttPublisher, *, at_once: bool = False) -> None:
         """Publish the status when what it says has changed, and once a minute."""
         reasons = (
             *self._trouble.values(),
             *outbox.notices,
             *self._publisher_trouble(publisher),
         )[:MOST_REASONS]
-        news = (reasons, clock.quality().source)
+        news = (reasons, self._ears.clock.quality().source)
         if news == self._status_said and time.monotonic() < self._status_again_s and not at_once:
             return
         self._status_said = news
@@ -255,11 +279,57 @@ class Daemon:
             "degraded" if reasons else "online",
             utc_ns=self._host_clock_utc_ns(),
             reasons=reasons,
-            clock=clock.quality(),
+            clock=self._ears.clock.quality(),
             lost_samples=self._lost_samples,
             outbox=OutboxStatus(depth=outbox.depth, dropped=outbox.dropped),
         )
         publisher.set_status(to_json(status))
+
+    def _tell_health(self, pipeline: Pipeline, outbox: Outbox, publisher: MqttPublisher) -> None:
+        """Publish once a minute the figures behind the status."""
+        if time.monotonic() < self._health_again_s or self._moment is None:
+            return
+        self._health_again_s = time.monotonic() + HEALTH_S
+        chrony, receiver, order = self._moment.tracking, self._moment.receiver, self._ears.order
+        health = build_health(
+            self._origin,
+            utc_ns=self._host_clock_utc_ns(),
+            uptime_s=time.monotonic() - self._started_s,
+            clock=self._ears.clock.quality(),
+            sample_clock=self._ears.clock_health(self._timekeeper.steps),
+            chrony=None
+            if chrony is None
+            else ChronyHealth(
+                reference=chrony.reference,
+                stratum=chrony.stratum,
+                synchronised=chrony.synchronised,
+                offset_s=chrony.offset_s,
+                root_delay_s=chrony.root_delay_s,
+                root_dispersion_s=chrony.root_dispersion_s,
+            ),
+            receiver=None
+            if receiver is None
+            else ReceiverHealth(
+                fix=receiver.fix,
+                satellites_used=receiver.satellites_used,
+                satellites_seen=receiver.satellites_seen,
+                utc_valid=receiver.utc_valid,
+                pps_seen=receiver.pps_seen,
+                position_sigma_m=receiver.position.sigma_m if receiver.position else None,
+            ),
+            array=ArrayHealth(
+                sample_rate_hz=self._source.sample_rate_hz,
+                channels=len(self._ears.microphones),
+                lost_samples=self._lost_samples,
+                floor_dbfs=pipeline.floor_dbfs,
+                order_proven=None if order is None else order.state.proven is True,
+                order_reason=None if order is None else order.state.reason,
+            ),
+            outbox=OutboxStatus(depth=outbox.depth, dropped=outbox.dropped),
+        )
+        publisher.say(
+            node_topic(self._origin.site, self._origin.node_id, "health"), to_json(health)
+        )
 
     def _publisher_trouble(self, publisher: MqttPublisher) -> tuple[str, ...]:
         delivery = publisher.delivery()
@@ -302,6 +372,69 @@ class Daemon:
             log.error("%s", error)
             self._trouble["model"] = f"{error}; until then impulses are timed, not judged"
             return Abstainer()
+
+
+class _Ears:
+    """How this node's card is heard: which channels, by which clock, with what array.
+
+    Raises
+    ------
+    SceneError
+        The array does not fit the card's microphones.
+    """
+
+    def __init__(self, settings: Settings, sample_rate_hz: int) -> None:
+        capture, timing = settings.capture, settings.timing
+        self.microphones = capture.microphones(timing.pps_channel)
+        host = HostSampleClock(sample_rate_hz)
+        self.clock: HostSampleClock | PpsSampleClock = host
+        if timing.pps_channel is not None:
+            self.clock = PpsSampleClock(sample_rate_hz, timing.pps_channel, host)
+        geometry = load_geometry(capture.array, len(self.microphones))
+        self.order = (
+            None
+            if geometry.is_point
+            else ChannelOrder(
+                capture.channels,
+                sample_rate_hz,
+                pps_channel=timing.pps_channel,
+                silent_channels=capture.silent_channels,
+                fixed=capture.order_fixed,
+            )
+        )
+        self.array = Array.of(
+            geometry.oriented(capture.heading_deg, capture.pitch_deg, capture.roll_deg),
+            sample_rate_hz,
+            settings=settings.detect,
+            prior=SitePrior(
+                building_height_m=settings.node.building_height_m,
+                sensor_height_m=settings.node.height_m,
+            ),
+            order=self.order,
+        )
+
+    def clock_health(self, host_steps: int) -> SampleClockHealth:
+        """Say how the sample counter is mapped to UTC."""
+        if isinstance(self.clock, HostSampleClock):
+            return SampleClockHealth(
+                method="host",
+                rate_ppm=self.clock.rate_ppm,
+                pulses=None,
+                missed=None,
+                refused=None,
+                reason=None,
+                host_steps=host_steps,
+            )
+        state = self.clock.state
+        return SampleClockHealth(
+            method="pps",
+            rate_ppm=state.rate_ppm,
+            pulses=state.pulses,
+            missed=state.missed,
+            refused=state.refused,
+            reason=state.reason or None,
+            host_steps=host_steps,
+        )
 
 
 class Abstainer:

@@ -19,7 +19,14 @@ from node.daemon import Daemon
 from node.deliver import BrokerAddress
 from node.messages import Detection
 from node.network import PrivateBroker, Subscription
-from node.settings import MqttSettings, NodeSettings, OutboxSettings, Settings
+from node.settings import (
+    CaptureSettings,
+    MqttSettings,
+    NodeSettings,
+    OutboxSettings,
+    Settings,
+    TimingSettings,
+)
 from node.simulate.render import RenderedNode, render
 from node.simulate.scene import load as load_scene
 from node.simulate.scene import packaged as packaged_scene
@@ -40,7 +47,8 @@ class Outcome:
     """What became of one sound of the scene, or of a detection that no sound explains.
 
     `onset_error_s` is the detection's time minus the truth's; `latency_s` goes from the sound's
-    arrival to the detection's publication.
+    arrival to the detection's publication, `bearing_error_deg` is the detection's azimuth minus the
+    truth's.
     """
 
     source: TruthSource | None
@@ -48,6 +56,7 @@ class Outcome:
     detection: Detection | None
     onset_error_s: float | None = None
     latency_s: float | None = None
+    bearing_error_deg: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -98,7 +107,15 @@ def play(street: Street, heard: Callable[[Detection], None] = lambda _: None) ->
     arrived: list[Detection] = []
     with TemporaryDirectory(prefix="gunfire-node-demo-") as folder, PrivateBroker() as broker:
         settings = Settings(
-            node=NodeSettings(id=node.id, site="demo"),
+            node=NodeSettings(id=node.id, site="demo", height_m=node.z_m),
+            capture=CaptureSettings(
+                sample_rate_hz=source.sample_rate_hz,
+                channels=source.channels,
+                array=node.array or "mono",
+                heading_deg=node.heading_deg,
+                order_fixed=True,
+            ),
+            timing=TimingSettings(pps_channel=source.channels - 1 if node.pps else None),
             outbox=OutboxSettings(path=Path(folder) / "outbox.sqlite3"),
             mqtt=MqttSettings(url=broker.url),
         )
@@ -144,13 +161,16 @@ def _outcome(
     if not errors or min(errors, key=lambda e: e[0])[0] > SAME_SOUND_NS:
         return Outcome(source, distance_m, None)
     _, error_ns, detection = min(errors, key=lambda e: e[0])
-    published = detection.transport
+    published, direction = detection.transport, detection.direction
     return Outcome(
         source,
         distance_m,
         detection,
         onset_error_s=error_ns / NS_PER_S,
         latency_s=(parse_utc_ns(published.published_utc) - utc) / NS_PER_S if published else None,
+        bearing_error_deg=None
+        if direction is None
+        else (direction.azimuth_deg - arrival.azimuth_deg + 180) % 360 - 180,
     )
 
 

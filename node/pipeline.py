@@ -13,9 +13,18 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
-from node.detect import ChannelOrder, Detector, DirectionFinder, count_rounds, weigh_elevation
+from node.capture import ArrayGeometry
+from node.detect import (
+    ChannelOrder,
+    Detector,
+    DirectionFinder,
+    SitePrior,
+    count_rounds,
+    weigh_elevation,
+)
+from node.detect.direction import sound_speed_m_s
 from node.detect.rounds import LEAD_S, TAIL_S
 from node.history import History
 from node.messages import Detection, Origin, build_detection
@@ -53,6 +62,28 @@ class Array:
 
     finder: DirectionFinder
     order: ChannelOrder | None = None
+
+    @classmethod
+    def of(
+        cls,
+        geometry: ArrayGeometry,
+        sample_rate_hz: int,
+        *,
+        settings: DetectSettings,
+        prior: SitePrior | None = None,
+        order: ChannelOrder | None = None,
+    ) -> Self | None:
+        """Make one of a mounted geometry; None where all its microphones are at one place."""
+        if geometry.is_point:
+            return None
+        finder = DirectionFinder(
+            geometry.positions_m,
+            sample_rate_hz,
+            delays_s=geometry.delays_s,
+            sound_speed_m_s=sound_speed_m_s(settings.air_temperature_c),
+            prior=prior,
+        )
+        return cls(finder, order)
 
     @property
     def ready(self) -> bool:

@@ -9,18 +9,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import node
-from node.capture import RecordingIdentity, RecordingSource, load_geometry
+from node.capture import (
+    ArrayGeometry,
+    RecordingIdentity,
+    RecordingSource,
+    load_geometry,
+    make_geometry,
+)
+from node.detect import SitePrior
 from node.errors import RecordingError
 from node.messages import Detection, Local, Origin, Position, recording_boot_id
-from node.pipeline import Pipeline
+from node.pipeline import Array, Pipeline
 from node.settings import DetectSettings
-from node.timing import RecordingClock
-from node.types import NS_PER_S, Classifier, ClockQuality
+from node.timing import PpsSampleClock, RecordingClock
+from node.types import NS_PER_S, Classifier, ClockQuality, SampleClock
 from node.utc import LATEST_UTC_NS
 
 # The sidecars of the live-fire set give the start to the millisecond, and say nothing of the clock.
@@ -44,6 +51,8 @@ class Replay:
         UTC of the first sample, above what the recording says.
     array
         Array geometry by name or file, above what the recording says.
+    prior
+        What stands round the node.
     """
 
     classifier: Classifier
@@ -51,6 +60,7 @@ class Replay:
     site: str = "replay"
     start_utc_ns: int | None = None
     array: str | None = None
+    prior: SitePrior = field(default_factory=SitePrior)
 
     def detections(
         self, path: Path, progress: Callable[[float], None] = lambda _: None
@@ -68,8 +78,6 @@ class Replay:
             The recording or the array is not what it should be.
         """
         with RecordingSource(path, start_utc_ns=self.start_utc_ns) as source:
-            if self.array is not None:
-                load_geometry(self.array, channels=source.channels)
             pipeline = self._pipeline(source)
             try:
                 for block in source.blocks():
@@ -86,16 +94,51 @@ class Replay:
         start_ns = identity.start_utc_ns or 0
         if start_ns + source.frames * NS_PER_S // source.sample_rate_hz >= LATEST_UTC_NS:
             raise RecordingError(f"{source.path}: ends after the year 2262; mend its start")
-        sigma_s = UNKNOWN_S if identity.start_utc_ns is None else STATED_TO_S
+        geometry = self._geometry(source)
+        pulse = identity.pps_channel
         return Pipeline(
             origin=self._origin(source.path, identity),
             settings=self.detect,
-            clock=RecordingClock(
-                start_ns, source.sample_rate_hz, ClockQuality(source="free", sigma_s=sigma_s)
-            ),
+            clock=_clock(source, start_ns),
             classifier=self.classifier,
             sample_rate_hz=source.sample_rate_hz,
             channels=source.channels,
+            microphones=[c for c in range(source.channels) if c != pulse],
+            array=None
+            if geometry is None
+            else Array.of(
+                geometry.oriented(identity.heading_deg, identity.pitch_deg, identity.roll_deg),
+                source.sample_rate_hz,
+                settings=self.detect,
+                prior=self.prior,
+            ),
+        )
+
+    def _geometry(self, source: RecordingSource) -> ArrayGeometry | None:
+        """Give the array as it is named; None where nothing names one."""
+        identity = source.identity
+        if identity.pps_channel is not None and identity.pps_channel >= source.channels:
+            raise RecordingError(
+                f"{source.path}: the .json beside it has the pulse in channel "
+                f"{identity.pps_channel}, but there are {source.channels}, counted from 0"
+            )
+        microphones = source.channels - (identity.pps_channel is not None)
+        if not microphones:
+            raise RecordingError(f"{source.path}: has only the channel of the pulse, no microphone")
+        if self.array is not None:
+            return load_geometry(self.array, channels=microphones)
+        if identity.microphones_m is not None:
+            if len(identity.microphones_m) != microphones:
+                raise RecordingError(
+                    f"{source.path}: the .json beside it places {len(identity.microphones_m)} "
+                    f"microphones, the recording has {microphones} channels of sound"
+                )
+            return make_geometry("of the recording", identity.microphones_m)
+        if identity.array is None:
+            return None
+        beside = source.path.parent / identity.array
+        return load_geometry(
+            beside if beside.suffix == ".toml" else identity.array, channels=microphones
         )
 
     def _origin(self, path: Path, identity: RecordingIdentity) -> Origin:
@@ -125,3 +168,14 @@ class Replay:
                 frame=self.site, x_m=local.x_m, y_m=local.y_m, z_m=local.z_m, sigma_m=local.sigma_m
             ),
         )
+
+
+def _clock(source: RecordingSource, start_ns: int) -> SampleClock:
+    """Give the clock of a recording: by its pulse, if it has one, else by its stated start."""
+    identity, rate = source.identity, source.sample_rate_hz
+    stated = identity.start_utc_ns is not None
+    quality = ClockQuality(source="free", sigma_s=STATED_TO_S if stated else UNKNOWN_S)
+    clock = RecordingClock(start_ns, rate, quality)
+    if identity.pps_channel is None:
+        return clock
+    return PpsSampleClock(rate, identity.pps_channel, clock, trust_coarse=stated)

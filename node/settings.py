@@ -54,6 +54,14 @@ def _file_path(path: Path) -> Path:
     return path
 
 
+def _host_port(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be host:port, such as localhost:2947")
+    return address
+
+
+HostPort = Annotated[str, AfterValidator(_host_port)]
 TopicLevel = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_topic_level)]
 FilePath = Annotated[Path, AfterValidator(_file_path)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
@@ -83,7 +91,18 @@ class NodeSettings(_Section):
         default="unset", description="Name of the site; the second level of every topic."
     )
     position: PositionSettings | None = Field(
-        default=None, description="Surveyed position; absent means not known."
+        default=None,
+        description="Surveyed position; absent means the receiver's, averaged, or not known.",
+    )
+    height_m: float = Field(
+        default=6.0, ge=0, le=500, description="Height of the array above the street, in metres."
+    )
+    building_height_m: float = Field(
+        default=20.0,
+        ge=0,
+        le=500,
+        description="Height of the buildings round about, in metres: from up to there people "
+        "shoot; what goes off higher is airborne.",
     )
 
 
@@ -119,6 +138,40 @@ class CaptureSettings(_Section):
         description="Array geometry: a built-in name (mono, square_65mm, tetrahedron_200mm) or a "
         "TOML file.",
     )
+    heading_deg: float = Field(
+        default=0.0,
+        ge=-360,
+        le=360,
+        description="Where the array's y axis points, in degrees clockwise from true north.",
+    )
+    pitch_deg: float = Field(
+        default=0.0,
+        ge=-180,
+        le=180,
+        description="By how much the array's y axis points above the horizon, in degrees.",
+    )
+    roll_deg: float = Field(
+        default=0.0,
+        ge=-180,
+        le=180,
+        description="By how much the array's x axis dips below the horizon, in degrees.",
+    )
+    silent_channels: tuple[Annotated[int, Field(ge=0, le=7)], ...] = Field(
+        default=(),
+        max_length=7,
+        description="Channels of the card, from 0, that are silent by design (a board's unused "
+        "inputs): they prove the order of the others.",
+    )
+    order_fixed: bool = Field(
+        default=False,
+        description="Whether this card can never rotate its channels: then their order needs no "
+        "proof.",
+    )
+
+    def microphones(self, pps_channel: int | None) -> tuple[int, ...]:
+        """Give the channels that are microphones, in the array's order."""
+        others = {*self.silent_channels, pps_channel}
+        return tuple(channel for channel in range(self.channels) if channel not in others)
 
 
 class DetectSettings(_Section):
@@ -150,6 +203,13 @@ class DetectSettings(_Section):
         description="Quiet, in seconds, after which the same burst may still go on: the event "
         "before is told again with all its rounds. 0 never does so.",
     )
+    air_temperature_c: float = Field(
+        default=15.0,
+        ge=-50,
+        le=60,
+        description="Usual temperature of the air, in degrees Celsius: the speed of sound, and so "
+        "the elevation, rests on it.",
+    )
     event_s: float = Field(
         default=4.0,
         ge=0.5,
@@ -179,6 +239,22 @@ class TimingSettings(_Section):
     )
     ntp_interval_s: float = Field(
         default=256, ge=16, le=86400, description="Seconds between second opinions."
+    )
+    chrony: bool = Field(
+        default=True,
+        description="Ask chrony (`chronyc tracking`) how it disciplines the host's clock; the "
+        "kernel is asked where it is silent.",
+    )
+    gpsd: HostPort | None = Field(
+        default=None,
+        description="gpsd as host:port, such as localhost:2947; absent means no receiver.",
+    )
+    pps_channel: int | None = Field(
+        default=None,
+        ge=0,
+        le=7,
+        description="Channel of the card, from 0, that carries the receiver's pulse; absent "
+        "means none.",
     )
 
 
@@ -228,6 +304,25 @@ class Settings(_Section):
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
+
+    @model_validator(mode="after")
+    def _channels_are_there(self) -> Self:
+        capture, pulse = self.capture, self.timing.pps_channel
+        named = {
+            "timing.pps_channel": () if pulse is None else (pulse,),
+            "capture.silent_channels": capture.silent_channels,
+        }
+        for name, channels in named.items():
+            if any(channel >= capture.channels for channel in channels):
+                raise ValueError(
+                    f"{name} = {', '.join(map(str, channels))}, but capture.channels is "
+                    f"{capture.channels}: they count from 0"
+                )
+        if pulse in capture.silent_channels:
+            raise ValueError(f"channel {pulse} cannot carry the pulse and be silent by design")
+        if not capture.microphones(pulse):
+            raise ValueError("no channel is left for a microphone")
+        return self
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ def _allowed(rules: dict[str, Any]) -> str:
     if "minimum" in rules and "maximum" in rules:
         return f"{rules['minimum']:g} to {rules['maximum']:g}"
     choices = [rule for rule in rules.get("anyOf", ()) if rule.get("type") != "null"]
+    if choices and "minimum" in choices[0]:
+        return _allowed(choices[0])
     if any("$ref" in choice for choice in choices):
         return "a section with " + ", ".join(f"`{name}`" for name in PositionSettings.model_fields)
     return {"string": "text", "array": "a list", "boolean": "true or false"}[

@@ -4,7 +4,7 @@
 `node.capture.devices`: importing them needs PortAudio, which a replay does not.
 """
 
-from node.capture.geometry import ArrayGeometry, built_in_arrays, load_geometry
+from node.capture.geometry import ArrayGeometry, built_in_arrays, load_geometry, make_geometry
 from node.capture.identity import GeodeticPlace, LocalPlace, RecordingIdentity
 from node.capture.recording import RecordingSource
 from node.capture.simulated import SimulatedSource
@@ -18,4 +18,5 @@ __all__ = [
     "SimulatedSource",
     "built_in_arrays",
     "load_geometry",
+    "make_geometry",
 ]

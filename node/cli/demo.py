@@ -65,11 +65,20 @@ def _table(outcomes: list[Outcome]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("truth", "label"):
         table.add_column(title)
-    for title in ("distance", "received as", "gunfire", "onset error", "after", ""):
+    for title in (
+        "distance",
+        "received as",
+        "gunfire",
+        "onset error",
+        "bearing error",
+        "after",
+        "",
+    ):
         table.add_column(title, justify="right")
     for outcome in outcomes:
         source, detection = outcome.source, outcome.detection
         error, latency = outcome.onset_error_s, outcome.latency_s
+        bearing = outcome.bearing_error_deg
         table.add_row(
             source.kind.replace("_", " ") if source else "an echo or noise",
             source.label if source else "other",
@@ -77,6 +86,7 @@ def _table(outcomes: list[Outcome]) -> Table:
             detection.grade.replace("_", " ") if detection else "not heard",
             f"{detection.scores.gunfire:.2f}" if detection else "",
             f"{error * 1e3:+.3f} ms" if error is not None else "",
+            f"{bearing:+.1f}°" if bearing is not None else "",
             f"{latency:.2f} s" if latency is not None else "",
             "[green]✓[/]" if outcome.holds else "[red]✗[/]",
         )
@@ -90,6 +100,7 @@ def _record(outcome: Outcome) -> dict[str, object]:
         "distance_m": outcome.distance_m,
         "detection": detection.model_dump(mode="json", by_alias=True) if detection else None,
         "onset_error_s": outcome.onset_error_s,
+        "bearing_error_deg": outcome.bearing_error_deg,
         "latency_s": outcome.latency_s,
         "holds": outcome.holds,
     }

@@ -21,6 +21,7 @@ from node.cli._shared import (
     total_s,
 )
 from node.deliver import BrokerAddress, check_broker, publish_batch
+from node.detect import SitePrior
 from node.errors import GunfireNodeError, RecordingError
 from node.messages import (
     Detection,
@@ -82,6 +83,10 @@ def command(
         site=site,
         start_utc_ns=start,
         array=array,
+        prior=SitePrior(
+            building_height_m=settings.node.building_height_m,
+            sensor_height_m=settings.node.height_m,
+        ),
     )
     address = BrokerAddress.from_url(broker) if broker else None
     if address:

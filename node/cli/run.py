@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from node.capture import load_geometry
 from node.capture.portaudio import PortAudioSource
 from node.cli._shared import config_file
 from node.daemon import Daemon
@@ -31,7 +30,6 @@ def command(path: Path | None, verbose: bool) -> None:
         format="%(levelname)s %(name)s: %(message)s",
     )
     settings = load(path).settings
-    load_geometry(settings.capture.array, settings.capture.channels)
     source = PortAudioSource(settings.capture)
     daemon = Daemon(settings, source)
     for number in (signal.SIGTERM, signal.SIGINT):

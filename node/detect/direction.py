@@ -87,6 +87,11 @@ class Explanation:
     arrival: Arrival | None = None
 
 
+def sound_speed_m_s(temperature_c: float) -> float:
+    """Give the speed of sound in dry air (ISO 9613-1, eq. 5: 343.2 m/s at 20 °C)."""
+    return 343.2 * math.sqrt((temperature_c + 273.15) / 293.15)
+
+
 class DirectionFinder:
     """Finds directions with one array.
 

@@ -30,6 +30,9 @@ WINDOW_BINS: Final = 60  # of one second each
 STEP_NS: Final = 5_000
 # A stamp this far below the line was not late: what came before it says nothing any more.
 EARLY_NS: Final = 1_000_000
+# Where every stamp of some seconds is this late and none is less, frames were lost and not counted.
+LATE_NS: Final = 20_000_000
+LATE_BINS: Final = 3
 # What a converter's filters and a driver delay by is constant but not known: the group delay of
 # a delta-sigma converter is 5 to 40 frames by data sheet, 0.1 to 0.8 ms at 48 kHz.
 DEVICE_DELAY_SIGMA_S: Final = 200e-6
@@ -92,12 +95,23 @@ class HostSampleClock:
                 log.warning("sample %d came before its time; the clock begins anew", n)
             self._minima.clear()
         if not self._minima or n // self._rate != self._minima[-1][0] // self._rate:
+            self._forget_if_late()
             self._minima.append((n, excess_ns))
         elif excess_ns < self._minima[-1][1]:
             self._minima[-1] = (n, excess_ns)
         else:
             return
         self._line = _lower_edge(list(self._minima), self._rate)
+
+    def _forget_if_late(self) -> None:
+        recent = list(self._minima)[-LATE_BINS:]
+        if self._line is None or len(recent) < LATE_BINS:
+            return
+        if all(excess_ns - self._line.at_ns(n) > LATE_NS for n, excess_ns in recent):
+            log.warning(
+                "frames before sample %d were not counted; the clock begins anew", recent[0][0]
+            )
+            self._minima = deque(recent, maxlen=WINDOW_BINS)
 
     def observe_host(self, reading: HostReading) -> None:
         """Learn the host's UTC offset and discipline."""
@@ -144,6 +158,14 @@ class HostSampleClock:
                 reading.quality.sigma_s,
             ),
         )
+
+    @property
+    def rate_ppm(self) -> float | None:
+        """By how much the card runs fast by the host's clock; None before it is known."""
+        line = self._line
+        if line is None or line.bins < 2:
+            return None
+        return -1e6 * line.slope_ns * self._rate / NS_PER_S
 
     def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
         """Give the (fractional) sample converted at a CLOCK_MONOTONIC; None before the first."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import ntplib
 import pytest
 
-from node.timing import HostClock, SecondOpinion, weigh
-from node.timing.ntp import ask
+from node.timing import HostClock
+from node.timing.ntp import SecondOpinion, ask, weigh
 
 
 @pytest.fixture

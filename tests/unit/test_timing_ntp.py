@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.timing import SecondOpinion
-from node.timing.ntp import Opinion, ask, weigh
+from node.timing.ntp import Opinion, SecondOpinion, ask, weigh
 from node.types import NS_PER_S, ClockQuality
 
 NTP = ClockQuality("ntp", sigma_s=2e-3, bound_s=6e-3)

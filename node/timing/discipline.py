@@ -1,0 +1,218 @@
+"""What disciplines the clock, judged from all who have a word in it.
+
+Between the live end (`Timekeeper`) and the sample clock: chrony's word or the kernel's, a second
+opinion by NTP, the receiver's second, and whether the host's clock was stepped. What is suspect
+falls at once; what is better again counts only once it has lasted (decision 0014). Pure.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from node.timing.chrony import Tracking
+from node.timing.host import FREE, FREE_SIGMA_S
+from node.timing.ntp import Opinion, weigh
+from node.types import NS_PER_S, ClockQuality, ClockSource, HostReading, ReceiverReading
+
+log = logging.getLogger(__name__)
+
+RANK: Final[dict[ClockSource, int]] = {"free": 0, "ntp": 1, "gps": 2, "pps": 3}
+RISE_S: Final = 10.0
+# A difference of the host's two clocks that changes by more was stepped (signal.md §1.1).
+STEP_NS: Final = 5_000
+# After a step chrony has to measure anew, so often; where only the kernel speaks, whoever
+# disciplines it (timesyncd) asks at least once in 2048 s.
+MEASURED_ANEW: Final = 2
+KERNEL_ASKS_S: Final = 2 * 2048.0
+# A reference that measures nothing for so many of its intervals leaves the clock in holdover.
+HOLDOVER_INTERVALS: Final = 4.0
+LEAST_HOLDOVER_S: Final = 16.0
+LONGEST_HOLDOVER_S: Final = 3600.0
+# Chrony's measurements lie in the past, and its dispersion grows with their age by 1 ppm and more
+# (chrony.conf(5), maxclockerror).
+AHEAD_S: Final = 1.0
+LEAST_GROWTH: Final = 0.5e-6
+# A receiver's message names the second that began before it came; so late at most.
+EARLIEST_S: Final = -0.05
+LATEST_S: Final = 0.99
+CONTRADICTIONS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known at one moment.
+
+    Attributes
+    ----------
+    host
+        The host's clocks, with what the kernel says of its discipline.
+    tracking
+        What chrony says; None where it is silent.
+    opinion
+        The second opinion by NTP, if there is one.
+    receiver
+        The receiver's readings since the moment before.
+    """
+
+    host: HostReading
+    tracking: Tracking | None = None
+    opinion: Opinion | None = None
+    receiver: Sequence[ReceiverReading] = ()
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step of the host's clock that nobody has vouched for since."""
+
+    seconds: float
+    monotonic_ns: int
+    updates: set[float]
+
+
+class Discipline:
+    """Judges, moment by moment, what disciplines the host's clock.
+
+    Attributes
+    ----------
+    steps
+        How often the host's clock was seen to be stepped.
+    """
+
+    def __init__(self) -> None:
+        self._source: ClockSource = "free"
+        self._better_since_ns: int | None = None
+        self._offset_ns: int | None = None
+        self._width_ns = 0
+        self._sigma_s = FREE_SIGMA_S
+        self._step: _Step | None = None
+        self._contradicted = 0
+        self._off_s = 0.0
+        self._agreed_ns: int | None = None
+        self.steps = 0
+
+    def judge(self, evidence: Evidence) -> tuple[ClockQuality, tuple[str, ...]]:
+        """Give the host clock's quality, and in words what is wrong with it."""
+        now_ns = evidence.host.monotonic_ns
+        reasons: list[str] = []
+        quality = _told(evidence)
+        quality, disagreement = weigh(quality, evidence.opinion, now_ns)
+        if disagreement:
+            reasons.append(disagreement)
+            quality = replace(quality, source="free")
+        quality = self._by_receiver(quality, evidence, reasons)
+        quality = self._by_steps(quality, evidence, reasons)
+        quality = self._lasting(quality, now_ns)
+        self._sigma_s = quality.sigma_s
+        return quality, tuple(reasons)
+
+    def _by_receiver(
+        self, quality: ClockQuality, evidence: Evidence, reasons: list[str]
+    ) -> ClockQuality:
+        """Weigh the whole second against the receiver's."""
+        for reading in evidence.receiver:
+            if not reading.valid:
+                continue
+            host_ns = reading.monotonic_ns + evidence.host.utc_minus_monotonic_ns
+            off_s = (host_ns - reading.utc_ns) / NS_PER_S
+            if EARLIEST_S <= off_s <= LATEST_S:
+                self._contradicted = 0
+                self._agreed_ns = reading.monotonic_ns
+            else:
+                self._contradicted += 1
+                self._off_s = off_s
+        if self._contradicted >= CONTRADICTIONS:
+            reasons.append(
+                f"the host's clock is {self._off_s:+.1f} s off by the receiver; see `chronyc "
+                "sources` and `cgps`"
+            )
+            sigma_s = math.hypot(quality.sigma_s, self._off_s)
+            return replace(
+                quality, source="free", sigma_s=sigma_s, bound_s=None, second_confirmed=False
+            )
+        agreed = self._agreed_ns
+        recently = agreed is not None and evidence.host.monotonic_ns - agreed < 60 * NS_PER_S
+        if quality.source == "ntp" and recently:
+            return replace(quality, second_confirmed=True)
+        return quality
+
+    def _by_steps(
+        self, quality: ClockQuality, evidence: Evidence, reasons: list[str]
+    ) -> ClockQuality:
+        """Believe nothing after a step until somebody has measured anew."""
+        host, tracking = evidence.host, evidence.tracking
+        if self._offset_ns is not None:
+            change_ns = host.utc_minus_monotonic_ns - self._offset_ns
+            if abs(change_ns) > STEP_NS + (host.width_ns + self._width_ns) // 2:
+                self.steps += 1
+                step_s = change_ns / NS_PER_S
+                # One within the error told before says nothing new.
+                if abs(step_s) > self._sigma_s and self._source != "free":
+                    log.warning("the host's clock was stepped by %+.6f s", step_s)
+                    before = self._step.seconds if self._step else 0.0
+                    updates = {tracking.updated_s} if tracking else set()
+                    self._step = _Step(before + step_s, host.monotonic_ns, updates)
+                elif self._step:
+                    self._step.seconds += step_s
+        self._offset_ns, self._width_ns = host.utc_minus_monotonic_ns, host.width_ns
+        step = self._step
+        if step is None:
+            return quality
+        if tracking is not None:
+            step.updates.add(tracking.updated_s)
+        opinion = evidence.opinion
+        measured = len(step.updates) > MEASURED_ANEW
+        asked = opinion is not None and opinion.monotonic_ns > step.monotonic_ns
+        waited_s = (host.monotonic_ns - step.monotonic_ns) / NS_PER_S
+        if measured or (asked and quality.second_confirmed) or waited_s > KERNEL_ASKS_S:
+            self._step = None
+            return quality
+        reasons.append(
+            f"the host's clock was stepped by {step.seconds:+.6g} s, and nobody has measured it "
+            "since"
+        )
+        sigma_s = math.hypot(quality.sigma_s, step.seconds)
+        return replace(
+            quality, source="free", sigma_s=sigma_s, bound_s=None, second_confirmed=False
+        )
+
+    def _lasting(self, quality: ClockQuality, now_ns: int) -> ClockQuality:
+        """Let a source fall at once, and rise when it has lasted."""
+        if RANK[quality.source] <= RANK[self._source]:
+            if RANK[quality.source] < RANK[self._source]:
+                log.warning("the clock's source falls from %s to %s", self._source, quality.source)
+            self._source = quality.source
+            self._better_since_ns = None
+            return quality
+        if self._better_since_ns is None:
+            self._better_since_ns = now_ns
+        if now_ns - self._better_since_ns >= RISE_S * NS_PER_S:
+            log.info("the clock's source rises from %s to %s", self._source, quality.source)
+            self._source = quality.source
+            self._better_since_ns = None
+            return quality
+        if self._source == "free":
+            return replace(FREE, sigma_s=min(self._sigma_s, FREE_SIGMA_S))
+        return replace(quality, source=self._source)
+
+
+def _told(evidence: Evidence) -> ClockQuality:
+    """Give the word of chrony, or where it is silent the kernel's."""
+    tracking = evidence.tracking
+    if tracking is None:
+        return evidence.host.quality
+    quality = tracking.quality()
+    if quality is None:
+        return FREE
+    host_s = (evidence.host.monotonic_ns + evidence.host.utc_minus_monotonic_ns) / NS_PER_S
+    age_s = host_s - tracking.updated_s
+    if age_s < -AHEAD_S or tracking.root_dispersion_s < LEAST_GROWTH * age_s:
+        return FREE  # what chrony measures is not the clock that we read
+    if age_s < max(LEAST_HOLDOVER_S, HOLDOVER_INTERVALS * tracking.interval_s):
+        return quality
+    if age_s > LONGEST_HOLDOVER_S and tracking.is_refclock:
+        return replace(quality, source="free", bound_s=None, holdover_s=age_s)
+    return replace(quality, holdover_s=age_s)

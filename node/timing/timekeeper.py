@@ -1,0 +1,159 @@
+"""All that tells the time round a node, read together: what the daemon and `check` ask.
+
+The live end of timing: it starts the threads that listen to gpsd and ask chrony and NTP servers,
+reads the host's clocks, and gives for one moment what the sample clock is to learn and what health
+and status are to tell. Nothing here disciplines anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+from node.settings import TimingSettings
+from node.timing.chrony import ChronyWatch, Tracking
+from node.timing.discipline import Discipline, Evidence
+from node.timing.gpsd import GpsdListener
+from node.timing.host import HostClockReader
+from node.timing.leap import LeapTable
+from node.timing.ntp import SecondOpinion
+from node.timing.receiver import Receiver, ReceiverState
+from node.types import HostReading, ReceiverReading
+
+log = logging.getLogger(__name__)
+
+KERNEL_PPS: Final = Path("/sys/class/pps")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is known of the time at one moment.
+
+    Attributes
+    ----------
+    host
+        The host's clocks, with what disciplines them, all weighed.
+    receiver_readings
+        What the receiver said since the moment before.
+    reasons
+        What is wrong, in words.
+    tracking
+        What chrony says; None where it is silent.
+    receiver
+        How the receiver does; None where none is set up.
+    """
+
+    host: HostReading
+    receiver_readings: tuple[ReceiverReading, ...]
+    reasons: tuple[str, ...]
+    tracking: Tracking | None
+    receiver: ReceiverState | None
+
+
+class Timekeeper:
+    """Reads all that tells the time.
+
+    Parameters
+    ----------
+    settings
+        Whom to ask.
+    host_clock
+        The host's clocks.
+    made_utc_s
+        A receiver that names an earlier time is wrong; the time of this software unless a test
+        plays an old record.
+    """
+
+    def __init__(
+        self,
+        settings: TimingSettings,
+        host_clock: HostClockReader,
+        *,
+        made_utc_s: int | None = None,
+    ) -> None:
+        self._host_clock = host_clock
+        self._discipline = Discipline()
+        self._opinion = SecondOpinion(settings.ntp_servers, settings.ntp_interval_s)
+        self._chrony = ChronyWatch() if settings.chrony else None
+        self.leaps = LeapTable.load()
+        self._gpsd: GpsdListener | None = None
+        if settings.gpsd is not None:
+            receiver = (
+                Receiver(self.leaps) if made_utc_s is None else Receiver(self.leaps, made_utc_s)
+            )
+            self._gpsd = GpsdListener(settings.gpsd, receiver, self._utc_by_network)
+        self._kernel_pulses: dict[str, str] = {}
+        self._network: HostReading | None = None
+        self._chrony_spoke = False
+
+    def __enter__(self) -> Self:
+        self._opinion.start()
+        for watch in (self._chrony, self._gpsd):
+            if watch is not None:
+                watch.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for watch in (self._opinion, self._chrony, self._gpsd):
+            if watch is not None:
+                watch.close()
+
+    @property
+    def steps(self) -> int:
+        """How often the host's clock was seen to be stepped."""
+        return self._discipline.steps
+
+    def read(self) -> Moment:
+        """Read all, about once a second."""
+        host = self._host_clock.read()
+        tracking = self._chrony.latest if self._chrony else None
+        readings = self._gpsd.take_readings() if self._gpsd else ()
+        state = self._gpsd.state(self._kernel_pulse()) if self._gpsd else None
+        evidence = Evidence(host, tracking, self._opinion.latest, readings)
+        quality, judged = self._discipline.judge(evidence)
+        host = replace(host, quality=quality)
+        self._network = host if quality.source == "ntp" else None
+        reasons = [*judged, *self._silences(tracking)]
+        if state is not None and self._gpsd is not None:
+            if self._gpsd.failure:
+                reasons.append(self._gpsd.failure)
+            elif not state.utc_valid:
+                reasons.append(f"the receiver's time is not used: {state.reason}")
+        if quality.source == "free":
+            reasons.append(self._undisciplined())
+        return Moment(host, readings, tuple(reasons), tracking, state)
+
+    def _undisciplined(self) -> str:
+        why = self._chrony.failure if self._chrony else None
+        said = f" (chrony: {why})" if why else ""
+        return f"nothing disciplines the clock{said}: set up chrony, or connect a GPS receiver"
+
+    def _silences(self, tracking: Tracking | None) -> list[str]:
+        reasons = [
+            f"no second opinion from {server}: {failure}"
+            for server, failure in self._opinion.failures.items()
+        ]
+        self._chrony_spoke |= tracking is not None
+        if self._chrony and self._chrony_spoke and tracking is None:
+            reasons.append(f"chrony is silent: {self._chrony.failure or 'it hangs'}")
+        return reasons
+
+    def _utc_by_network(self, monotonic_ns: int) -> int | None:
+        """Give UTC by a host's clock that follows a network, not this very receiver."""
+        network = self._network
+        return None if network is None else monotonic_ns + network.utc_minus_monotonic_ns
+
+    def _kernel_pulse(self) -> bool:
+        """Whether the kernel has counted a pulse since the last call (Documentation/pps.rst)."""
+        seen = False
+        for assert_file in KERNEL_PPS.glob("*/assert"):
+            try:
+                count = assert_file.read_text("ascii").partition("#")[2].strip()
+            except (OSError, ValueError):
+                continue
+            name = assert_file.parent.name
+            seen |= name in self._kernel_pulses and count != self._kernel_pulses[name]
+            self._kernel_pulses[name] = count
+        return seen
