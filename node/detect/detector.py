@@ -221,7 +221,7 @@ class Detector:
         pick = Pick(0.0, BEFORE_S * self._rate)  # it was there when we began to listen
         if at > stretch.heard_from:
             window = stretch.filtered[first : at + round(AFTER_S * self._rate), firing]
-            picks = [pick_onset(y) for y in window.T]
+            picks = [pick_onset(y, self._rate) for y in window.T]
             pick = choose_pick(picks, bool(firing[0]), CROSSING_S * self._rate)
         onset = first + pick.sample
         after = slice(int(onset), at + round(PEAK_S * self._rate))

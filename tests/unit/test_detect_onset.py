@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from detect_sounds import add_blast, hear, impulses, street
 
+from node.detect.onset import pick_onset
+from node.simulate import Atmosphere, absorb, emit
 from node.types import Impulse
 
 RATE = 48000
@@ -44,6 +46,48 @@ def test_the_error_that_is_told_holds_the_truth_and_is_of_use(snr_db, useful_us)
 
     assert np.mean(np.abs(error) < 2 * sigma) >= 0.9
     assert 1e6 * np.median(sigma) / RATE <= useful_us
+
+
+@pytest.mark.parametrize(("snr_db", "most_us"), [(30, 5), (40, 3)])
+def test_the_same_shot_in_other_noise_has_the_same_time(snr_db, most_us):
+    rng = np.random.default_rng(100 + snr_db)
+    x = street(rng, RATE, 0.5 * N + 1, rms=0.003)
+    truth = 0.5 * RATE * np.arange(1, N + 1) + rng.uniform(0, 100, N)
+    for at in truth:
+        add_blast(x, RATE, at, 0.003 * 10 ** (snr_db / 20))
+
+    found = impulses(hear(x, RATE))
+
+    error_us = 1e6 * (np.array([i.onset_sample for i in found]) - truth) / RATE
+    assert np.std(error_us) <= most_us
+
+
+@pytest.mark.parametrize("rate", [12000, 16000, 44100, 96000])
+def test_an_onset_is_where_it_is_at_any_rate(rate):
+    rng = np.random.default_rng(rate)
+    x = street(rng, rate, 2.0, rms=0.0003)
+    far_m = 150.0
+    shot = emit("muzzle_blast", distance_m=far_m, sample_rate_hz=rate, rng=rng, onset_sample=0.4)
+    wave = absorb(shot.pressure_pa, far_m, rate, Atmosphere())
+    x[rate : rate + len(wave), 0] += 0.3 * wave / wave.max()
+
+    (found,) = impulses(hear(x, rate))
+
+    assert abs(found.onset_sample - rate - 0.4) / rate <= 50e-6
+
+
+def test_an_onset_is_never_put_before_what_was_heard():
+    y = np.zeros(100, dtype=np.float32)
+    y[2:6] = [0.3, 1.0, 0.6, 0.3]
+
+    assert pick_onset(y, RATE).sample >= 0
+
+
+def test_silence_has_no_swing_and_still_a_pick():
+    pick = pick_onset(np.zeros(100, dtype=np.float32), RATE)
+
+    assert np.isfinite(pick.sample)
+    assert pick.sigma >= 1
 
 
 def test_an_onset_refers_to_channel_0():
