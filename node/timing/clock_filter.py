@@ -20,9 +20,11 @@ Verdict = Literal["taken", "refused", "moved"]
 # A pulse by a timing receiver through a line input: 50 ns of jitter, 20 ns of sawtooth and what
 # the phase slope leaves at -60 dB of noise; with head room for a cheap receiver.
 PULSE_SIGMA_S: Final = 120e-9
-# What a crystal's rate does: a random walk, and a drift by sun and shade that walks itself.
+# What a crystal's rate does: a random walk, and a drift by sun and shade, which comes within
+# minutes and calms down again. Over CALM_S the walk is a drift of 5e-9 1/s: a change of 3 °C.
 RATE_WALK: Final = 3e-9  # 1 / sqrt(s)
-DRIFT_WALK: Final = 2e-11  # 1 / s / sqrt(s)
+DRIFT_WALK: Final = 4e-10  # 1 / s / sqrt(s)
+CALM_S: Final = 300.0  # a box takes on another temperature in minutes
 FIRST_RATE_SIGMA: Final = 100e-6  # no better is known of a sound card's crystal
 FIRST_DRIFT_SIGMA: Final = 1e-8
 GATE: Final = 6.0
@@ -31,9 +33,13 @@ LEAST_GATE_S: Final = 0.3e-6
 AGREE: Final = 3
 AGREE_S: Final = 20e-6
 MOVED_RATE_SIGMA: Final = 0.3e-6
-# The told error covers a ramp of temperature that the model takes for steady.
+# The told error covers a crystal that is worse than the model has it.
 HEAD_ROOM: Final = 2.0
 LEAST_SIGMA_S: Final = 40e-9
+
+# Quadrature over [0, 1].
+_LEGENDRE = np.polynomial.legendre.leggauss(8)  # type: ignore[no-untyped-call]
+_NODES, _WEIGHTS = (_LEGENDRE[0] + 1) / 2, _LEGENDRE[1] / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,13 @@ class ClockFilter:
     taken, refused, missed, moved
         Pulses that fitted; that did not; seconds without one; how often the count of samples was
         found to have jumped.
+    jump_s
+        By how much it did last, as far as a pulse a second can tell.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
+        self.jump_s = 0.0
         self._n = 0.0
         self._k: int | None = None
         self._x: Float64Array = np.zeros(3)
@@ -136,17 +145,14 @@ class ClockFilter:
     def _at(self, sample: float) -> tuple[Float64Array, Float64Array, float]:
         """Give state and covariance at a sample, and the nominal seconds since the last pulse."""
         t = (sample - self._n) / self._rate
-        f = np.array([[1, t, t * t / 2], [0, 1, t], [0, 0, 1]])
         a = abs(t)
-        y, d = RATE_WALK**2, DRIFT_WALK**2
+        _, to_rate, to_offset = _drifted(np.array([t]))[:, 0]
+        f = np.array([[1, t, to_offset], [0, 1, to_rate], [0, 0, math.exp(-max(t, 0) / CALM_S)]])
         # Integrated noise of rate and drift; its signs where time runs backwards are no matter.
-        q = np.array(
-            [
-                [y * a**3 / 3 + d * a**5 / 20, y * a * t / 2 + d * a**3 * t / 8, d * a**3 / 6],
-                [y * a * t / 2 + d * a**3 * t / 8, y * a + d * a**3 / 3, d * a * t / 2],
-                [d * a**3 / 6, d * a * t / 2, d * a],
-            ]
-        )
+        y = RATE_WALK**2
+        q = np.array([[y * a**3 / 3, y * a * t / 2, 0], [y * a * t / 2, y * a, 0], [0, 0, 0]])
+        g = _drifted(a * _NODES)[::-1]
+        q += DRIFT_WALK**2 * a * (g * _WEIGHTS) @ g.T
         return f @ self._x, f @ self._p @ f.T + q, t
 
     def _set(
@@ -182,7 +188,20 @@ class ClockFilter:
         p[1, 1] += MOVED_RATE_SIGMA**2
         self._set(sample, count, x, p, seconds)
         self._off = []
+        self.jump_s = off_s
         self.moved += 1
         self.taken += 1
         self.since_moved = 1
         return "moved", count
+
+
+def _drifted(seconds: Float64Array) -> Float64Array:
+    """Give what is left of a unit of drift after a time, and what it made of rate and offset.
+
+    Shape [3, n]. Drift calms down as the box takes on the temperature round it; backwards in time,
+    which is never far, it is steady.
+    """
+    if seconds[0] < 0:
+        return np.array([np.ones_like(seconds), seconds, seconds**2 / 2])
+    rate = -CALM_S * np.expm1(-seconds / CALM_S)
+    return np.array([np.exp(-seconds / CALM_S), rate, CALM_S * (seconds - rate)])

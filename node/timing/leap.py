@@ -30,6 +30,8 @@ _BUILT_IN: Final = (
     (1_230_768_000, 34), (1_341_100_800, 35), (1_435_708_800, 36), (1_483_228_800, 37),
 )  # fmt: skip
 GPS_TO_TAI_S: Final = 19
+# No clock of a node was ever right before this: a receiver whose weeks rolled over says so.
+OLDEST_UTC_S: Final = _BUILT_IN[-1][0]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from node.timing.clock_filter import ClockFilter
 from node.timing.edge import Edge, EdgeFinder
-from node.timing.leap import LeapTable
+from node.timing.leap import OLDEST_UTC_S, LeapTable
 from node.timing.seconds import SecondVote
 from node.types import (
     NS_PER_S,
@@ -151,7 +151,8 @@ class PpsSampleClock:
     def observe_receiver(self, reading: ReceiverReading) -> None:
         """Let the receiver vote for the second that its last pulse marked."""
         self._coarse.observe_receiver(reading)
-        if not reading.valid or reading.utc_ns % NS_PER_S:
+        whole = reading.utc_ns % NS_PER_S == 0
+        if not reading.valid or not whole or reading.utc_ns < OLDEST_UTC_S * NS_PER_S:
             return
         came = self._coarse.sample_at_monotonic(reading.monotonic_ns)
         for sample, count in reversed(self._pulses):
@@ -167,11 +168,12 @@ class PpsSampleClock:
         """Give the UTC of a (fractional) sample index of the stream observed last."""
         pulse = self._by_pulse(sample)
         coarse = self._coarse.at(sample)
+        coarse = replace(coarse, sigma_s=math.hypot(coarse.sigma_s, self._doubt_s()))
         return coarse if pulse is None or pulse.sigma_s >= coarse.sigma_s else pulse
 
     def quality(self) -> ClockQuality:
         """Say what disciplines the clock, with the error of the newest sample's time."""
-        coarse = self._coarse.quality()
+        coarse = self._coarse_quality()
         pulse = self._by_pulse(self._now)
         if pulse is None or pulse.sigma_s >= coarse.sigma_s:
             return coarse
@@ -183,6 +185,32 @@ class PpsSampleClock:
             second_confirmed=self._second.confirmed or coarse.second_confirmed,
             holdover_s=max(0.0, (self._now - last) / self._rate),
         )
+
+    def _coarse_quality(self) -> ClockQuality:
+        quality = self._coarse.quality()
+        if self._contradicted:
+            # A receiver says another second, and which of them is right nobody knows.
+            quality = replace(quality, source="free", bound_s=None, second_confirmed=False)
+        doubt_s = self._doubt_s()
+        if quality.bound_s is not None:
+            quality = replace(quality, bound_s=quality.bound_s + doubt_s)
+        return replace(quality, sigma_s=math.hypot(quality.sigma_s, doubt_s))
+
+    @property
+    def _contradicted(self) -> bool:
+        return self._second.difference is None and self._second.apart_s > 0
+
+    def _doubt_s(self) -> float:
+        """Say by how much the samples may be counted wrongly, or the second may be another.
+
+        Both clocks rest on the count of samples. Where the pulse tells that it has jumped, it takes
+        the host's time stamps longer to tell by how much.
+        """
+        doubt_s = self._filter.suspicion_s(self._now)
+        if self._reason():
+            apart_s = self._second.apart_s if self._contradicted else 0
+            doubt_s = math.hypot(doubt_s, self._filter.jump_s, apart_s)
+        return doubt_s
 
     def _begin(self) -> None:
         self._now = 0
@@ -202,8 +230,7 @@ class PpsSampleClock:
         difference = self._second.difference
         assert difference is not None  # noqa: S101
         tai_ns = (count.seconds + difference) * NS_PER_S + round(count.rest_s * NS_PER_S)
-        suspicion_s = self._filter.suspicion_s(self._now)
-        return Instant(self._leaps.utc_ns(tai_ns), math.hypot(count.sigma_s, suspicion_s))
+        return Instant(self._leaps.utc_ns(tai_ns), math.hypot(count.sigma_s, self._doubt_s()))
 
     def _reason(self) -> str:
         last = self._filter.last_sample
@@ -213,7 +240,7 @@ class PpsSampleClock:
             return "the pulse is not regular yet"
         if (self._now - last) / self._rate > LONGEST_HOLDOVER_S:
             return "the pulse has been away for too long"
-        if self._second.disputed and self._second.difference is None:
+        if self._contradicted:
             return "receiver and host do not agree on the second"
         if self._second.difference is None:
             return "which second a pulse marks is not known yet"

@@ -18,6 +18,8 @@ REMEMBERED: Final = 20
 # What was adopted changes only against so many that contradict it with one voice. A host's clock
 # can be set by anyone, so it has to insist for longer; the pulse itself never jumped.
 INSIST: Final[dict[Voter, int]] = {"receiver": 20, "host": 300}
+# Both together, with one voice: seconds were lost from the count, and nobody told.
+INSIST_TOGETHER: Final = 10
 
 
 class _Box:
@@ -26,7 +28,7 @@ class _Box:
     def __init__(self, insist: int) -> None:
         self._insist = insist
         self._votes: deque[int] = deque(maxlen=REMEMBERED)
-        self._against: tuple[int, int] = (0, 0)  # difference, how often in a row
+        self.against: tuple[int, int] = (0, 0)  # difference, how often in a row
         self.adopted: int | None = None
 
     def vote(self, difference: int) -> None:
@@ -36,12 +38,15 @@ class _Box:
             if count >= ADOPT_VOTES and count >= ADOPT_SHARE * len(self._votes):
                 self.adopted = best
         elif difference == self.adopted:
-            self._against = (0, 0)
+            self.against = (0, 0)
         else:
-            other, count = self._against
-            self._against = (difference, count + 1 if difference == other else 1)
-            if self._against[1] >= self._insist:
-                self.adopted, self._against = difference, (0, 0)
+            other, count = self.against
+            self.against = (difference, count + 1 if difference == other else 1)
+            if self.against[1] >= self._insist:
+                self.adopt(difference)
+
+    def adopt(self, difference: int) -> None:
+        self.adopted, self.against = difference, (0, 0)
 
 
 class SecondVote:
@@ -50,15 +55,22 @@ class SecondVote:
     def __init__(self) -> None:
         self._boxes = {voter: _Box(insist) for voter, insist in INSIST.items()}
         self._difference: int | None = None
+        self._settled = False
 
     def vote(self, voter: Voter, count: int, tai_s: int) -> None:
         """Take a voter's word that the pulse of a count marks a second."""
         self._boxes[voter].vote(tai_s - count)
+        against = {box.against[0] for box in self._boxes.values()}
+        if len(against) == 1 and self._least_against() >= INSIST_TOGETHER:
+            for box in self._boxes.values():
+                box.adopt(*against)
         told = {box.adopted for box in self._boxes.values() if box.adopted is not None}
-        # Two that contradict each other: what was known stays; if nothing was, nothing is.
+        # Two that contradict each other: what both had said stays; else who spoke first is no
+        # more to be believed than the other.
         if len(told) == 1:
             (self._difference,) = told
-        elif self._difference not in told:
+            self._settled = self._settled or self.confirmed
+        elif not self._settled or self._difference not in told:
             self._difference = None
 
     @property
@@ -74,6 +86,10 @@ class SecondVote:
         )
 
     @property
-    def disputed(self) -> bool:
-        """Whether the voters contradict each other."""
-        return len({b.adopted for b in self._boxes.values() if b.adopted is not None}) > 1
+    def apart_s(self) -> int:
+        """By how much the voters contradict each other."""
+        told = [box.adopted for box in self._boxes.values() if box.adopted is not None]
+        return max(told) - min(told) if told else 0
+
+    def _least_against(self) -> int:
+        return min(box.against[1] for box in self._boxes.values())

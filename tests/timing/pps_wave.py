@@ -19,12 +19,15 @@ import numpy.typing as npt
 from scipy import signal
 from scipy.interpolate import CubicSpline
 
-from node.types import Block
+from node.types import NS_PER_S, Block, ClockQuality, ClockSource, HostReading, ReceiverReading
 
 Float64Array = npt.NDArray[np.float64]
 Phase = Literal["linear", "minimum"]
 
 RATE_HZ: Final = 48_000
+START_UTC_S: Final = 1_790_000_000
+MONOTONIC_NS: Final = 1000 * NS_PER_S
+GLIMPSE: Final = 1152  # frames: enough for an edge in the middle to be found
 _OVERSAMPLING: Final = 64
 _REACH: Final = 96  # frames before and after a step in which the filter still rings
 _SETTLED: Final = 12.0  # decays of the coupling after which nothing is left
@@ -43,6 +46,8 @@ class Crystal:
         Nominal rate, and how much faster the crystal is.
     changeable
         Scale of all that changes; 0 for a crystal that keeps its rate.
+    cloudy
+        Whether sun and clouds change.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Crystal:
         rate_hz: int = RATE_HZ,
         ppm: float = 35.0,
         changeable: float = 1.0,
+        cloudy: bool = True,
     ) -> None:
         n = int(seconds) + 10
         day = 5 * np.sin(2 * np.pi * np.arange(n) / 86_400 + rng.uniform(0, 2 * np.pi))
@@ -66,7 +72,7 @@ class Crystal:
             now += (target - now) / 300
             clouds[i] = now
         wander = np.cumsum(rng.normal(0, 1e-9, n))
-        change_of_rate = changeable * (0.5e-6 * (day - day[0] + clouds) + wander)
+        change_of_rate = changeable * (0.5e-6 * (day - day[0] + cloudy * clouds) + wander)
         self.rate = ppm * 1e-6 + change_of_rate
         self._rate_hz = rate_hz
         self._at_second = rate_hz * np.concatenate(
@@ -251,6 +257,50 @@ def receiver_pulses(
     return Pulses(time_s[order], is_stray[order])
 
 
+class HostStamps:
+    """Host time stamps of blocks: late by some 60 to 300 us, now and then by milliseconds.
+
+    CLOCK_MONOTONIC runs true here, `MONOTONIC_NS` ahead of the run's seconds.
+    """
+
+    def __init__(self, crystal: Crystal, rng: np.random.Generator) -> None:
+        self._crystal, self._rng = crystal, rng
+
+    def stamp_ns(self, true_sample: float) -> int:
+        """Give CLOCK_MONOTONIC at which the host takes a sample to be converted, in ns."""
+        late_s = 60e-6 + self._rng.exponential(100e-6)
+        if self._rng.random() < 0.05:
+            late_s += self._rng.uniform(0.3e-3, 3e-3)
+        return MONOTONIC_NS + round((float(self._crystal.time_s(true_sample)) + late_s) * NS_PER_S)
+
+
+def a_reading(
+    time_s: float = 0.0,
+    *,
+    stepped_s: float = 0.0,
+    source: ClockSource = "ntp",
+    sigma_s: float = 2e-3,
+) -> HostReading:
+    """Read a host clock that is right, or was stepped; the run's second 0 is `START_UTC_S`."""
+    return HostReading(
+        MONOTONIC_NS + round(time_s * NS_PER_S),
+        START_UTC_S * NS_PER_S - MONOTONIC_NS + round(stepped_s * NS_PER_S),
+        0,
+        ClockQuality(source, sigma_s, 3 * sigma_s),
+    )
+
+
+def a_message(
+    time_s: float, *, wrong_s: int = 0, valid: bool = True, late_s: float = 0.1
+) -> ReceiverReading:
+    """Give what a receiver says of the whole second `time_s`, `late_s` after it."""
+    return ReceiverReading(
+        MONOTONIC_NS + round((time_s + late_s) * NS_PER_S),
+        (START_UTC_S + round(time_s) + wrong_s) * NS_PER_S,
+        valid,
+    )
+
+
 def blocks(
     channel: PulseChannel,
     seconds: float,
@@ -259,8 +309,9 @@ def blocks(
     rate_hz: int = RATE_HZ,
     lost: dict[int, int] | None = None,
     uncounted: dict[int, int] | None = None,
-) -> Iterator[Block]:
-    """Cut a channel into blocks of one channel, int16.
+    host: HostStamps | None = None,
+) -> Iterator[tuple[Block, int]]:
+    """Cut a channel into blocks of one channel, int16; give each with its first frame's truth.
 
     Parameters
     ----------
@@ -269,7 +320,10 @@ def blocks(
     lost
         Frames lost before the block of that number, and counted.
     uncounted
-        Frames lost before the block of that number that the counter does not know of.
+        Frames lost before the block of that number that the counter does not know of; less than
+        0 where it counted more than were lost.
+    host
+        Stamps the blocks.
     """
     counted = true = 0
     for number in range(int(seconds * rate_hz / block)):
@@ -277,6 +331,29 @@ def blocks(
         counted += gap
         true += gap + (uncounted or {}).get(number, 0)
         frames = to_int16(channel.frames(true, block))[:, np.newaxis]
-        yield Block(counted, frames, rate_hz, lost_before=gap)
+        stamp = None if host is None else host.stamp_ns(true)
+        yield Block(counted, frames, rate_hz, stamp, lost_before=gap), true
         counted += block
         true += block
+
+
+def glimpses(
+    channel: PulseChannel,
+    centres: Float64Array,
+    *,
+    host: HostStamps | None = None,
+    rate_hz: int = RATE_HZ,
+) -> Iterator[tuple[Block, int]]:
+    """Cut out short blocks round some samples, as if all between them were lost, and counted.
+
+    Hours of pulses pass in seconds this way; the clock is given all it looks at.
+    """
+    reached = 0
+    for centre in centres:
+        first = int(centre) - GLIMPSE // 2 + 96
+        if first < reached:
+            continue
+        frames = to_int16(channel.frames(first, GLIMPSE))[:, np.newaxis]
+        stamp = None if host is None else host.stamp_ns(first)
+        yield Block(first, frames, rate_hz, stamp, lost_before=first - reached), first
+        reached = first + GLIMPSE
