@@ -75,6 +75,7 @@ def hear(
     echoes: int = 0,
     mismatch: Mismatch = Mismatch(),
     ground: bool = False,
+    speed_m_s: float = SPEED_M_S,
 ) -> Heard:
     """Make an impulse from direction `u`, its peak `snr_db` over the noise's rms."""
     n = round(LENGTH_S * rate_hz)
@@ -84,22 +85,22 @@ def hear(
     places_m = positions_m + rng.normal(0, mismatch.place_m, positions_m.shape)
     late_s = rng.normal(0, mismatch.delay_s, len(positions_m))
     gain = 10 ** (rng.normal(0, mismatch.gain_db, len(positions_m)) / 20)
-    at_s = ONSET - places_m @ u / SPEED_M_S + late_s
+    at_s = ONSET - places_m @ u / speed_m_s + late_s
     x = gain * _shifted(blast, at_s, rate_hz, n)
     if ground:
         below = u * np.array([1, 1, -1])
-        after_s = 2 * 6.0 * max(0.0, float(u[2])) / SPEED_M_S + 5e-6
-        x += 0.7 * gain * _shifted(blast, at_s + after_s + places_m @ (u - below) / SPEED_M_S,
+        after_s = 2 * 6.0 * max(0.0, float(u[2])) / speed_m_s + 5e-6
+        x += 0.7 * gain * _shifted(blast, at_s + after_s + places_m @ (u - below) / speed_m_s,
                                    rate_hz, n)  # fmt: skip
     for _ in range(echoes):
         v = towards(rng.uniform(0, 360), np.rad2deg(rng.uniform(-0.1, 0.5)))
         after_s, level = rng.uniform(0.002, 0.010), 10 ** (-rng.uniform(2, 10) / 20)
-        x += level * gain * _shifted(blast, at_s + places_m @ (u - v) / SPEED_M_S + after_s,
+        x += level * gain * _shifted(blast, at_s + places_m @ (u - v) / speed_m_s + after_s,
                                      rate_hz, n)  # fmt: skip
     noise = _noise(places_m, rate_hz, n, rng)
     x = x + noise * np.abs(blast).max() / 10 ** (snr_db / 20)
     x /= 2 * np.abs(x).max()
-    onset = (ONSET - float(positions_m[0] @ u) / SPEED_M_S) * rate_hz
+    onset = (ONSET - float(positions_m[0] @ u) / speed_m_s) * rate_hz
     return Heard(x.astype(np.float32), onset, u)
 
 
