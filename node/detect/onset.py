@@ -31,7 +31,7 @@ SWING_SHARE: Final = 0.3
 
 # It is looked at through a Gaussian of this width: wide enough to quiet the hiss above a distant
 # shot's band and to leave no steps between samples, narrow enough not to blunt a near shot's rise.
-SMOOTH_S: Final = 22e-6
+SMOOTH_S: Final = 28e-6
 SMOOTH_SAMPLES: Final = 0.5
 UPSAMPLING: Final = 8
 
@@ -45,7 +45,7 @@ LATE_PER_RISE: Final = 2.6
 TYPICAL_RISE_S: Final = 45e-6
 TYPICAL_RISE_SAMPLES: Final = 0.72
 QUIET_SAMPLES: Final = 0.15
-LEAST_WEIGHT: Final = 0.2
+LEAST_WEIGHT: Final = 0.15
 
 # Channels of one array hear an arrival within so long of each other; a pick that is further off
 # than that from the others' median is of something else.
