@@ -209,10 +209,12 @@ def _told(evidence: Evidence) -> ClockQuality:
         return FREE
     host_s = (evidence.host.monotonic_ns + evidence.host.utc_minus_monotonic_ns) / NS_PER_S
     age_s = host_s - tracking.updated_s
-    if age_s < -AHEAD_S or tracking.root_dispersion_s < LEAST_GROWTH * age_s:
+    if age_s < -AHEAD_S:
         return FREE  # what chrony measures is not the clock that we read
     if age_s < max(LEAST_HOLDOVER_S, HOLDOVER_INTERVALS * tracking.interval_s):
         return quality
+    if tracking.root_dispersion_s < LEAST_GROWTH * age_s:
+        return FREE  # nor is this one
     if age_s > LONGEST_HOLDOVER_S and tracking.is_refclock:
         return replace(quality, source="free", bound_s=None, holdover_s=age_s)
     return replace(quality, holdover_s=age_s)
