@@ -33,6 +33,11 @@ EARLY_NS: Final = 1_000_000
 # Where every stamp of some seconds is this late and none is less, frames were lost and not counted.
 LATE_NS: Final = 20_000_000
 LATE_BINS: Final = 3
+# How many frames were lost is told by the stamps of a fraction of a second, to some frames; those
+# of the seconds after it tell it to the frame.
+LEVEL_BINS: Final = 3
+LEAST_BINS_TO_LEVEL: Final = 5
+LOSS_SIGMA_S: Final = 60e-6  # before they have: three frames
 # What a converter's filters and a driver delay by is constant but not known: the group delay of
 # a delta-sigma converter is 5 to 40 frames by data sheet, 0.1 to 0.8 ms at 48 kHz.
 DEVICE_DELAY_SIGMA_S: Final = 200e-6
@@ -74,6 +79,7 @@ class HostSampleClock:
         self._stream: int | None = None
         self._minima: deque[tuple[int, int]] = deque(maxlen=WINDOW_BINS)
         self._line: _Line | None = None
+        self._loss_at = -1
         self._newest = 0
         self._reading: HostReading | None = None
         self.host_steps = 0
@@ -85,6 +91,9 @@ class HostSampleClock:
             self._stream = block.stream
             self._minima.clear()
             self._line = None
+            self._loss_at = -1
+        elif block.lost_before:
+            self._loss_at = block.first_sample
         self._newest = block.end_sample
         if block.host_time_ns is None:
             return
@@ -94,7 +103,9 @@ class HostSampleClock:
             if len(self._minima) > 1:
                 log.warning("sample %d came before its time; the clock begins anew", n)
             self._minima.clear()
-        if not self._minima or n // self._rate != self._minima[-1][0] // self._rate:
+        last = self._minima[-1][0] if self._minima else -1
+        if n // self._rate != last // self._rate or last < self._loss_at <= n:
+            self._level_after_loss()
             self._forget_if_late()
             self._minima.append((n, excess_ns))
         elif excess_ns < self._minima[-1][1]:
@@ -102,6 +113,24 @@ class HostSampleClock:
         else:
             return
         self._line = _lower_edge(list(self._minima), self._rate)
+
+    def _loss_sigma_s(self, sample: float) -> float:
+        settled = self._loss_at + (LEVEL_BINS + 1) * self._rate <= self._newest
+        return 0.0 if self._loss_at < 0 or settled or sample < self._loss_at else LOSS_SIGMA_S
+
+    def _level_after_loss(self) -> None:
+        """Move what was seen before a loss by the frames that it was counted wrongly by."""
+        before = [point for point in self._minima if point[0] < self._loss_at]
+        after = [point for point in self._minima if point[0] >= self._loss_at]
+        if len(before) < LEAST_BINS_TO_LEVEL or not 1 <= len(after) <= LEVEL_BINS:
+            return
+        line = _lower_edge(before, self._rate)
+        off_ns = min(excess_ns - line.at_ns(n) for n, excess_ns in after)
+        frames = round(off_ns * self._rate / NS_PER_S)
+        if frames and abs(off_ns) < LATE_NS:
+            by_ns = frames * NS_PER_S // self._rate
+            moved = [(n, excess_ns + by_ns) for n, excess_ns in before]
+            self._minima = deque([*moved, *after], maxlen=WINDOW_BINS)
 
     def _forget_if_late(self) -> None:
         recent = list(self._minima)[-LATE_BINS:]
@@ -153,6 +182,7 @@ class HostSampleClock:
             utc_ns=monotonic_ns + reading.utc_minus_monotonic_ns,
             sigma_s=math.hypot(
                 line.sigma_s(sample),
+                self._loss_sigma_s(sample),
                 self._device_delay_sigma_s,
                 reading.width_ns / NS_PER_S,
                 reading.quality.sigma_s,
@@ -190,7 +220,11 @@ class HostSampleClock:
         quality = self._reading.quality
         if self._line is None:
             return quality
-        ours_s = math.hypot(self._line.sigma_s(self._newest), self._device_delay_sigma_s)
+        ours_s = math.hypot(
+            self._line.sigma_s(self._newest),
+            self._loss_sigma_s(self._newest),
+            self._device_delay_sigma_s,
+        )
         bound_s = None if quality.bound_s is None else quality.bound_s + 3 * ours_s
         return replace(quality, sigma_s=math.hypot(quality.sigma_s, ours_s), bound_s=bound_s)
 

@@ -278,6 +278,27 @@ def test_the_host_clock_itself_notices_frames_that_nobody_counted() -> None:
             assert abs(error_s) < 1e-4
 
 
+@pytest.mark.parametrize("off", [-5, 3, 7])
+def test_the_host_clock_mends_a_count_that_was_off_by_some_frames(off: int) -> None:
+    clock = HostSampleClock(RATE_HZ, device_delay_sigma_s=0.0)
+    clock.observe_host(a_reading(sigma_s=0.0))
+    rng = np.random.default_rng(9)
+    silence = np.zeros((997, 1), np.int16)
+    counted = true = 0
+    for i in range(48 * 90):
+        lost = 9970 if i == 48 * 70 else 0
+        true += lost
+        counted += lost + off if lost else 0
+        stamp_ns = MONOTONIC_NS + round((true / RATE_HZ + rng.uniform(0, 1e-3)) * NS_PER_S)
+        clock.observe_block(Block(counted, silence, RATE_HZ, stamp_ns, lost))
+        error_s = (clock.at(counted).utc_ns - START_UTC_S * NS_PER_S) / NS_PER_S - true / RATE_HZ
+        assert abs(error_s) < 3 * clock.at(counted).sigma_s or i < 48
+        if i > 48 * 75:
+            assert abs(error_s) < 30e-6
+        counted += 997
+        true += 997
+
+
 def test_a_leap_second_is_told_before_at_and_after() -> None:
     def host(second: int) -> HostReading:
         return a_reading(second, stepped_s=-1.0 if second >= LEAP_AT_S else 0.0)
