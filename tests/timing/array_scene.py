@@ -74,6 +74,7 @@ def hear(
     range_m: float | None = None,
     echoes: int = 0,
     mismatch: Mismatch = Mismatch(),
+    delays_s: Float64Array | float = 0.0,
     ground: bool = False,
     speed_m_s: float = SPEED_M_S,
 ) -> Heard:
@@ -83,7 +84,7 @@ def hear(
     calibre = str(rng.choice(CALIBRES)) if calibre is None else calibre
     blast = _blast(kind, calibre, range_m, rate_hz, n)
     places_m = positions_m + rng.normal(0, mismatch.place_m, positions_m.shape)
-    late_s = rng.normal(0, mismatch.delay_s, len(positions_m))
+    late_s = delays_s + rng.normal(0, mismatch.delay_s, len(positions_m))
     gain = 10 ** (rng.normal(0, mismatch.gain_db, len(positions_m)) / 20)
     at_s = ONSET - places_m @ u / speed_m_s + late_s
     x = gain * _shifted(blast, at_s, rate_hz, n)
