@@ -22,7 +22,7 @@ from node.capture import (
     make_geometry,
 )
 from node.detect import SitePrior
-from node.errors import RecordingError
+from node.errors import RecordingError, SceneError
 from node.messages import Detection, Local, Origin, Position, recording_boot_id
 from node.pipeline import Array, Pipeline
 from node.settings import DetectSettings
@@ -126,7 +126,7 @@ class Replay:
         if not microphones:
             raise RecordingError(f"{source.path}: has only the channel of the pulse, no microphone")
         if self.array is not None:
-            return load_geometry(self.array, channels=microphones)
+            return _load(source, self.array, microphones)
         if identity.microphones_m is not None:
             if len(identity.microphones_m) != microphones:
                 raise RecordingError(
@@ -137,9 +137,7 @@ class Replay:
         if identity.array is None:
             return None
         beside = source.path.parent / identity.array
-        return load_geometry(
-            beside if beside.suffix == ".toml" else identity.array, channels=microphones
-        )
+        return _load(source, beside if beside.suffix == ".toml" else identity.array, microphones)
 
     def _origin(self, path: Path, identity: RecordingIdentity) -> Origin:
         node_id = identity.node_id or path.stem
@@ -168,6 +166,14 @@ class Replay:
                 frame=self.site, x_m=local.x_m, y_m=local.y_m, z_m=local.z_m, sigma_m=local.sigma_m
             ),
         )
+
+
+def _load(source: RecordingSource, array: str | Path, microphones: int) -> ArrayGeometry:
+    try:
+        return load_geometry(array, channels=microphones)
+    except SceneError as error:
+        # Of many recordings, this says which one names the array.
+        raise SceneError(f"{source.path}: {error}") from error
 
 
 def _clock(source: RecordingSource, start_ns: int) -> SampleClock:

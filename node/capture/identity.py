@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from node.capture.geometry import LARGEST_M
 from node.errors import RecordingError
 from node.utc import parse_utc_ns
 
@@ -138,14 +139,20 @@ def _microphone(i: int, row: object) -> tuple[float, float, float]:
     name = f"microphones_m[{i}]"
     if not isinstance(row, list) or len(row) != 3:
         raise ValueError(f"{name} is not a list of x, y and z in metres")
-    place = dict(zip("xyz", row, strict=True))
-    return _number(name, place, "x"), _number(name, place, "y"), _number(name, place, "z")
+    x, y, z = (_number(f"{name}.{axis}", v) for axis, v in zip("xyz", row, strict=True))
+    farthest = max(abs(x), abs(y), abs(z))
+    if farthest > LARGEST_M:
+        raise ValueError(
+            f"{name} reaches {farthest:g} m, at most {LARGEST_M:g} m are taken: give metres, not "
+            "millimetres"
+        )
+    return x, y, z
 
 
 def _angle(sidecar: Mapping[str, Any], key: str) -> float:
     if sidecar.get(key) is None:
         return 0.0
-    angle = _number("the recording", sidecar, key)
+    angle = _number(key, sidecar[key])
     if abs(angle) > LARGEST_ANGLE_DEG:
         raise ValueError(f"{key} is {angle:g}, outside of ±{LARGEST_ANGLE_DEG} degrees")
     return angle
@@ -176,15 +183,16 @@ def _text(sidecar: Mapping[str, Any], key: str) -> str | None:
 
 
 def _local(key: str, place: Mapping[str, Any]) -> LocalPlace:
-    x, y, z = (_number(key, place, axis) for axis in ("x", "y", "z"))
+    x, y, z = (_number(f"{key}.{axis}", place.get(axis)) for axis in "xyz")
     return LocalPlace(x, y, z, _sigma(key, place))
 
 
 def _geodetic(key: str, place: Mapping[str, Any]) -> GeodeticPlace:
-    lat, lon = _number(key, place, "lat_deg"), _number(key, place, "lon_deg")
+    lat, lon, alt = (
+        _number(f"{key}.{name}", place.get(name)) for name in ("lat_deg", "lon_deg", "alt_m")
+    )
     if abs(lat) > 90 or abs(lon) > 180:
         raise ValueError(f"{key} {lat}, {lon} is not on the Earth")
-    alt = _number(key, place, "alt_m")
     if not LOWEST_M <= alt <= HIGHEST_M:
         raise ValueError(f"{key}.alt_m is {alt:g}, outside of {LOWEST_M}…{HIGHEST_M} m")
     return GeodeticPlace(lat, lon, alt, _sigma(key, place))
@@ -193,20 +201,19 @@ def _geodetic(key: str, place: Mapping[str, Any]) -> GeodeticPlace:
 def _sigma(key: str, place: Mapping[str, Any]) -> float | None:
     if place.get("sigma_m") is None:
         return None
-    sigma = _number(key, place, "sigma_m")
+    sigma = _number(f"{key}.sigma_m", place["sigma_m"])
     if not 0 < sigma <= LEAST_SURE_M:
         raise ValueError(f"{key}.sigma_m is not above 0 and at most {LEAST_SURE_M} m")
     return sigma
 
 
-def _number(key: str, place: Mapping[str, Any], name: str) -> float:
-    value = place.get(name)
+def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{key}.{name} is not a number")
+        raise ValueError(f"{name} is not a number")
     try:
         number = float(value)
     except OverflowError:  # JSON's integers have no end
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"{key}.{name} is not a finite number")
+        raise ValueError(f"{name} is not a finite number")
     return number

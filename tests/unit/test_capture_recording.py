@@ -145,6 +145,24 @@ def test_arguments_stand_above_the_sidecar(tmp_path: Path) -> None:
     assert told.position == plain.position
 
 
+def test_the_sidecar_tells_how_the_array_stands_and_where_the_pulse_is(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(10, 3), 8_000)
+    told = {
+        "array": "mast.toml",
+        "microphones_m": [[0, 0, 0], [0.1, -0.2, 0.3]],
+        "heading_deg": -360,
+        "pitch_deg": 12.5,
+        "roll_deg": None,
+        "pps_channel": 2,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    identity = RecordingSource(tmp_path / "a.wav").identity
+    assert identity.array == "mast.toml"
+    assert identity.microphones_m == ((0, 0, 0), (0.1, -0.2, 0.3))
+    assert (identity.heading_deg, identity.pitch_deg, identity.roll_deg) == (-360, 12.5, 0)
+    assert identity.pps_channel == 2
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(RecordingError) as caught:
         read(path)
@@ -242,6 +260,20 @@ def test_a_header_that_does_not_know_its_length_is_no_error(tmp_path: Path) -> N
         (f'{{"location": {{"x": {10**400}, "y": 2, "z": 0}}}}', "location.x"),
         pytest.param("[" * 200_000, "not JSON", id="nested too deep"),
         ('{"serial_number": ""}', "serial_number"),
+        ('{"heading_deg": 361}', "json: heading_deg is 361, outside of ±360 degrees; mend it"),
+        ('{"heading_deg": -360.5}', "heading_deg is -360.5, outside of"),
+        ('{"pitch_deg": "steep"}', "json: pitch_deg is not a number; mend it"),
+        ('{"roll_deg": true}', "roll_deg is not a number"),
+        ('{"roll_deg": NaN}', "roll_deg is not a finite number"),
+        ('{"pps_channel": -1}', "pps_channel is not the number of a channel, from 0"),
+        ('{"pps_channel": 1.0}', "pps_channel is not the number"),
+        ('{"pps_channel": true}', "pps_channel is not the number"),
+        ('{"array": 4}', "array is not a text"),
+        ('{"microphones_m": []}', "microphones_m is not a list of [x, y, z]"),
+        ('{"microphones_m": [[0, 0]]}', "microphones_m[0] is not a list of x, y and z"),
+        ('{"microphones_m": [[0, 0, 0], [0, "1", 0]]}', "microphones_m[1].y is not a number"),
+        ('{"microphones_m": [[0, 0, 0], [0, 0, 141]]}', "microphones_m[1] reaches 141 m, at most"),
+        ('{"microphones_m": [[1e300, 0, 0]]}', "give metres, not millimetres"),
         ("\udcff", "not JSON"),
     ],
 )
