@@ -118,8 +118,8 @@ def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
         )
     if len(positions) != channels:
         raise SceneError(
-            f"array {name!r} has {len(positions)} microphones, the source {channels} channels; "
-            "choose the array that is connected, or set the number of channels to its own"
+            f"array {str(name_or_file)!r} has {len(positions)} microphones, the source {channels} "
+            "channels; choose the array that is connected, or set the number of channels to its own"
         )
     return make_geometry(name, positions, delays_s)
 
@@ -182,8 +182,13 @@ class _File(BaseModel):
 def _read(path: Path) -> tuple[str, npt.NDArray[np.float64], list[float] | None]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except OSError as error:
+        raise SceneError(
+            f"{path}: cannot read the array ({error.strerror}); see the name"
+        ) from error
+    except ValueError as error:
+        undecoded = isinstance(error, UnicodeDecodeError)
+        reason = "not UTF-8 text" if undecoded else "not the name of a file"
         raise SceneError(f"{path}: cannot read the array ({reason}); see the name") from error
     try:
         file = _File.model_validate(tomllib.loads(text))
