@@ -315,13 +315,19 @@ class Settings(_Section):
         for name, channels in named.items():
             if any(channel >= capture.channels for channel in channels):
                 raise ValueError(
-                    f"{name} = {', '.join(map(str, channels))}, but capture.channels is "
-                    f"{capture.channels}: they count from 0"
+                    f"{name} names channel {max(channels)}, but capture.channels = "
+                    f"{capture.channels}; they count from 0"
                 )
         if pulse in capture.silent_channels:
-            raise ValueError(f"channel {pulse} cannot carry the pulse and be silent by design")
+            raise ValueError(
+                f"timing.pps_channel = {pulse} is among capture.silent_channels too; a channel "
+                "that carries the pulse is not silent"
+            )
         if not capture.microphones(pulse):
-            raise ValueError("no channel is left for a microphone")
+            raise ValueError(
+                f"capture.channels = {capture.channels}, of which timing.pps_channel and "
+                "capture.silent_channels leave none for a microphone"
+            )
         return self
 
 
@@ -414,14 +420,23 @@ def _sentences(
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         where = _origin_of(name, origins, path)
-        if problem["type"] == "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        if not name:
+            # Settings of several sections do not go together; the message names them.
+            yield f"{_origins_in(message, origins, path)}: {message}"
+        elif problem["type"] == "extra_forbidden":
             yield f"{where}: {name}: no such setting{_nearest(problem['loc'])}"
         elif problem["type"] == "missing":
             yield f"{where}: {name}: is missing; give it, or leave its whole section out"
         else:
             given = hide_password(json.dumps(problem["input"], default=str))
-            message = problem["msg"].removeprefix("Value error, ")
             yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
+
+
+def _origins_in(message: str, origins: Mapping[str, str], path: Path | None) -> str:
+    """Give every place that set what a message names."""
+    places = {origin: None for name, origin in origins.items() if name in message}
+    return " and ".join(places) or str(path or "settings")
 
 
 def _origin_of(name: str, origins: Mapping[str, str], path: Path | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import SettingsError
-from node.settings import Settings, load
+from node.settings import CaptureSettings, Settings, load
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -49,6 +49,10 @@ def test_the_environment_stands_above_the_file_and_each_origin_is_kept(tmp_path:
         ('[classify]\nmodel = "a\\u0000b"', "is not the name of a file"),
         ('[mqtt]\nurl = "mqtt://host/path"', "must end with host or host:port"),
         ('[mqtt]\nurl = "mqtt://host"\nca_file = "ca.pem"', "write mqtts://"),
+        ('[timing]\ngpsd = "localhost"', 'timing.gpsd = "localhost": must be host:port, such as'),
+        ('[timing]\ngpsd = ":2947"', "must be host:port"),
+        ('[timing]\ngpsd = "localhost:0"', "must be host:port"),
+        ("[timing]\npps_channel = 8", "timing.pps_channel = 8: input should be less than or equal"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(
@@ -59,6 +63,66 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
         load(file, {})
     assert sentence in str(caught.value)
     assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[timing]\npps_channel = 4",
+            "timing.pps_channel names channel 4, but capture.channels = 4; they count from 0",
+        ),
+        (
+            "[capture]\nchannels = 2\nsilent_channels = [0, 2]",
+            "capture.silent_channels names channel 2, but capture.channels = 2; they count from 0",
+        ),
+        (
+            "[capture]\nsilent_channels = [2, 3]\n[timing]\npps_channel = 3",
+            "timing.pps_channel = 3 is among capture.silent_channels too; a channel that carries "
+            "the pulse is not silent",
+        ),
+        (
+            "[capture]\nchannels = 3\nsilent_channels = [0, 1]\n[timing]\npps_channel = 2",
+            "capture.channels = 3, of which timing.pps_channel and capture.silent_channels leave "
+            "none for a microphone",
+        ),
+    ],
+)
+def test_channels_that_do_not_go_together_are_named_in_one_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    assert str(caught.value) == f"{file}: {sentence}"
+
+
+def test_what_does_not_go_together_names_each_place_that_set_it(tmp_path: Path) -> None:
+    file = written(tmp_path, '[capture]\nchannels = 2\n[mqtt]\nurl = "mqtt://me:secret@host"\n')
+    variable = "GUNFIRE_NODE__TIMING__PPS_CHANNEL"
+    with pytest.raises(SettingsError) as caught:
+        load(file, {variable: "2"})
+    assert str(caught.value) == (
+        f"{file} and {variable}: timing.pps_channel names channel 2, but capture.channels = 2; "
+        "they count from 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("silent", "pulse", "microphones"),
+    [
+        ((), None, (0, 1, 2, 3, 4, 5)),
+        ((), 4, (0, 1, 2, 3, 5)),
+        ((), 0, (1, 2, 3, 4, 5)),
+        ((4, 5), None, (0, 1, 2, 3)),
+        ((5, 0), 2, (1, 3, 4)),
+    ],
+)
+def test_microphones_are_the_channels_that_nothing_else_is_on_in_the_cards_order(
+    silent: tuple[int, ...], pulse: int | None, microphones: tuple[int, ...]
+) -> None:
+    capture = CaptureSettings(channels=6, silent_channels=silent)
+    assert capture.microphones(pulse) == microphones
 
 
 def test_every_wrong_setting_gets_a_line_of_its_own(tmp_path: Path) -> None:
