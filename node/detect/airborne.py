@@ -35,6 +35,10 @@ REFRACTION_DEG_PER_M: Final = 2.0 / 500.0
 # burst than by a burst that is not: at 0.1 a shot from a near roof was called one too often.
 AIRBORNE_SHARE: Final = 0.08
 BLUNDER: Final = 1e-3
+# Of bursts, so many are nearer than the ranges above, at any height in the sky. Without them
+# what is overhead would be as likely a blunder of the array as a burst.
+OVERHEAD: Final = 0.03
+OVERHEAD_DEG: Final = (30.0, 90.0)
 CELLS: Final = 24
 
 # What elevation may do to the odds of fireworks against all else: at most this factor upwards. A
@@ -71,7 +75,8 @@ class SitePrior:
     def air(self) -> Elevations:
         """Elevations of what goes off above the roofs."""
         low_m = max(AIRBORNE_M[0], self.building_height_m)
-        return _seen((low_m, max(AIRBORNE_M[1], 2 * low_m)), self.sensor_height_m)
+        high = _seen((low_m, max(AIRBORNE_M[1], 2 * low_m)), self.sensor_height_m)
+        return high.mixed(_flat(*OVERHEAD_DEG), 1 - OVERHEAD)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,11 @@ def _seen(heights_m: tuple[float, float], sensor_m: float) -> Elevations:
     at_deg = np.rad2deg(np.arctan2(height_m - sensor_m, range_m)).ravel()
     share = np.full(at_deg.shape, 1 / at_deg.size)
     return Elevations(at_deg, REFRACTION_DEG_PER_M * range_m.ravel(), share)
+
+
+def _flat(low_deg: float, high_deg: float) -> Elevations:
+    spread_deg = np.full(CELLS, (high_deg - low_deg) / CELLS)
+    return Elevations(_middles(low_deg, high_deg), spread_deg, np.full(CELLS, 1 / CELLS))
 
 
 def _middles(low: float, high: float) -> Float64Array:
