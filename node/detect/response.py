@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
+from scipy import fft, signal
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -24,11 +24,14 @@ SHORT_S: Final = 0.06
 STRONG_DB: Final = 6.0
 # A short response resembles others by chance more easily.
 SHORT_DISCOUNT: Final = 0.9
-# Onsets are right to about so much.
-SLACK_S: Final = 0.002
+# One arrival may be told by its foot or by its crest, 20 ms apart (a ground reflection, a mast);
+# two shots of one gun are never so close.
+SLACK_S: Final = 0.025
 # More arrivals than this are judged by their strongest.
 MOST: Final = 48
-LOUDNESS_DB: Final = 10.0  # of two responses that may be alike, in energy
+# Two responses that may be alike differ at most so much in their peaks, and in energy.
+LEVEL_DB: Final = 10.0
+LOUDNESS_DB: Final = 10.0
 
 
 def likeness(
@@ -53,8 +56,8 @@ def likeness(
     Returns
     -------
     Array of shape [impulses, impulses]: the largest normalised correlation within `SLACK_S`, the
-    median over channels; 0 where the energies differ by more than `LOUDNESS_DB`, NaN where there
-    is no sound to compare.
+    median over channels; 0 where levels or energies differ by more than `LEVEL_DB` and
+    `LOUDNESS_DB`, NaN where there is no sound to compare.
     """
     count = len(onset_s)
     alike = np.full((count, count), np.nan)
@@ -62,7 +65,8 @@ def likeness(
     strong_s = onset_s[level_db >= level_db.max() - STRONG_DB]
     crowded = np.array([_next(strong_s, t) < LONG_S for t in onset_s[chosen]])
     each = [
-        _of_channel(sound[:, c], onset_s[chosen], sample_rate_hz) for c in range(sound.shape[1])
+        _of_channel(sound[:, c], onset_s[chosen], level_db[chosen], sample_rate_hz)
+        for c in range(sound.shape[1])
     ]
     long, short = (_median([e[k] for e in each]) for k in (0, 1))
     rushed = crowded[:, None] | crowded[None]
@@ -82,18 +86,22 @@ def _next(strong_s: Float64Array, t: float) -> float:
 
 
 def _of_channel(
-    x: npt.NDArray[np.float32], onset_s: Float64Array, sample_rate_hz: int
+    x: npt.NDArray[np.float32],
+    onset_s: Float64Array,
+    level_db: Float64Array,
+    sample_rate_hz: int,
 ) -> tuple[Float64Array, Float64Array]:
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
     top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
     sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
     y = signal.sosfilt(sos, x.astype(np.float64))[::step]
     rate = sample_rate_hz / step
-    return _correlations(y, onset_s, rate, LONG_S), _correlations(y, onset_s, rate, SHORT_S)
+    long, short = (_correlations(y, onset_s, level_db, rate, s) for s in (LONG_S, SHORT_S))
+    return long, short
 
 
 def _correlations(
-    y: Float64Array, onset_s: Float64Array, rate: float, length_s: float
+    y: Float64Array, onset_s: Float64Array, level_db: Float64Array, rate: float, length_s: float
 ) -> Float64Array:
     before, after = round(BEFORE_S * rate), round(length_s * rate)
     slack = round(SLACK_S * rate)
@@ -104,16 +112,24 @@ def _correlations(
     inside = np.flatnonzero((at >= slack) & (at + slack + span <= len(padded)))
     if len(inside) < 2:
         return out
-    windows = np.lib.stride_tricks.sliding_window_view(padded, span)
-    templates = windows[at[inside]]
+    at, level_db = at[inside], level_db[inside]
+    templates = np.lib.stride_tricks.sliding_window_view(padded, span)[at]
     energy = np.einsum("ij,ij->i", templates, templates)
-    for j, first in zip(inside.tolist(), at[inside].tolist(), strict=True):
-        near = windows[first - slack : first + slack + 1]
-        power = np.einsum("ij,ij->i", near, near)
-        scale = np.sqrt(power[None] * energy[:, None])
+    size = fft.next_fast_len(span + 2 * slack, real=True)
+    spectra = np.conj(fft.rfft(templates, size))
+    for j, first in enumerate(at.tolist()):
+        earlier = np.flatnonzero(np.abs(level_db[:j] - level_db[j]) <= LEVEL_DB)
+        out[inside[j], inside[:j]] = 0.0
+        if not len(earlier):
+            continue
+        near = padded[first - slack : first + slack + span]
+        shifted = fft.irfft(spectra[earlier] * fft.rfft(near, size), size)[:, : 2 * slack + 1]
+        sums = np.concatenate(([0.0], np.cumsum(near**2)))
+        power = np.maximum(sums[span:] - sums[:-span], 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            match = ((templates @ near.T) / scale).max(axis=1)
-            apart_db = np.abs(10 * np.log10(power[slack] / energy))
+            match = (shifted / np.sqrt(power[None] * energy[earlier, None])).max(axis=1)
+            apart_db = np.abs(10 * np.log10(power[slack] / energy[earlier]))
         match[~(apart_db <= LOUDNESS_DB)] = 0.0
-        out[inside, j] = np.where((scale > 0).all(axis=1), match, np.nan)
-    return np.asarray((out + out.T) / 2)
+        known = (energy[earlier] > 0) & (power.min() > 0)
+        out[inside[j], inside[earlier]] = np.where(known, match, np.nan)
+    return np.asarray(np.where(np.isnan(out), out.T, out))
