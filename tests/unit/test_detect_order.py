@@ -1,0 +1,189 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from node.detect.order import LOST_S, WAIT_S, ChannelOrder
+from node.types import Block
+
+RATE = 8000
+BLOCK = 800
+CHANNELS = 5
+PULSE = 4
+
+
+def blocks(
+    seconds: float,
+    *,
+    pulses_on=(PULSE,),
+    silent=(),
+    rotated: int = 0,
+    stream: int = 0,
+    begin_s: float = 0.0,
+    ppm: float = 0.0,
+    width_s: float = 0.1,
+    seed: int = 0,
+) -> Iterator[Block]:
+    """Give noise with pulses on some channels, constants on others, all rotated by some places."""
+    rng = np.random.default_rng(seed)
+    first = round(begin_s * RATE)
+    for begin in range(first, first + round(seconds * RATE), BLOCK):
+        frames = (0.003 * rng.standard_normal((BLOCK, CHANNELS))).astype(np.float32)
+        at_s = np.arange(begin, begin + BLOCK) / RATE / (1 + ppm * 1e-6)
+        for channel in pulses_on:
+            frames[:, channel] += 0.5 * ((at_s - 0.25) % 1.0 < width_s)
+        frames[:, list(silent)] = 0.0
+        yield Block(begin, np.roll(frames, rotated, axis=1), RATE, stream=stream)
+
+
+def watch(order: ChannelOrder, heard: Iterator[Block]):
+    for block in heard:
+        order.observe(block)
+    return order.state
+
+
+def by_pulse() -> ChannelOrder:
+    return ChannelOrder(CHANNELS, RATE, pps_channel=PULSE)
+
+
+def by_silence(*silent: int) -> ChannelOrder:
+    return ChannelOrder(CHANNELS, RATE, silent_channels=silent)
+
+
+def by_word() -> ChannelOrder:
+    return ChannelOrder(CHANNELS, RATE, fixed=True)
+
+
+def test_nothing_is_proven_before_anything_is_heard():
+    for order in (by_pulse(), by_silence(4), by_word(), ChannelOrder(CHANNELS, RATE)):
+        assert order.state.proven is None
+
+
+def test_without_a_marker_nothing_is_ever_proven():
+    state = watch(ChannelOrder(CHANNELS, RATE), blocks(10))
+
+    assert state.proven is None
+    assert "timing.pps_channel" in state.reason
+
+
+@pytest.mark.parametrize("ppm", [-250.0, 0.0, 250.0])
+def test_a_pulse_on_its_channel_proves_the_order(ppm):
+    assert watch(by_pulse(), blocks(5, ppm=ppm)).proven is True
+
+
+def test_two_pulses_do_not_prove_it_yet():
+    state = watch(by_pulse(), blocks(2))
+
+    assert state.proven is None
+    assert "waiting" in state.reason
+
+
+@pytest.mark.parametrize("rotated", [1, 2, 3, 4])
+def test_a_pulse_on_another_channel_shows_a_rotated_card(rotated):
+    state = watch(by_pulse(), blocks(5, rotated=rotated))
+
+    assert state.proven is False
+    assert f"channel {(PULSE + rotated) % CHANNELS}," in state.reason
+
+
+def test_a_pulse_that_leaks_into_microphones_proves_nothing():
+    state = watch(by_pulse(), blocks(5, pulses_on=(PULSE, 2)))
+
+    assert state.proven is None
+    assert "channels 2 too" in state.reason
+
+
+def test_no_pulse_is_told_after_a_while():
+    assert "waiting" in watch(by_pulse(), blocks(WAIT_S - 1, pulses_on=())).reason
+
+    state = watch(by_pulse(), blocks(WAIT_S + 1, pulses_on=()))
+
+    assert state.proven is None
+    assert "no pulse" in state.reason
+
+
+def test_shots_at_any_time_are_no_pulse():
+    order = by_pulse()
+    rng = np.random.default_rng(3)
+    for block in blocks(20, pulses_on=()):
+        if rng.random() < 0.2:
+            block.frames[rng.integers(BLOCK), :] += 0.8
+        order.observe(block)
+
+    assert order.state.proven is not True
+
+
+def test_an_order_that_is_proven_stays_so_while_a_receiver_is_without_satellites():
+    order = by_pulse()
+    watch(order, blocks(5))
+
+    state = watch(order, blocks(LOST_S - 5, pulses_on=(), begin_s=5))
+    assert state.proven is True
+
+    state = watch(order, blocks(10, pulses_on=(), begin_s=LOST_S))
+    assert state.proven is None
+
+
+def test_a_stream_that_is_opened_anew_has_to_be_proven_anew():
+    order = by_pulse()
+    assert watch(order, blocks(5)).proven is True
+
+    order.observe(next(blocks(0.1, stream=1, begin_s=5)))
+    assert order.state.proven is None
+
+    assert watch(order, blocks(5, stream=1, begin_s=5.1, rotated=1)).proven is False
+    assert watch(order, blocks(5, stream=2, begin_s=10.1)).proven is True
+
+
+def test_channels_that_are_silent_by_design_prove_the_order():
+    assert watch(by_silence(3, 4), blocks(3, pulses_on=(), silent=(3, 4))).proven is True
+
+
+def test_silence_needs_two_seconds():
+    assert watch(by_silence(3, 4), blocks(1, pulses_on=(), silent=(3, 4))).proven is None
+
+
+@pytest.mark.parametrize("rotated", [1, 2, 3, 4])
+def test_sound_on_a_silent_channel_shows_a_rotated_card(rotated):
+    state = watch(by_silence(3, 4), blocks(3, pulses_on=(), silent=(3, 4), rotated=rotated))
+
+    assert state.proven is False
+    assert "rotated" in state.reason
+
+
+def test_a_dead_microphone_beside_silent_channels_is_named():
+    state = watch(by_silence(3, 4), blocks(3, pulses_on=(), silent=(1, 3, 4)))
+
+    assert state.proven is None
+    assert "channels 1 are silent too" in state.reason
+
+
+def test_a_dead_microphone_does_not_hide_that_a_card_has_rotated():
+    heard = blocks(3, pulses_on=(), silent=(1, 3, 4), rotated=1)
+
+    assert watch(by_silence(3, 4), heard).proven is False
+
+
+def test_a_dead_microphone_does_not_keep_a_pulse_from_proving_the_order():
+    assert watch(by_pulse(), blocks(5, silent=(0,))).proven is True
+
+
+def test_who_vouches_for_a_card_is_believed_once_it_is_heard():
+    order = by_word()
+    assert watch(order, blocks(1, pulses_on=(), silent=range(CHANNELS))).proven is None
+
+    assert watch(order, blocks(1, pulses_on=(), begin_s=1)).proven is True
+
+
+def test_two_channels_that_carry_the_same_are_not_believed():
+    order = by_word()
+    for block in blocks(1, pulses_on=()):
+        block.frames[:, 2] = block.frames[:, 1]
+        order.observe(block)
+
+    assert order.state.proven is False
+    assert "channels 1 and 2 carry the same" in order.state.reason
+
+
+def test_dead_microphones_are_not_the_same_sound():
+    assert watch(by_word(), blocks(1, pulses_on=(), silent=(1, 2))).proven is True
