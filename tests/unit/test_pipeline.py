@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.capture import make_geometry
+from node.detect import ChannelOrder
+from node.detect.direction import sound_speed_m_s
 from node.history import History
 from node.messages import Detection, Origin, to_json
-from node.pipeline import MAX_WINDOWS, Pipeline
+from node.pipeline import MAX_WINDOWS, Array, Pipeline
 from node.settings import DetectSettings
 from node.timing import RecordingClock
 from node.types import (
@@ -222,6 +225,186 @@ def test_another_opening_of_the_device_ends_what_was_open_and_revises_nothing_of
     heard += under_test.push(Block(0, street((0.5,), seconds=3.0), RATE_HZ, stream=1))
     assert [d.revision for d in heard] == [0, 0]
     assert heard[0].event_id != heard[1].event_id
+
+
+# An array that can be worked by hand: a microphone in the middle, and one along each axis, so far
+# out that sound takes ten samples. What comes along the east axis reaches that one ten earlier.
+REACH = 10
+REACH_M = REACH / RATE_HZ * sound_speed_m_s(DetectSettings().air_temperature_c)
+CROSS = make_geometry("cross", REACH_M * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]))
+FROM_EAST = (0, REACH, 0, 0)
+# Of a triangle 3, 4, 5: from the east, 53.13 degrees above the horizon.
+FROM_EAST_ABOVE = (0, 6, 0, 8)
+
+
+def at_cross(early: tuple[int, ...], sound: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Give a sound as the cross hears it: earlier by so many samples, with noise of its own."""
+    heard = np.column_stack([np.roll(sound[:, 0], -samples) for samples in early])
+    noise = np.random.default_rng(4).normal(0, 3, heard.shape).astype(np.int16)
+    return np.clip(heard, -30_000, 30_000) + noise
+
+
+def cross(order: ChannelOrder | None = None) -> Array:
+    array = Array.of(CROSS, RATE_HZ, settings=DetectSettings(), order=order)
+    assert array is not None
+    return array
+
+
+def with_pulse(sound: npt.NDArray[np.int16], channel: int) -> npt.NDArray[np.int16]:
+    """Put a channel with a pulse a second, 0.1 s wide, in place before a channel."""
+    high = np.arange(500, 500 + len(sound)) % RATE_HZ < RATE_HZ // 10
+    noise = np.random.default_rng(3).normal(0, 3, len(sound))
+    return np.insert(sound, channel, (high * 9000 + noise).astype(np.int16), axis=1)
+
+
+BLOCKS = list(range(1200, 72_000, 1200))
+
+
+def test_an_array_whose_order_needs_no_proof_tells_where_a_sound_came_from() -> None:
+    heard, _ = run(at_cross(FROM_EAST_ABOVE, street((2.0,))), BLOCKS, array=cross())
+    (direction,) = [d.direction for d in heard]
+    assert direction is not None
+    assert direction.azimuth_deg == pytest.approx(90, abs=0.5)
+    assert direction.elevation_deg == pytest.approx(53.13, abs=0.5)
+    assert direction.airborne_probability is not None
+    assert direction.airborne_probability > 0.9
+
+
+def test_no_direction_is_told_while_nothing_proves_the_order_of_the_channels() -> None:
+    unmarked = ChannelOrder(4, RATE_HZ)
+    heard, _ = run(at_cross(FROM_EAST, street((2.0, 5.0))), BLOCKS, array=cross(unmarked))
+    assert unmarked.state.proven is None
+    assert [d.direction for d in heard] == [None, None]
+
+
+@pytest.mark.parametrize(("pulse_on", "proven"), [(4, True), (0, False)])
+def test_the_pulse_where_it_belongs_proves_the_order_and_elsewhere_disproves_it(
+    pulse_on: int, proven: bool
+) -> None:
+    order = ChannelOrder(5, RATE_HZ, pps_channel=4)
+    sound = with_pulse(at_cross(FROM_EAST, street((0.6, 5.0))), pulse_on)
+    heard, _ = run(sound, BLOCKS, array=cross(order), microphones=(0, 1, 2, 3))
+    assert order.state.proven is proven
+    early, late = heard
+    assert early.direction is None
+    if proven:
+        assert late.direction is not None
+        assert late.direction.azimuth_deg == pytest.approx(90, abs=0.5)
+    else:
+        assert late.direction is None
+
+
+def test_whoever_vouches_for_a_card_is_believed_as_soon_as_all_microphones_hear() -> None:
+    vouched = ChannelOrder(4, RATE_HZ, fixed=True)
+    heard, _ = run(at_cross(FROM_EAST, street((2.0,))), BLOCKS, array=cross(vouched))
+    assert vouched.state.proven is True
+    assert heard[0].direction is not None
+
+
+def test_a_stream_that_is_opened_anew_has_its_order_to_prove_again() -> None:
+    order = ChannelOrder(5, RATE_HZ, pps_channel=4)
+    under_test = pipeline(Listener(), channels=5, microphones=(0, 1, 2, 3), array=cross(order))
+    sound = with_pulse(at_cross(FROM_EAST, street((4.5,))), 4)
+    again = with_pulse(at_cross(FROM_EAST, street((0.7,), seconds=2.0)), 4)
+    told = [
+        detection
+        for stream, frames in enumerate((sound, again))
+        for first in range(0, len(frames), 1200)
+        for detection in under_test.push(
+            Block(first, frames[first : first + 1200], RATE_HZ, stream=stream)
+        )
+    ] + under_test.flush()
+    before, after = told
+    assert before.direction is not None
+    assert after.direction is None
+
+
+@pytest.mark.parametrize(
+    ("early", "gunfire", "fireworks"),
+    [
+        # Odds of fireworks times 5: 0.7 / (0.9 + 5 * 0.1) and 5 * 0.1 / (0.9 + 5 * 0.1).
+        (FROM_EAST_ABOVE, 0.5, 0.357143),
+        # Halved: 0.7 / (0.9 + 0.1 / 2) and 0.1 / 2 / (0.9 + 0.1 / 2).
+        (FROM_EAST, 0.736842, 0.052632),
+    ],
+)
+def test_elevation_moves_the_scores_and_what_is_not_fireworks_keeps_its_shares(
+    early: tuple[int, ...], gunfire: float, fireworks: float
+) -> None:
+    heard, _ = run(at_cross(early, street((2.0,))), BLOCKS, array=cross())
+    scores = heard[0].scores
+    assert scores.gunfire == pytest.approx(gunfire, abs=2e-6)
+    assert scores.fireworks == pytest.approx(fireworks, abs=2e-6)
+    assert scores.backfire == pytest.approx(gunfire / 7, abs=2e-6)
+
+
+class Grader(Listener):
+    """A listener that hears one thing, and grades it by the thresholds of its identity."""
+
+    def __init__(self, scores: Scores, abstains: bool = False) -> None:
+        super().__init__()
+        self.scores = scores
+        self.abstains = abstains
+
+    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+        return self.verdict(self.scores)
+
+    def verdict(self, scores: Scores) -> Judgement:
+        bars = {"gunfire": self.identity.gunfire_threshold, "probable_gunfire": 0.5}
+        met = [grade for grade, bar in bars.items() if scores.gunfire >= bar]
+        grade: Any = met[0] if met else "not_gunfire"
+        return Judgement(scores, "gunfire", self.abstains, grade)
+
+
+def judged(classifier: Listener, early: tuple[int, ...]) -> Detection:
+    under_test = pipeline(classifier, channels=4, array=cross())
+    heard = under_test.push(Block(0, at_cross(early, street((2.0,))), RATE_HZ))
+    (detection,) = heard + under_test.flush()
+    return detection
+
+
+def test_a_shot_from_a_tower_that_sounds_like_one_stays_one() -> None:
+    sure = Grader(Scores(0.96, 0.02, 0.01, 0.01))
+    # 0.96 / (0.98 + 5 * 0.02)
+    assert judged(sure, FROM_EAST_ABOVE).scores.gunfire == pytest.approx(0.888889, abs=2e-6)
+    surer = Grader(Scores(0.98, 0.01, 0.005, 0.005))
+    assert judged(surer, FROM_EAST_ABOVE).grade == "gunfire"
+
+
+def test_a_burst_above_that_sounds_half_like_a_shot_is_graded_down() -> None:
+    unsure = Grader(Scores(0.6, 0.3, 0.05, 0.05))
+    assert judged(unsure, FROM_EAST).grade == "probable_gunfire"
+    assert judged(unsure, FROM_EAST_ABOVE).grade == "not_gunfire"
+
+
+def test_elevation_does_not_speak_for_a_classifier_that_abstains() -> None:
+    abstaining = Grader(Scores(0.6, 0.3, 0.05, 0.05), abstains=True)
+    told = judged(abstaining, FROM_EAST_ABOVE)
+    assert told.abstained
+    assert told.scores.gunfire == pytest.approx(0.6)
+
+
+def test_other_bearings_make_another_event_of_what_sounds_alike_soon_after() -> None:
+    one, other = street((1.0,)), street((1.9,))
+    # From the east, then from the north.
+    sound = at_cross(FROM_EAST, one) // 2 + at_cross((0, 0, REACH, 0), other) // 2
+    heard, _ = run(sound, BLOCKS, array=cross())
+    assert [(d.revision, d.round_count) for d in heard] == [(0, 1), (0, 1)]
+    azimuths = [d.direction.azimuth_deg for d in heard if d.direction]
+    assert azimuths[0] == pytest.approx(90, abs=0.5)
+    assert off_north(azimuths[1]) < 0.5
+
+
+def test_a_burst_of_one_bearing_goes_on_as_a_revision_with_that_bearing() -> None:
+    heard, _ = run(at_cross(FROM_EAST, street((1.0, 1.9))), BLOCKS, array=cross())
+    assert [(d.revision, d.type, d.round_count) for d in heard] == [(0, "new", 1), (1, "update", 2)]
+    for detection in heard:
+        assert detection.direction is not None
+        assert detection.direction.azimuth_deg == pytest.approx(90, abs=0.5)
+
+
+def off_north(azimuth_deg: float) -> float:
+    return abs((azimuth_deg + 180) % 360 - 180)
 
 
 def _by_event(heard: list[Detection]) -> list[list[Detection]]:
