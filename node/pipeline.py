@@ -22,6 +22,7 @@ from node.detect import (
     DirectionFinder,
     SitePrior,
     count_rounds,
+    repeats,
     weigh_elevation,
 )
 from node.detect.direction import sound_speed_m_s
@@ -35,6 +36,7 @@ from node.types import (
     Direction,
     Event,
     Impulse,
+    Instant,
     Judgement,
     Rounds,
     SampleClock,
@@ -100,6 +102,7 @@ class _Told:
     judgement: Judgement
     direction: Direction | None
     revision: int = 0
+    told_free: bool = False
 
 
 class Pipeline:
@@ -150,13 +153,13 @@ class Pipeline:
         self._longest = round(settings.event_s * sample_rate_hz)
         window_s = (self._before + self._after) / sample_rate_hz
         # An event is handed on when its gap has passed, and may go on as a burst: the oldest frame
-        # still wanted is a whole event, the longer quiet and a window old; a second more for
-        # blocks and the detector's delay.
-        quiet_s = max(settings.gap_s, settings.burst_s)
-        kept_s = settings.event_s + quiet_s + 2 * window_s + LEAD_S + TAIL_S + 1.0
+        # still wanted is a whole event, both quiets and a window old; a second more for blocks
+        # and the detector's delay.
+        quiet_s = settings.gap_s + settings.burst_s
+        kept_s = settings.event_s + quiet_s + 2 * window_s + repeats.LEAD_S + TAIL_S + 1.0
         self._history = History(kept_s, sample_rate_hz, self._channels)
         self._waiting: deque[Event] = deque()
-        self._last: _Told | None = None
+        self._open: list[_Told] = []  # bursts that may still go on, oldest first
         self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
         self._stream = 0
 
@@ -172,7 +175,6 @@ class Pipeline:
             # Sample indices mean something else from here on.
             detections = self.flush()
             self._stream = block.stream
-            self._last = None
             self._untrusted.clear()
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
@@ -183,6 +185,7 @@ class Pipeline:
         detections += self._tell_again()
         while self._waiting and self._heard_out(self._waiting[0]):
             detections.append(self._tell(self._waiting.popleft()))
+        detections += self._close_bursts()
         return detections
 
     def flush(self) -> list[Detection]:
@@ -190,7 +193,7 @@ class Pipeline:
         self._waiting.extend(self._detector.flush())
         detections = [self._tell(event) for event in self._waiting]
         self._waiting.clear()
-        return detections
+        return detections + self._close_bursts(at_once=True)
 
     def _heard(self, block: Block) -> Block:
         if self._microphones is None:
@@ -202,34 +205,73 @@ class Pipeline:
         return self._history.end_sample >= event.impulses[-1].onset_sample + after
 
     def _tell(self, event: Event) -> Detection:
-        told = self._gone_on(event) or self._understand(event)
-        self._last = told
-        if self._clock.quality().source == "free":
-            self._untrusted.append(told)
+        told = self._gone_on(event)
+        if told is None:
+            told = self._understand(event)
+            if self._burst:
+                self._open.append(told)
         return self._message(told)
 
     def _gone_on(self, event: Event) -> _Told | None:
-        """Give the burst before an event together with it, if it is the rest of that burst.
+        """Give an open burst together with an event, if the event is the rest of that burst.
 
         It is if it comes soon enough and holds rounds of the same burst: told by their bearing, or
         by the street's response to them.
         """
-        last = self._last
-        if last is None:
-            return None
-        before, after = last.event.impulses, event.impulses
-        if (
-            after[0].onset_sample - before[-1].onset_sample > self._burst
-            or after[-1].onset_sample - before[0].onset_sample > self._longest
-        ):
-            return None
-        both = Event(before + after, last.event.lost_samples + event.lost_samples)
-        told = self._understand(both)
-        if told.rounds.shots[-1] < len(before):
-            return None
-        if last in self._untrusted:
-            self._untrusted.remove(last)
-        return replace(told, revision=last.revision + 1)
+        for told in self._open:  # the oldest first: what leads is no echo
+            before, after = told.event.impulses, event.impulses
+            if (
+                after[0].onset_sample - before[-1].onset_sample > self._burst
+                or after[-1].onset_sample - before[0].onset_sample > self._longest
+            ):
+                continue
+            both = Event(before + after, told.event.lost_samples + event.lost_samples)
+            joined = self._understand(both)
+            if joined.rounds.shots[-1] >= len(before):
+                told.event, told.rounds = joined.event, joined.rounds
+                told.judgement, told.direction = joined.judgement, joined.direction
+                told.revision += 1
+                return told
+        return None
+
+    def _close_bursts(self, *, at_once: bool = False) -> list[Detection]:
+        """Look once more for rounds in bursts that have ended, and revise those that had more."""
+        revised = []
+        for told in list(self._open):
+            last = told.event.impulses[told.rounds.shots[-1]].onset_sample
+            longest = told.event.impulses[0].onset_sample + self._longest
+            until = math.ceil(min(last + self._burst + TAIL_S * self._rate, longest))
+            if not at_once and not self._quiet_until(until):
+                continue
+            until = min(until, self._history.end_sample)
+            if self._repeated(told, until):
+                told.revision += 1
+                revised.append(self._message(told))
+            if at_once or told.event.impulses[told.rounds.shots[-1]].onset_sample == last:
+                self._open.remove(told)
+        return revised
+
+    def _quiet_until(self, sample: int) -> bool:
+        """Whether all that began before a sample has been told."""
+        begun = [event.impulses[0].onset_sample for event in self._waiting]
+        if self._detector.open_since is not None:
+            begun.append(self._detector.open_since)
+        return self._history.end_sample >= sample and all(onset >= sample for onset in begun)
+
+    def _repeated(self, told: _Told, until: int) -> bool:
+        """Add to a burst what repeats its first shot; say whether there was any."""
+        if told.judgement.grade == "not_gunfire":
+            return False
+        shot = told.event.impulses[told.rounds.shots[0]]
+        first = math.floor(shot.onset_sample - repeats.LEAD_S * self._rate)
+        sound = self._history.window(first, until)
+        others = [i.onset_sample for o in self._open if o is not told for i in o.event.impulses]
+        more = repeats.with_repeats(told.event, told.rounds, sound, first, self._rate, others)
+        if more is None:
+            return False
+        event, told.rounds = more
+        told.event = replace(event, impulses=tuple(self._located(i) for i in event.impulses))
+        return True
 
     def _tell_again(self) -> list[Detection]:
         """Revise what was told before the clock could be trusted, now that it can be."""
@@ -238,6 +280,7 @@ class Pipeline:
         again = []
         while self._untrusted:
             told = self._untrusted.popleft()
+            told.told_free = False
             told.revision += 1
             again.append(self._message(told))
         return again
@@ -278,12 +321,16 @@ class Pipeline:
 
     def _message(self, told: _Told) -> Detection:
         shots = [told.event.impulses[i] for i in told.rounds.shots]
+        quality = self._clock.quality()
+        if quality.source == "free" and not told.told_free:
+            told.told_free = True
+            self._untrusted.append(told)
         return build_detection(
             origin=self.origin,
             event=told.event,
             rounds=told.rounds,
-            instants=[self._clock.at(shot.onset_sample) for shot in shots],
-            clock=self._clock.quality(),
+            instants=[self._instant(shot) for shot in shots],
+            clock=quality,
             judgement=told.judgement,
             model=self._classifier.identity,
             direction=told.direction,
@@ -291,3 +338,9 @@ class Pipeline:
             channels=self._channels,
             revision=told.revision,
         )
+
+    def _instant(self, shot: Impulse) -> Instant:
+        """Give when a shot arrived; its error is the clock's and the onset's."""
+        instant = self._clock.at(shot.onset_sample)
+        onset_s = shot.sigma_samples / self._rate
+        return replace(instant, sigma_s=math.hypot(instant.sigma_s, onset_s))

@@ -88,6 +88,11 @@ class Detector:
         levels = zip(self._floor.level_db.tolist(), self._floor.known.tolist(), strict=True)
         return tuple(level if known else None for level, known in levels)
 
+    @property
+    def open_since(self) -> float | None:
+        """The first onset, in samples, of the event that is still open; None where none is."""
+        return self._events.first_onset
+
     def push(self, block: Block) -> list[Event]:
         """Take the next block and give the events that it closed, in order.
 

@@ -20,6 +20,11 @@ class EventGrouper:
         self._impulses: list[Impulse] = []
         self._losses: list[tuple[int, int]] = []
 
+    @property
+    def first_onset(self) -> float | None:
+        """The first onset of the event that is still open; None where none is."""
+        return self._impulses[0].onset_sample if self._impulses else None
+
     def lose(self, at_sample: int, frames: int) -> None:
         """Note that `frames` are missing before `at_sample`."""
         self._losses.append((at_sample, frames))
