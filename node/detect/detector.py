@@ -180,8 +180,10 @@ class Detector:
         if unheard.any():
             seen = slice(first, end + PRIME_BINS)
             self._floor.prime(stretch.power[seen], stretch.live[seen] & unheard)
-        # A vote may come SPREAD_BINS earlier or later than the others.
-        begin, stop = first - SPREAD_BINS, min(len(stretch.power), end + SPREAD_BINS)
+        # A vote may come SPREAD_BINS earlier or later than the others; and the first bin that fires
+        # is as early as the votes of the majority allow, so that who hears last, which may be
+        # channel 0, fires up to as long again after it.
+        begin, stop = first - SPREAD_BINS, min(len(stretch.power), end + 2 * SPREAD_BINS)
         seen = slice(begin, stop + LEVEL_BINS - 1)
         level, alive = level_power(stretch.power[seen], stretch.live[seen])
         level_db = to_db(level[: stop - begin])
@@ -193,7 +195,7 @@ class Detector:
             margin = np.minimum(rise, self._contrast(stretch, level_db, begin))
             fired = np.flatnonzero(coincident(margin, alive)[inner] >= 0) + SPREAD_BINS
             for i in fired.tolist():
-                near = slice(i - SPREAD_BINS, i + SPREAD_BINS + 1)
+                near = slice(i - SPREAD_BINS, i + 2 * SPREAD_BINS + 1)
                 firing = ((margin[near] >= 0) & alive[near]).any(axis=0)
                 events += self._fire(stretch, begin + i, firing)
         self._floor.learn(level_db[inner], alive[inner])

@@ -99,6 +99,19 @@ def test_an_onset_refers_to_channel_0():
     assert found.onset_sample == pytest.approx(60000, abs=4)
 
 
+@pytest.mark.parametrize("delays", [[20, 0, 0, 0], [24, 0, 2, 9], [28, 0, 0, 14]])
+def test_an_onset_refers_to_channel_0_also_where_it_hears_last(delays):
+    # Wherever the arrival lies in the bins: the others fire up to 1 ms before it does.
+    x = street(np.random.default_rng(7), RATE, 8.0, 4, rms=0.001)
+    shots = [24000 + 12005 * k for k in range(30)]
+    for at in shots:
+        add_blast(x, RATE, at, 0.3, delays)
+
+    found = impulses(hear(x, RATE))
+
+    assert [i.onset_sample for i in found] == pytest.approx([at + delays[0] for at in shots], abs=5)
+
+
 def test_where_channel_0_is_deaf_the_others_speak_with_the_arrays_width_as_error():
     x = street(np.random.default_rng(2), RATE, 2.0, 4, rms=0.001)
     add_blast(x, RATE, 60000, 0.3, [0, -20, -24, 20])

@@ -7,6 +7,7 @@ hand: 60 m east and 80 m north is 100 m at 36.87 degrees.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,29 @@ def errors_us(path: Path, heard: list[Detection]) -> list[float]:
     true = [parse_utc_ns(arrival["utc"]) for arrival in arrivals(path)]
     told = [parse_utc_ns(detection.onset_utc) for detection in heard]
     return [min((at - utc for utc in true), key=abs) / 1e3 for at in told]
+
+
+# From the south, where channel 0, the tetrahedron's northern foot, is the last to hear.
+SOUTHERN_DEG = (145.0, 160.0, 180.0, 200.0, 215.0)
+SOUTHERN = "".join(
+    f"""
+[[sources]]
+kind = "muzzle_blast"
+calibre = "9mm"
+time_s = {1 + 1.5 * k}
+x_m = {(60 + 7 * k) * math.sin(math.radians(azimuth_deg)):.3f}
+y_m = {(60 + 7 * k) * math.cos(math.radians(azimuth_deg)):.3f}
+heading_deg = {(azimuth_deg + 180) % 360}
+"""
+    for k, azimuth_deg in enumerate(SOUTHERN_DEG)
+)
+
+
+def test_an_onset_is_channel_0s_also_for_a_shot_from_the_south(tmp_path: Path) -> None:
+    path = recorded(tmp_path, 'array = "tetrahedron_200mm"\n', SOUTHERN, 9.0)
+    heard = replayed(path)
+    assert len(heard) == len(SOUTHERN_DEG)
+    assert max(map(abs, errors_us(path, heard))) < 150
 
 
 @pytest.fixture(scope="module")
