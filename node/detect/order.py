@@ -24,8 +24,10 @@ EDGE: Final = 12.0
 # A pulse comes a second after the one before, by a crystal that is 300 ppm off at worst.
 PERIOD_SLACK: Final = 400e-6
 STREAK: Final = 3
-# So long without the marker, or with another channel in its place, and the order is not known.
+# So long without the marker and it has stopped.
 WAIT_S: Final = 6.0
+# A card that runs rotates nothing; but where frames were lost, some drivers start it anew. So long
+# after that without a pulse, and the order is not known any more.
 LOST_S: Final = 30.0
 CONSTANT_S: Final = 2.0
 
@@ -78,6 +80,9 @@ class ChannelOrder:
         self._stream: int | None = None
         self._first: int | None = None
         self._now = 0
+        self._last_frame: npt.NDArray[np.float32] | None = None
+        self._lost_at: int | None = None  # where frames were lost last
+        self._doubt_at: int | None = None  # and first, of those that no pulse came after
         self._moved: npt.NDArray[np.bool_] = np.zeros(channels, dtype=bool)
         self._trains: list[_Train] = []
         self._state = OrderState(None, "nothing is heard yet")
@@ -94,8 +99,15 @@ class ChannelOrder:
             self._stream = block.stream
             self._begin()
         if self._first is None:
-            self._first = block.first_sample
+            self._first = self._now = block.first_sample
+        if block.lost_before > 0 or block.first_sample != self._now:
+            self._last_frame = None
+            self._lost_at = block.first_sample
+            if self._doubt_at is None:
+                self._doubt_at = block.first_sample
         self._now = block.end_sample
+        if len(block.frames) == 0:
+            return
         frames = block.samples()
         moving = np.ptp(frames, axis=0) > 0
         self._moved |= moving
@@ -110,6 +122,8 @@ class ChannelOrder:
     def _begin(self) -> None:
         self._first = None
         self._now = 0
+        self._last_frame = None
+        self._lost_at = self._doubt_at = None
         self._moved = np.zeros(self._channels, dtype=bool)
         self._trains = [_Train(self._rate) for _ in range(self._channels)]
         if self._pps is not None:
@@ -130,6 +144,10 @@ class ChannelOrder:
         return (self._now - (self._first or 0)) / self._rate
 
     def _follow(self, first_sample: int, frames: npt.NDArray[np.float32]) -> None:
+        if self._last_frame is not None:  # an edge may lie between two blocks
+            frames = np.concatenate((self._last_frame, frames))
+            first_sample -= 1
+        self._last_frame = frames[-1:]
         steps = np.abs(np.diff(frames, axis=0))
         if len(steps) == 0:
             return
@@ -141,8 +159,12 @@ class ChannelOrder:
 
     def _by_pulse(self) -> OrderState:
         assert self._pps is not None  # noqa: S101
-        pulsing = [c for c, train in enumerate(self._trains) if train.runs(self._now)]
+        since = self._now - round(WAIT_S * self._rate)
+        if self._lost_at is not None:
+            since = max(since, self._lost_at)
+        pulsing = [c for c, train in enumerate(self._trains) if train.runs(since)]
         if pulsing == [self._pps]:
+            self._doubt_at = None
             return OrderState(
                 True, f"the pulse is on channel {self._pps}, where it belongs, and on no other"
             )
@@ -157,10 +179,17 @@ class ChannelOrder:
                 f"the pulse is on channel {pulsing[0]}, not on {self._pps}: the card has rotated "
                 "its channels; they are in order again when it is opened anew",
             )
-        if self._state.proven is True and not self._trains[self._pps].lost(self._now):
-            return self._state  # a receiver that loses its satellites rotates no channels
+        doubt_at = self._doubt_at
+        if self._state.proven is True and (
+            doubt_at is None or self._now - doubt_at <= LOST_S * self._rate
+        ):
+            # A receiver that loses its satellites rotates no channels.
+            return OrderState(True, f"the pulse was on channel {self._pps}, where it belongs")
         if self._heard_s > WAIT_S:
-            return OrderState(None, f"no pulse on channel {self._pps}: see the receiver's cable")
+            since_when = "" if doubt_at is None else " since frames were lost"
+            return OrderState(
+                None, f"no pulse on channel {self._pps}{since_when}: see the receiver's cable"
+            )
         return OrderState(None, f"waiting for the pulse on channel {self._pps}")
 
     def _by_silence(self) -> OrderState:
@@ -216,8 +245,5 @@ class _Train:
         if run >= STREAK:
             self._last = sample
 
-    def runs(self, now: int) -> bool:
-        return self._last is not None and now - self._last < WAIT_S * self._rate
-
-    def lost(self, now: int) -> bool:
-        return self._last is None or now - self._last > LOST_S * self._rate
+    def runs(self, since: int) -> bool:
+        return self._last is not None and self._last >= since

@@ -23,17 +23,23 @@ def blocks(
     ppm: float = 0.0,
     width_s: float = 0.1,
     seed: int = 0,
+    size: int = BLOCK,
+    lost_s: float = 0.0,
+    pulse_at_s: float = 0.25,
 ) -> Iterator[Block]:
     """Give noise with pulses on some channels, constants on others, all rotated by some places."""
     rng = np.random.default_rng(seed)
     first = round(begin_s * RATE)
-    for begin in range(first, first + round(seconds * RATE), BLOCK):
-        frames = (0.003 * rng.standard_normal((BLOCK, CHANNELS))).astype(np.float32)
-        at_s = np.arange(begin, begin + BLOCK) / RATE / (1 + ppm * 1e-6)
+    lost = round(lost_s * RATE)  # before the first of these blocks
+    for begin in range(first, first + round(seconds * RATE), size):
+        frames = (0.003 * rng.standard_normal((size, CHANNELS))).astype(np.float32)
+        at_s = np.arange(begin, begin + size) / RATE / (1 + ppm * 1e-6)
         for channel in pulses_on:
-            frames[:, channel] += 0.5 * ((at_s - 0.25) % 1.0 < width_s)
+            frames[:, channel] += 0.5 * ((at_s - pulse_at_s) % 1.0 < width_s)
         frames[:, list(silent)] = 0.0
-        yield Block(begin, np.roll(frames, rotated, axis=1), RATE, stream=stream)
+        frames = np.roll(frames, rotated, axis=1)
+        yield Block(begin, frames, RATE, lost_before=lost, stream=stream)
+        lost = 0
 
 
 def watch(order: ChannelOrder, heard: Iterator[Block]):
@@ -113,15 +119,75 @@ def test_shots_at_any_time_are_no_pulse():
     assert order.state.proven is not True
 
 
+@pytest.mark.parametrize("size", [80, 800, 8000])
+@pytest.mark.parametrize("width_s", [0.1, 0.2])
+def test_a_pulse_in_phase_with_the_blocks_proves_the_order(size, width_s):
+    # Both of its edges lie between two blocks, or in blocks of a second the first one does.
+    heard = blocks(6, size=size, pulse_at_s=0.0, width_s=width_s)
+
+    assert watch(by_pulse(), heard).proven is True
+
+
+def test_an_edge_across_lost_frames_is_no_edge():
+    order = by_pulse()
+    for second in range(8):
+        frames = np.full((BLOCK, CHANNELS), 0.5 * (second % 2), dtype=np.float32)
+        order.observe(Block(second * RATE, frames, RATE, lost_before=RATE - BLOCK))
+
+    assert order.state.proven is None
+
+
+@pytest.mark.parametrize("make", ["by_pulse", "by_silence", "by_word"])
+def test_a_block_of_no_frames_says_nothing(make):
+    order = {"by_pulse": by_pulse(), "by_silence": by_silence(3), "by_word": by_word()}[make]
+    for block in blocks(6, silent=(3,)):
+        order.observe(block)
+        order.observe(Block(block.end_sample, block.frames[:0], RATE))
+
+    assert order.state.proven is True
+
+
 def test_an_order_that_is_proven_stays_so_while_a_receiver_is_without_satellites():
     order = by_pulse()
     watch(order, blocks(5))
 
-    state = watch(order, blocks(LOST_S - 5, pulses_on=(), begin_s=5))
+    state = watch(order, blocks(4 * LOST_S, pulses_on=(), begin_s=5))
+
+    assert state.proven is True
+    assert "was on channel 4" in state.reason
+
+
+@pytest.mark.parametrize("lost_s", [0.01, 3.3])
+def test_where_frames_were_lost_a_pulse_has_to_prove_the_order_anew(lost_s):
+    order = by_pulse()
+    watch(order, blocks(5))
+    begin_s = 60 + lost_s
+    watch(order, blocks(55, pulses_on=(), begin_s=5))
+
+    state = watch(order, blocks(LOST_S - 1, pulses_on=(), begin_s=begin_s, lost_s=lost_s))
     assert state.proven is True
 
-    state = watch(order, blocks(10, pulses_on=(), begin_s=LOST_S))
+    state = watch(order, blocks(2, pulses_on=(), begin_s=begin_s + LOST_S - 1))
     assert state.proven is None
+    assert "frames were lost" in state.reason
+
+    assert watch(order, blocks(5, begin_s=begin_s + LOST_S + 1)).proven is True
+
+
+def test_a_pulse_that_comes_after_frames_were_lost_keeps_the_order_proven():
+    order = by_pulse()
+    watch(order, blocks(5))
+    watch(order, blocks(5, begin_s=5.5, lost_s=0.5))
+
+    assert watch(order, blocks(4 * LOST_S, pulses_on=(), begin_s=10.5)).proven is True
+
+
+def test_a_card_that_rotates_where_frames_were_lost_is_found_by_the_pulse():
+    order = by_pulse()
+    watch(order, blocks(5))
+    watch(order, blocks(55, pulses_on=(), begin_s=5))
+
+    assert watch(order, blocks(5, begin_s=60.5, lost_s=0.5, rotated=1)).proven is False
 
 
 def test_a_stream_that_is_opened_anew_has_to_be_proven_anew():
