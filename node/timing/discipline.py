@@ -40,6 +40,8 @@ LEAST_GROWTH: Final = 0.5e-6
 EARLIEST_S: Final = -0.05
 LATEST_S: Final = 0.99
 CONTRADICTIONS: Final = 3
+# For so long its last valid word counts, for the host's second or against it.
+RECEIVER_SAID_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Discipline:
         self._sigma_s = FREE_SIGMA_S
         self._step: _Step | None = None
         self._contradicted = 0
+        self._contradicted_ns = 0  # CLOCK_MONOTONIC when it did last
         self._off_s = 0.0
         self._agreed_ns: int | None = None
         self.steps = 0
@@ -113,6 +116,9 @@ class Discipline:
         self, quality: ClockQuality, evidence: Evidence, reasons: list[str]
     ) -> ClockQuality:
         """Weigh the whole second against the receiver's."""
+        said_ns = evidence.host.monotonic_ns - round(RECEIVER_SAID_S * NS_PER_S)
+        if self._contradicted_ns <= said_ns:
+            self._contradicted = 0
         for reading in evidence.receiver:
             if not reading.valid:
                 continue
@@ -123,6 +129,7 @@ class Discipline:
                 self._agreed_ns = reading.monotonic_ns
             else:
                 self._contradicted += 1
+                self._contradicted_ns = reading.monotonic_ns
                 self._off_s = off_s
         if self._contradicted >= CONTRADICTIONS:
             reasons.append(
@@ -133,8 +140,7 @@ class Discipline:
             return replace(
                 quality, source="free", sigma_s=sigma_s, bound_s=None, second_confirmed=False
             )
-        agreed = self._agreed_ns
-        recently = agreed is not None and evidence.host.monotonic_ns - agreed < 60 * NS_PER_S
+        recently = self._agreed_ns is not None and self._agreed_ns > said_ns
         if quality.source == "ntp" and recently:
             return replace(quality, second_confirmed=True)
         return quality

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from node.timing.chrony import ChronyError, Tracking, ask, parse
-from node.timing.discipline import RISE_S, Discipline, Evidence
+from node.timing.discipline import RECEIVER_SAID_S, RISE_S, Discipline, Evidence
 from node.timing.host import FREE
 from node.timing.ntp import Opinion
 from node.types import NS_PER_S, ClockQuality, HostReading, ReceiverReading
@@ -176,6 +176,21 @@ def test_a_receiver_that_contradicts_the_second_makes_it_free(node: Node, off_s:
     assert "off by the receiver" in node.reasons[0]
     node.receiver_off_s = 0
     assert node.run(20).source == "ntp"
+
+
+def test_a_receiver_that_has_fallen_silent_contradicts_no_longer_than_it_agrees(node: Node) -> None:
+    node.tracking, node.kernel = None, NTP
+    node.run(20)
+    node.receiver_off_s = 1
+    assert node.run(3).source == "free"
+    node.receiver_off_s = None
+    assert node.run(int(RECEIVER_SAID_S) - 1).source == "free"
+    assert node.run(int(RISE_S) + 1).source == "ntp"
+    assert node.reasons == ()
+    # What it said before it fell silent does not count with what it says now.
+    node.receiver_off_s = 1
+    assert node.run(2).source == "ntp"
+    assert node.run().source == "free"
 
 
 def test_its_own_receiver_does_not_confirm_a_second_but_a_server_does(node: Node) -> None:
