@@ -204,12 +204,12 @@ class PpsSampleClock:
         """Say by how much the samples may be counted wrongly, or the second may be another.
 
         Both clocks rest on the count of samples. Where the pulse tells that it has jumped, it takes
-        the host's time stamps longer to tell by how much.
+        the host's time stamps longer to tell by how much: until a pulse shows that they have.
         """
         doubt_s = self._filter.suspicion_s(self._now)
         if self._reason():
             apart_s = self._second.apart_s if self._contradicted else 0
-            doubt_s = math.hypot(doubt_s, self._filter.jump_s, apart_s)
+            doubt_s = math.hypot(doubt_s, self._jump_s, apart_s)
         return doubt_s
 
     def _begin(self) -> None:
@@ -217,6 +217,7 @@ class PpsSampleClock:
         self._finder = EdgeFinder(self._rate)
         self._filter = ClockFilter(self._rate)
         self._second = SecondVote()
+        self._jump_s = 0.0  # by so much the coarse clock may miss that the count has jumped
         self._rises: bool | None = None
         self._waiting: deque[Edge] = deque(maxlen=64)
         self._pulses: deque[tuple[float, int]] = deque(maxlen=8)
@@ -263,9 +264,18 @@ class PpsSampleClock:
         if verdict == "moved":
             # Samples were counted wrongly by an unknown amount: the second has to be told anew.
             self._second = SecondVote()
+            self._jump_s = abs(self._filter.jump_s)
         if verdict != "refused":
             self._pulses.append((edge.sample, count))
             self._host_votes(edge.sample, count)
+            self._compare(edge.sample)
+
+    def _compare(self, sample: float) -> None:
+        """Let the pulse, once it is believed again, tell how far off the coarse clock still is."""
+        pulse = self._by_pulse(sample) if self._jump_s else None
+        if pulse is not None:
+            off_ns = self._coarse.at(sample).utc_ns - pulse.utc_ns
+            self._jump_s = min(self._jump_s, abs(off_ns) / NS_PER_S)
 
     def _restart(self, edge: Edge) -> None:
         refused = self._filter.refused + 1

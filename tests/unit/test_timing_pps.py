@@ -262,6 +262,40 @@ def test_frames_lost_and_not_counted_are_noticed_and_the_second_is_right_again(
     assert all(abs(h.error_s) < 0.5e-6 for h in heard if h.time_s > after_s + 16)
 
 
+def test_a_jump_that_both_clocks_have_got_over_is_no_doubt_any_more() -> None:
+    clock = a_clock()
+    heard = play(clock, every_second(60), seconds=50, uncounted={153: 4800})
+    assert (clock.state.moved, heard[-1].source) == (1, "pps")
+    doubted = [h for h in heard if h.time_s > heard[153].time_s + 4 and h.source != "pps"]
+    assert doubted
+    assert all(h.sigma_s > 0.05 for h in doubted)
+    # The pulse stays away for longer than it is believed, and the host's clock has the word.
+    time_s = heard[-1].time_s + 4000
+    first = round(time_s * RATE_HZ * (1 + 35e-6)) - 4800  # samples that nobody counted
+    stamp_ns = MONOTONIC_NS + round(time_s * NS_PER_S)
+    silence = np.zeros((480, 1), np.int16)
+    clock.observe_block(Block(first, silence, RATE_HZ, stamp_ns, 1))
+    instant = clock.at(first)
+    assert "away for too long" in clock.state.reason
+    assert abs(instant.utc_ns - START_UTC_S * NS_PER_S - time_s * NS_PER_S) < 10e-3 * NS_PER_S
+    assert instant.sigma_s < 10e-3
+    assert clock.quality().sigma_s < 10e-3
+
+
+def test_a_recording_whose_count_has_jumped_is_in_doubt_where_its_pulse_is_gone() -> None:
+    rng = np.random.default_rng(42)
+    crystal = Crystal(60, rng, changeable=0)
+    channel = PulseChannel(np.asarray(crystal.sample(every_second(40))), rng)
+    coarse = RecordingClock(START_UTC_S * NS_PER_S, RATE_HZ, ClockQuality("free", 1e-3))
+    clock = PpsSampleClock(RATE_HZ, 0, coarse, trust_coarse=True)
+    for one, _ in blocks(channel, 38, uncounted={153: 4800}):
+        clock.observe_block(one)
+    assert (clock.state.moved, clock.quality().source) == (1, "pps")
+    clock.observe_block(Block(4000 * RATE_HZ, np.zeros((480, 1), np.int16), RATE_HZ, None, 1))
+    assert clock.quality().source == "free"
+    assert clock.at(4000 * RATE_HZ).sigma_s > 0.09  # its stated start knows of no jump
+
+
 def test_the_host_clock_itself_notices_frames_that_nobody_counted() -> None:
     clock = HostSampleClock(RATE_HZ)
     clock.observe_host(a_reading())
