@@ -29,6 +29,10 @@ class SceneError(GunfireNodeError, ValueError):
     """A scene, an array geometry or a list of nodes is not what its format says."""
 
 
+class CalibrationError(GunfireNodeError, ValueError):
+    """Sounds do not calibrate an array, or its file cannot be written."""
+
+
 class OutboxError(GunfireNodeError, OSError):
     """A detection could not be made durable (disk full, file corrupt, no permission)."""
 

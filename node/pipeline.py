@@ -25,7 +25,7 @@ from node.detect import (
     repeats,
     weigh_elevation,
 )
-from node.detect.direction import sound_speed_m_s
+from node.detect.direction import DELAY_SIGMA_S, POSITION_SIGMA_M, sound_speed_m_s
 from node.detect.rounds import LEAD_S, TAIL_S
 from node.history import History
 from node.messages import Detection, Origin, build_detection
@@ -78,10 +78,16 @@ class Array:
         """Make one of a mounted geometry; None where all its microphones are at one place."""
         if geometry.is_point:
             return None
+        position_sigma_m, delay_sigma_s = POSITION_SIGMA_M, DELAY_SIGMA_S
+        if geometry.timing_sigma_s is not None:
+            # It is of places and delays together.
+            position_sigma_m, delay_sigma_s = 0.0, geometry.timing_sigma_s
         finder = DirectionFinder(
             geometry.positions_m,
             sample_rate_hz,
             delays_s=geometry.delays_s,
+            position_sigma_m=position_sigma_m,
+            delay_sigma_s=delay_sigma_s,
             sound_speed_m_s=sound_speed_m_s(settings.air_temperature_c),
             prior=prior,
         )

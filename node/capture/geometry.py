@@ -8,6 +8,7 @@ A file says::
     name = "roof mast 3"
     positions_m = [[0.1, 0.0, 0.0], [-0.05, 0.087, 0.0], [-0.05, -0.087, 0.0], [0.0, 0.0, 0.141]]
     delays_s = [0.0, 1.2e-6, -0.4e-6, 0.0]  # if calibrated: by how much each channel is late
+    timing_sigma_s = 0.9e-6  # and how well places and delays together are known
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MOST_CHANNELS: Final = 64
 LARGEST_M: Final = 100.0
 CLOSEST_M: Final = 1e-3  # no two capsules fit into less
 LATEST_S: Final = 1e-3  # what a channel may be late by: more is another card's
+UNSUREST_S: Final = 1e-4  # 34 mm of sound: a ruler knows places better
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +47,16 @@ class ArrayGeometry:
         By how much each channel is late, shape [channels], read-only; zero unless calibrated.
     calibrated
         Whether places and delays were measured on sounds, not with a ruler.
+    timing_sigma_s
+        Standard error of a channel's delay, as places and delays together give it; None where
+        nothing says it.
     """
 
     name: str
     positions_m: npt.NDArray[np.float64]
     delays_s: npt.NDArray[np.float64]
     calibrated: bool = False
+    timing_sigma_s: float | None = None
 
     @property
     def channels(self) -> int:
@@ -106,33 +112,36 @@ def load_geometry(name_or_file: str | Path, channels: int) -> ArrayGeometry:
         microphones than the source has channels.
     """
     name = str(name_or_file)
-    delays_s = None
     if name in _BUILT_IN:
-        positions = _BUILT_IN[name](channels)
+        geometry = make_geometry(name, _BUILT_IN[name](channels))
     elif name.endswith(".toml"):
-        name, positions, delays_s = _read(Path(name))
+        geometry = _read(Path(name))
     else:
         raise SceneError(
             f"array {name!r} is not built in; choose one of {', '.join(_BUILT_IN)}, or name a "
             ".toml file"
         )
-    if len(positions) != channels:
+    if geometry.channels != channels:
         raise SceneError(
-            f"array {str(name_or_file)!r} has {len(positions)} microphones, the source {channels} "
+            f"array {name!r} has {geometry.channels} microphones, the source {channels} "
             "channels; choose the array that is connected, or set the number of channels to its own"
         )
-    return make_geometry(name, positions, delays_s)
+    return geometry
 
 
 def make_geometry(
-    name: str, positions_m: npt.ArrayLike, delays_s: npt.ArrayLike | None = None
+    name: str,
+    positions_m: npt.ArrayLike,
+    delays_s: npt.ArrayLike | None = None,
+    timing_sigma_s: float | None = None,
 ) -> ArrayGeometry:
     """Make a geometry from places in metres, shape [channels, 3], and calibrated delays in s."""
     places = np.array(positions_m, np.float64)
     late = np.zeros(len(places)) if delays_s is None else np.array(delays_s, np.float64)
     places.setflags(write=False)
     late.setflags(write=False)
-    return ArrayGeometry(name, places, late, calibrated=delays_s is not None)
+    calibrated = delays_s is not None
+    return ArrayGeometry(name, places, late, calibrated, timing_sigma_s)
 
 
 def built_in_arrays() -> dict[str, npt.NDArray[np.float64]]:
@@ -177,9 +186,10 @@ class _File(BaseModel):
         min_length=1, max_length=MOST_CHANNELS
     )
     delays_s: list[Annotated[float, Field(ge=-LATEST_S, le=LATEST_S)]] | None = None
+    timing_sigma_s: float | None = Field(default=None, ge=0, le=UNSUREST_S)
 
 
-def _read(path: Path) -> tuple[str, npt.NDArray[np.float64], list[float] | None]:
+def _read(path: Path) -> ArrayGeometry:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -219,4 +229,8 @@ def _read(path: Path) -> tuple[str, npt.NDArray[np.float64], list[float] | None]
         raise SceneError(
             f"{path}: {len(file.delays_s)} delays_s for {len(positions)} microphones; give one each"
         )
-    return file.name or path.stem, positions, file.delays_s
+    if file.timing_sigma_s is not None and file.delays_s is None:
+        raise SceneError(
+            f"{path}: timing_sigma_s without delays_s; give the delays that it is the error of"
+        )
+    return make_geometry(file.name or path.stem, positions, file.delays_s, file.timing_sigma_s)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from node.calibration import calibrate_array, check_output, write_array
 from node.capture import RecordingSource
 from node.classify import TfliteClassifier
 from node.cli._shared import (
@@ -33,7 +34,7 @@ from node.messages import (
 )
 from node.plot import plot_recording
 from node.replay import Replay
-from node.settings import load
+from node.settings import DetectSettings, load
 from node.timing import utc_now_ns
 
 LONGEST_PLOT_S = 600
@@ -54,6 +55,12 @@ LONGEST_PLOT_S = 600
     metavar="F.png",
     help="Draw the recording with what was detected (one recording).",
 )
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT.toml",
+    help="Write --array anew, as 60 or more far impulses from all round tell it; nothing else.",
+)
 @config_file
 def command(
     files: tuple[Path, ...],
@@ -63,6 +70,7 @@ def command(
     broker: str | None,
     jsonl: bool,
     plot: Path | None,
+    calibrate: Path | None,
     path: Path | None,
 ) -> None:
     """Run the node's pipeline over recordings, faster than real time.
@@ -71,7 +79,16 @@ def command(
     location), or from the options. Two runs print the same bytes.
 
     Example: gunfire-node replay street.flac --start 2026-07-04T22:00:00Z --plot street.png
+
+    Example: gunfire-node replay range.flac --array tetrahedron_200mm --calibrate mast.toml
     """
+    if calibrate is not None:
+        if array is None:
+            raise click.UsageError("--calibrate needs --array: the array as it was meant")
+        if jsonl or broker or plot:
+            raise click.UsageError("--calibrate hears no shots: no --jsonl, --broker or --plot")
+        _calibrate(files, array, calibrate, load(path).settings.detect)
+        return
     if plot is not None and len(files) > 1:
         raise click.UsageError("--plot draws one recording; name one file")
     if plot is not None:
@@ -105,6 +122,16 @@ def command(
     elif plot:
         _plot(plot, files[0], kept, start)
     failures.exit()
+
+
+def _calibrate(files: tuple[Path, ...], array: str, out: Path, detect: DetectSettings) -> None:
+    check_output(out)  # before the work, not after it
+    with progress(total_s(files), "calibrating") as advance:
+        calibrated = calibrate_array(files, array, detect, advance)
+    write_array(out, calibrated)
+    for line in calibrated.report():
+        click.echo(line)
+    click.echo(f"{out}: written; --array {out}, or array in [capture], takes it")
 
 
 def _published(detection: Detection) -> tuple[str, bytes]:

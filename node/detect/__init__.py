@@ -6,18 +6,24 @@ judges the sound round them. All here is pure: no I/O, no threads, no clock.
 """
 
 from node.detect.airborne import SitePrior, weigh_elevation
+from node.detect.arrival import Arrival
+from node.detect.calibrate import Calibration, calibrate, check_array
 from node.detect.detector import Detector
 from node.detect.direction import DirectionFinder, Explanation
 from node.detect.order import ChannelOrder, OrderState
 from node.detect.rounds import count_rounds
 
 __all__ = [
+    "Arrival",
+    "Calibration",
     "ChannelOrder",
     "Detector",
     "DirectionFinder",
     "Explanation",
     "OrderState",
     "SitePrior",
+    "calibrate",
+    "check_array",
     "count_rounds",
     "weigh_elevation",
 ]

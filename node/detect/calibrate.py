@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from node.detect.arrival import Arrival
 from node.detect.direction import FLAT, LEAST_COHERENCE, SOUND_SPEED_M_S
-from node.errors import GunfireNodeError
+from node.errors import CalibrationError
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -52,10 +52,6 @@ SETTLED: Final = 1e-4  # of a prior sigma
 RIDGE: Final = 1e-6
 
 
-class CalibrationError(GunfireNodeError, ValueError):
-    """The impulses do not calibrate the array; the message says why, and what would."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """What an array is like, as the sounds tell it.
@@ -76,8 +72,9 @@ class Calibration:
         impulses do not show are made up for by those of a delay.
     used
         Indices of the impulses that it rests on.
-    residual_s
-        Root mean square of what is left of their delays.
+    nominal_residual_s, residual_s
+        Root mean square of what plane waves at the mean speed of sound leave of their delays, by
+        the nominal array and by this one; the latter has the speed's variation in it.
     """
 
     positions_m: Float64Array
@@ -86,6 +83,7 @@ class Calibration:
     delay_sigma_s: float
     timing_sigma_s: float
     used: tuple[int, ...]
+    nominal_residual_s: float
     residual_s: float
 
 
@@ -121,7 +119,7 @@ def calibrate(
     """
     nominal_m = np.array(positions_m, np.float64)
     late_s = np.zeros(len(nominal_m)) if delays_s is None else np.array(delays_s, np.float64)
-    _check_array(nominal_m, late_s)
+    check_array(nominal_m, late_s)
     impulses = _impulses(arrivals, len(nominal_m))
     given = len(impulses)
     if given < FEWEST_IMPULSES:
@@ -149,6 +147,31 @@ def calibrate(
                 "see its places, the order of its channels, and what stands close to it"
             )
     return _told(prior, fit, impulses, middle_m)
+
+
+def check_array(nominal_m: Float64Array, late_s: Float64Array) -> None:
+    """Refuse, before anything is heard, what `calibrate` could not calibrate.
+
+    Raises
+    ------
+    CalibrationError
+        The array is planar, has too few microphones, or is no array.
+    """
+    if nominal_m.ndim != 2 or nominal_m.shape[1] != 3 or late_s.shape != (len(nominal_m),):
+        raise CalibrationError("an array has a place (x, y, z) and a delay for each microphone")
+    if not (np.isfinite(nominal_m).all() and np.isfinite(late_s).all()):
+        raise CalibrationError("the nominal places and delays have to be finite numbers")
+    if len(nominal_m) < FEWEST_MICROPHONES:
+        raise CalibrationError(
+            f"{len(nominal_m)} microphones cannot calibrate each other: "
+            f"{FEWEST_MICROPHONES} or more can, not all in a plane"
+        )
+    spread_m = np.linalg.svd(nominal_m - nominal_m.mean(axis=0), compute_uv=False)
+    if spread_m[2] <= FLAT * spread_m[0]:
+        raise CalibrationError(
+            "the microphones stand in a plane: impulses tell its size and shape only where some "
+            "stand outside it; measure it with a ruler"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,26 +202,7 @@ class _Fit:
     towards: Float64Array  # c · slowness of each impulse
     information: Float64Array
     off: Float64Array
-    residuals_m: Float64Array
     scale: float  # of all sigmas, by what the residuals say
-
-
-def _check_array(nominal_m: Float64Array, late_s: Float64Array) -> None:
-    if nominal_m.ndim != 2 or nominal_m.shape[1] != 3 or late_s.shape != (len(nominal_m),):
-        raise CalibrationError("an array has a place (x, y, z) and a delay for each microphone")
-    if not (np.isfinite(nominal_m).all() and np.isfinite(late_s).all()):
-        raise CalibrationError("the nominal places and delays have to be finite numbers")
-    if len(nominal_m) < FEWEST_MICROPHONES:
-        raise CalibrationError(
-            f"{len(nominal_m)} microphones cannot calibrate each other: "
-            f"{FEWEST_MICROPHONES} or more can, not all in a plane"
-        )
-    spread_m = np.linalg.svd(nominal_m - nominal_m.mean(axis=0), compute_uv=False)
-    if spread_m[2] <= FLAT * spread_m[0]:
-        raise CalibrationError(
-            "the microphones stand in a plane: impulses tell its size and shape only where some "
-            "stand outside it; measure it with a ruler"
-        )
 
 
 def _impulses(arrivals: Sequence[Arrival], channels: int) -> list[_Impulse]:
@@ -219,7 +223,7 @@ def _impulses(arrivals: Sequence[Arrival], channels: int) -> list[_Impulse]:
 
 def _fit(prior: _Prior, impulses: Sequence[_Impulse]) -> _Fit:
     rows_m = prior.rows_m.copy()
-    own = np.stack([_beginning(prior, impulse) for impulse in impulses])
+    own = np.stack([_alone(prior, impulse, rows_m) for impulse in impulses])
     width = np.tile(prior.sigma_m, len(rows_m))
     for _ in range(STEPS):
         information = np.diag(width**-2)
@@ -240,16 +244,26 @@ def _fit(prior: _Prior, impulses: Sequence[_Impulse]) -> _Fit:
             break
     left = [_left(prior, one, rows_m, mine) for one, mine in zip(impulses, own, strict=True)]
     free = np.array([max(len(one.used) - 3, 1) for one in impulses])
-    chi2 = np.array([float(weighted @ weighted) for _, weighted in left])
-    residuals_m = np.concatenate([in_m for in_m, _ in left])
+    chi2 = np.array([float(weighted @ weighted) for weighted in left])
     scale = math.sqrt(max(1.0, float(chi2.sum()) / max(float(free.sum()) - width.size, 1.0)))
-    return _Fit(rows_m, own[:, 1:], information, np.sqrt(chi2 / free), residuals_m, scale)
+    return _Fit(rows_m, own[:, 1:], information, np.sqrt(chi2 / free), scale)
 
 
-def _beginning(prior: _Prior, impulse: _Impulse) -> Float64Array:
-    """Give offset and c · slowness of an impulse by the nominal array."""
-    design, late_m = _design(prior, impulse, prior.rows_m)
+def _alone(prior: _Prior, impulse: _Impulse, rows_m: Float64Array) -> Float64Array:
+    """Give offset and c · slowness of an impulse by an array that is taken as it is."""
+    design, late_m = _design(prior, impulse, rows_m)
     return np.asarray(np.linalg.lstsq(design, late_m, rcond=None)[0])
+
+
+def _residual_s(prior: _Prior, impulses: Sequence[_Impulse], rows_m: Float64Array) -> float:
+    """Give what plane waves at the mean speed leave of the delays, root mean square."""
+    left_m = []
+    for impulse in impulses:
+        design, late_m = _design(prior, impulse, rows_m)
+        slowness = _alone(prior, impulse, rows_m)[1:]
+        in_m = late_m - design[:, 1:] @ slowness / max(float(np.linalg.norm(slowness)), 1e-6)
+        left_m.append(in_m - in_m.mean())
+    return float(np.sqrt(np.mean(np.concatenate(left_m) ** 2))) / prior.speed_m_s
 
 
 def _design(
@@ -263,13 +277,12 @@ def _design(
 
 def _left(
     prior: _Prior, impulse: _Impulse, rows_m: Float64Array, own: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    """Give an impulse's residuals in m; and in sigma, with that of its slowness's length."""
+) -> Float64Array:
+    """Give an impulse's residuals in sigma, and that of its slowness's length."""
     design, late_m = _design(prior, impulse, rows_m)
-    in_m = late_m - design @ own
     length = float(np.linalg.norm(own[1:]))
     sigma_m = prior.speed_m_s * impulse.sigma_s
-    return in_m, np.append(in_m / sigma_m, (1 - length) / prior.speed_sigma)
+    return np.append((late_m - design @ own) / sigma_m, (1 - length) / prior.speed_sigma)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -295,7 +308,7 @@ def _linear(prior: _Prior, impulse: _Impulse, rows_m: Float64Array, own: Float64
     of_shared = np.zeros((count + 1, 4 * count))
     for i in range(count):
         of_shared[i, 4 * i : 4 * i + 4] = [*(-own[1:] / sigma_m), 1 / sigma_m]
-    _, weighted = _left(prior, impulse, rows_m, own)
+    weighted = _left(prior, impulse, rows_m, own)
     # Four microphones that happen to lie in a plane do not tell what is across it.
     mine = of_own.T @ of_own + RIDGE * np.eye(4)
     both = of_shared.T @ of_own
@@ -333,7 +346,7 @@ def _told(
         raise CalibrationError(
             f"{len(impulses)} impulses leave {100 * unlearnt:.0f} % of what was not known of the "
             f"array, at most {100 * LEFT:.0f} % are taken: they come from too few sides; listen "
-            "for longer, or clap from all round it, from above and from below"
+            "for longer, and to sounds from all round it, near the horizon and high above it"
         )
     covariance = width[:, None] * (shape @ known @ shape.T) * width
     variance = np.diag(covariance).reshape(channels, 4)
@@ -345,7 +358,8 @@ def _told(
         delay_sigma_s=math.sqrt(float(variance[:, 3].mean())) / prior.speed_m_s,
         timing_sigma_s=_timing_sigma_m(covariance, fit.towards) / prior.speed_m_s,
         used=tuple(impulse.index for impulse in impulses),
-        residual_s=float(np.sqrt(np.mean(fit.residuals_m**2))) / prior.speed_m_s,
+        nominal_residual_s=_residual_s(prior, impulses, prior.rows_m),
+        residual_s=_residual_s(prior, impulses, fit.rows_m),
     )
 
 
