@@ -194,7 +194,7 @@ class Receiver:
                 self._steady_ns = monotonic_ns
                 self._fixed_s = 0.0
             else:
-                self._fixed_s += passed_s
+                self._fixed_s += min(passed_s, FRESH_S)  # in a silence nobody saw a fix
         else:
             self._steady_ns = monotonic_ns
         self._why = self._doubt(report, monotonic_ns, utc_ns, host_utc_ns)

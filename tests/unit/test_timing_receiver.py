@@ -84,6 +84,17 @@ def test_nmea_alone_is_valid_after_the_almanac_has_passed_or_where_the_network_a
     assert not any(wrong.valid)
 
 
+def test_a_silence_is_no_time_in_which_it_heard_the_leap_seconds() -> None:
+    played = Played()
+    played.play(20)
+    played.second += 780
+    played.play(60)
+    assert not any(played.valid)
+    # Nor does it forget what it had heard by then.
+    played.play(700)
+    assert played.valid[-1]
+
+
 def test_a_jump_begins_the_wait_for_the_almanac_anew() -> None:
     played = Played()
     played.play(800)
