@@ -146,8 +146,8 @@ class ClockFilter:
         """Give state and covariance at a sample, and the nominal seconds since the last pulse."""
         t = (sample - self._n) / self._rate
         a = abs(t)
-        _, to_rate, to_offset = _drifted(np.array([t]))[:, 0]
-        f = np.array([[1, t, to_offset], [0, 1, to_rate], [0, 0, math.exp(-max(t, 0) / CALM_S)]])
+        left, to_rate, to_offset = _drifted(np.array([t]))[:, 0]
+        f = np.array([[1, t, to_offset], [0, 1, to_rate], [0, 0, left]])
         # Integrated noise of rate and drift; its signs where time runs backwards are no matter.
         y = RATE_WALK**2
         q = np.array([[y * a**3 / 3, y * a * t / 2, 0], [y * a * t / 2, y * a, 0], [0, 0, 0]])
@@ -198,10 +198,10 @@ class ClockFilter:
 def _drifted(seconds: Float64Array) -> Float64Array:
     """Give what is left of a unit of drift after a time, and what it made of rate and offset.
 
-    Shape [3, n]. Drift calms down as the box takes on the temperature round it; backwards in time,
-    which is never far, it is steady.
+    Shape [3, n]. Drift calms down as the box takes on the temperature round it; and backwards in
+    time too, since such a walk looks the same from either end. That matters for what was heard
+    hours before the first pulse and is told again by it.
     """
-    if seconds[0] < 0:
-        return np.array([np.ones_like(seconds), seconds, seconds**2 / 2])
-    rate = -CALM_S * np.expm1(-seconds / CALM_S)
-    return np.array([np.exp(-seconds / CALM_S), rate, CALM_S * (seconds - rate)])
+    after = np.abs(seconds)
+    rate = -CALM_S * np.expm1(-after / CALM_S)
+    return np.array([np.exp(-after / CALM_S), np.copysign(rate, seconds), CALM_S * (after - rate)])

@@ -439,3 +439,19 @@ def test_a_crystal_that_takes_to_the_sun_stays_within_what_the_filter_tells() ->
     assert clock.refused == 0
     assert np.mean(np.abs(errors) <= 3 * np.array(sigmas)) >= 0.99
     assert np.max(np.abs(errors)) < 0.5e-6
+
+
+@pytest.mark.parametrize("locked_s", [30, 600, 7200])
+def test_hours_before_the_first_pulse_the_error_that_is_told_holds_the_truth(locked_s: int) -> None:
+    before_s = 3 * 3600
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        crystal = Crystal(before_s + locked_s, rng)
+        clock = ClockFilter(RATE_HZ)
+        for sample in crystal.sample(before_s + np.arange(0.0, locked_s)):
+            clock.pulse(sample + rng.normal(0, 50e-9) * RATE_HZ)
+        for back_s in (60, 1800, before_s):
+            count = clock.at(float(crystal.sample(before_s - back_s)))
+            error_s = count.seconds + count.rest_s + back_s
+            assert abs(error_s) <= 3 * count.sigma_s
+            assert abs(error_s) < 0.1  # a crystal's rate wanders by a few ppm, no farther
