@@ -10,25 +10,38 @@ import os
 import shutil
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 
-from node.capture import load_geometry
+import node
 from node.capture.devices import list_input_devices
 from node.capture.portaudio import PortAudioSource
 from node.classify import TfliteClassifier
+from node.daemon import Abstainer, Ears
 from node.deliver import BrokerAddress
 from node.errors import GunfireNodeError
+from node.messages import Origin
 from node.network import Subscription
-from node.settings import Settings
-from node.timing import HostClock
+from node.pipeline import Pipeline
+from node.settings import Settings, TimingSettings
+from node.timing import HostClock, Moment, PpsSampleClock, ReceiverState, Timekeeper
 from node.types import AudioSource, Block
 
 LISTEN_S: Final = 3.0
+# The order of the channels and a lock need some pulses.
+LISTEN_FOR_PULSES_S: Final = 8.0
+LOCK: Final = 4
+# chrony, gpsd and NTP servers have answered by then, or do not.
+ASK_S: Final = 8.0
+ODD_RATE_PPM: Final = 300.0
+CLAP_DB: Final = 15.0
 # A capsule with its amplifier is never quieter than this; a cable that is off is.
 SILENT_DBFS: Final = -110.0
 CLIPPED: Final = 0.999
@@ -47,19 +60,19 @@ class Finding:
     advice: str = ""
 
 
-def checks(settings: Settings, source: PortAudioSource) -> Iterator[Finding]:
+def checks(settings: Settings, source: PortAudioSource, clap_s: float = 0.0) -> Iterator[Finding]:
     """Check each part in turn, the ear last; a broken one stops no other.
 
-    `source` is the sound card of these settings, not yet entered. Where it vanishes meanwhile, its
-    `must_exit` is true after the last finding, and only `os._exit` ends the process. That is why
-    it comes last.
+    With `clap_s` it waits so long for a clap, and tells where it came from. `source` is the sound
+    card of these settings, not yet entered. Where it vanishes meanwhile, its `must_exit` is true
+    after the last finding, and only `os._exit` ends the process. That is why it comes last.
     """
     parts: tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...] = (
         ("clock", _clock),
         ("model", _model),
         ("disk", _disk),
         ("broker", _broker),
-        ("sound card", partial(_sound, source)),
+        ("sound card", partial(_sound, source, clap_s)),
     )
     for name, part in parts:
         try:
@@ -68,18 +81,34 @@ def checks(settings: Settings, source: PortAudioSource) -> Iterator[Finding]:
             yield Finding(name, "fail", str(error))
 
 
-def _sound(source: PortAudioSource, settings: Settings) -> Iterator[Finding]:
+def _sound(source: PortAudioSource, clap_s: float, settings: Settings) -> Iterator[Finding]:
     capture = settings.capture
     names = ", ".join(device.stable_name for device in list_input_devices()) or "none"
     yield Finding("sound devices", "fail" if names == "none" else "pass", names)
-    array = load_geometry(capture.array, capture.channels)
-    blocks = _listen(source)
-    if not blocks:
-        heard = f"{source.device_name}: nothing heard in {LISTEN_S:g} s"
-        yield Finding("sound card", "fail", heard, "check its cable and power")
+    ears = Ears(settings, capture.sample_rate_hz)
+    ears.clock.observe_host(HostClock().read())
+    pipeline = Pipeline(
+        origin=Origin("check", "check", str(uuid.uuid4()), node.__version__),
+        settings=settings.detect,
+        clock=ears.clock,
+        classifier=Abstainer(),
+        sample_rate_hz=capture.sample_rate_hz,
+        channels=capture.channels,
+        microphones=ears.microphones,
+        array=ears.array,
+    )
+    listen_s = LISTEN_S if settings.timing.pps_channel is None else LISTEN_FOR_PULSES_S
+    with _heard_for(source, listen_s) as blocks:
+        heard = []
+        for block in blocks:
+            heard.append(block)
+            pipeline.push(block)
+    if not heard:
+        figure = f"{source.device_name}: nothing heard in {listen_s:g} s"
+        yield Finding("sound card", "fail", figure, "check its cable and power")
         return
-    lost = sum(block.lost_before for block in blocks)
-    heard_s = sum(len(block.frames) for block in blocks) / capture.sample_rate_hz
+    lost = sum(block.lost_before for block in heard)
+    heard_s = sum(len(block.frames) for block in heard) / capture.sample_rate_hz
     yield Finding(
         "sound card",
         "fail" if lost else "pass",
@@ -87,36 +116,117 @@ def _sound(source: PortAudioSource, settings: Settings) -> Iterator[Finding]:
         f"{capture.bits} bit, {heard_s:.1f} s heard, {lost} samples lost",
         "check its cable, its power and the load of this machine" if lost else "",
     )
-    yield from _levels(np.concatenate([block.samples() for block in blocks]))
-    order_known = array.channels == 1
-    yield Finding(
+    sound = np.concatenate([block.samples() for block in heard])[:, list(ears.microphones)]
+    yield from _levels(sound, ears.microphones, pipeline.floor_dbfs)
+    yield from _rate_and_pulse(ears)
+    yield _order(ears, capture.array)
+    if clap_s:
+        yield from _clap(source, pipeline, ears, clap_s)
+
+
+@contextmanager
+def _heard_for(source: AudioSource, seconds: float) -> Iterator[Iterator[Block]]:
+    """Open a source, and close it after so many seconds."""
+    with source:
+        bell = threading.Timer(seconds, source.close)
+        bell.start()
+        try:
+            yield source.blocks()
+        finally:
+            bell.cancel()
+
+
+def _rate_and_pulse(ears: Ears) -> Iterator[Finding]:
+    if isinstance(ears.clock, PpsSampleClock):
+        state = ears.clock.state
+        edge = {True: "rising", False: "falling", None: "unknown"}[state.rises]
+        rate = (
+            ""
+            if state.rate_ppm is None
+            else f", card {state.rate_ppm:+.2f} ± {state.rate_sigma_ppm or 0:.2g} ppm"
+        )
+        figure = f"{state.pulses} pulses taken, {state.refused} refused, {edge} edge{rate}"
+        running = state.pulses >= LOCK
+        yield Finding(
+            "pulse",
+            "pass" if running else "fail",
+            figure + (f": {state.reason}" if state.reason else ""),
+            "" if running else "check the receiver's pulse output, its cable and attenuator",
+        )
+    elif ears.clock.rate_ppm is not None:
+        figure = f"{ears.clock.rate_ppm:+.0f} ppm by the host's clock"
+        fast = abs(ears.clock.rate_ppm) > ODD_RATE_PPM
+        advice = "no crystal is so far off: is sample_rate_hz one that the card can do?"
+        yield Finding("card rate", "warn" if fast else "pass", figure, advice if fast else "")
+
+
+def _order(ears: Ears, array: str) -> Finding:
+    if ears.order is None:
+        return Finding("channel order", "pass", f"array {array}: nothing to be proven")
+    state = ears.order.state
+    if state.proven is True:
+        return Finding("channel order", "pass", f"array {array}: {state.reason}")
+    verdict: Verdict = "warn" if state.proven is None else "fail"
+    return Finding(
         "channel order",
-        "pass" if order_known else "warn",
-        f"array {array.name}" + ("" if order_known else ": order not proven, no direction is told"),
+        verdict,
+        f"array {array}: {state.reason}",
+        "until the order is proven no direction is told",
     )
 
 
-def _listen(source: AudioSource) -> list[Block]:
-    blocks: list[Block] = []
-    with source:
-        bell = threading.Timer(LISTEN_S, source.close)
-        bell.start()
-        try:
-            blocks.extend(source.blocks())
-        finally:
-            bell.cancel()
-    return blocks
+def _clap(source: AudioSource, pipeline: Pipeline, ears: Ears, seconds: float) -> Iterator[Finding]:
+    """Tell where the first clap came from."""
+    yield Finding("clap", "pass", f"clap once, some metres from the array, within {seconds:g} s")
+    if ears.array is not None and not ears.array.ready:
+        # The stream is opened anew: its order has to be proven anew, by the pulse in some seconds.
+        seconds += LISTEN_FOR_PULSES_S
+    heard = None
+    with _heard_for(source, seconds) as blocks:
+        for block in blocks:
+            told = [d for d in pipeline.push(block) if d.rounds[0].snr_db >= CLAP_DB]
+            if told and (told[0].direction is not None or ears.array is None):
+                heard = told[0]
+                break
+            heard = told[0] if told else heard
+    if heard is None:
+        advice = "clap louder or nearer; check the levels above"
+        yield Finding("clap", "fail", f"no clap heard in {seconds:g} s", advice)
+        return
+    figure = f"heard, {heard.rounds[0].snr_db:.0f} dB over the background"
+    direction = heard.direction
+    if direction is None:
+        advice = "" if ears.array is None else "no bearing: see the channel order and the levels"
+        yield Finding("clap", "pass" if ears.array is None else "warn", figure, advice)
+        return
+    height = (
+        "elevation not known"
+        if direction.elevation_deg is None
+        else f"elevation {direction.elevation_deg:+.0f}°"
+    )
+    yield Finding(
+        "clap",
+        "pass",
+        f"{figure}, from azimuth {direction.azimuth_deg:.0f}° (0 north, 90 east), {height}, "
+        f"± {direction.sigma_deg:.1f}°; if that is not where it was, mend capture.heading_deg",
+    )
 
 
-def _levels(sound: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Iterator[Finding]:
-    """Judge each channel by itself; shape [n, channels], full scale at 1."""
+def _levels(
+    sound: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    channels: tuple[int, ...],
+    floor_dbfs: tuple[float | None, ...],
+) -> Iterator[Finding]:
+    """Judge each microphone by itself; shape [n, microphones], full scale at 1."""
     settled = sound[len(sound) // 4 :]
     noise = settled - settled.mean(axis=0)
-    for channel in range(sound.shape[1]):
-        rms = float(np.sqrt(np.mean(np.square(noise[:, channel], dtype=np.float64))))
+    for i, channel in enumerate(channels):
+        rms = float(np.sqrt(np.mean(np.square(noise[:, i], dtype=np.float64))))
         level_db = 20 * np.log10(rms + 1e-12)
-        peak = float(np.abs(settled[:, channel]).max(initial=0))
+        peak = float(np.abs(settled[:, i]).max(initial=0))
+        floor = floor_dbfs[i]
         figure = f"{level_db:.0f} dBFS rms, peak {20 * np.log10(peak + 1e-12):.0f} dBFS"
+        figure += "" if floor is None else f", floor {floor:.0f} dBFS in the trigger's band"
         name = f"level {channel}"
         if level_db < SILENT_DBFS:
             advice = "silent: check the plug and the supply of this microphone"
@@ -128,15 +238,90 @@ def _levels(sound: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Iterato
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:
-    quality = HostClock().read().quality
-    disciplined = quality.source != "free"
-    bound = "" if quality.bound_s is None else f", bound {quality.bound_s:.2g} s"
-    yield Finding(
+    timing = settings.timing
+    with Timekeeper(timing, HostClock()) as keeper:
+        end = time.monotonic() + ASK_S
+        moment = keeper.read()
+        while time.monotonic() < end and not _all_said(moment, keeper, timing):
+            time.sleep(0.2)
+            moment = keeper.read()
+        opinions = keeper.opinion
+        failures = keeper.opinion_failures
+    yield _disciplined(moment, keeper)
+    if moment.receiver is not None:
+        yield from _receiver(moment.receiver, keeper.gpsd_failure, timing.pps_channel is None)
+    for server in timing.ntp_servers:
+        if server in failures:
+            advice = "check the name, and the network"
+            yield Finding("second opinion", "warn", f"{server}: {failures[server]}", advice)
+    if opinions is not None:
+        off_s, within_s = opinions.offset_s, opinions.uncertainty_s
+        right = abs(off_s) <= within_s + 0.1
+        yield Finding(
+            "second opinion",
+            "pass" if right else "fail",
+            f"{opinions.server}: the host's clock is {-off_s:+.4f} s off, ± {within_s:.2g} s",
+            "" if right else "one of the two is wrong: see `chronyc sources`",
+        )
+
+
+def _all_said(moment: Moment, keeper: Timekeeper, timing: TimingSettings) -> bool:
+    """Whether everybody who was asked has answered."""
+    chrony = moment.tracking is not None or keeper.chrony_failure is not None
+    receiver = moment.receiver is None or (
+        moment.receiver.utc_valid and moment.receiver.satellites_used is not None
+    )
+    opinion = keeper.opinion is not None or len(keeper.opinion_failures) == len(timing.ntp_servers)
+    return (chrony or not timing.chrony) and receiver and opinion
+
+
+def _disciplined(moment: Moment, keeper: Timekeeper) -> Finding:
+    tracking = moment.tracking
+    if tracking is not None:
+        quality = tracking.quality()
+        said = (
+            f"chrony follows {tracking.reference} (stratum {tracking.stratum}), "
+            f"offset {tracking.offset_s:+.2g} s, bound {tracking.bound_s:.2g} s, "
+            f"{tracking.rate_ppm:+.2f} ppm"
+            if quality is not None
+            else "chrony runs, but is not synchronised"
+        )
+    else:
+        quality = HostClock().read().quality
+        why = f"; chrony: {keeper.chrony_failure}" if keeper.chrony_failure else ""
+        said = f"by the kernel: source {quality.source}, σ {quality.sigma_s:.2g} s{why}"
+    source = "free" if quality is None else quality.source
+    disciplined = source != "free"
+    return Finding(
         "clock",
         "pass" if disciplined else "warn",
-        f"source {quality.source}, σ {quality.sigma_s:.2g} s{bound}",
+        f"{source}: {said}",
         "" if disciplined else "nothing disciplines it: set up chrony, or connect a GPS receiver",
     )
+
+
+def _receiver(state: ReceiverState, failure: str | None, needs_pulse: bool) -> Iterator[Finding]:
+    if failure is not None:
+        advice = "check gpsd's service, timing.gpsd and the receiver's cable"
+        yield Finding("receiver", "fail", failure, advice)
+        return
+    fix = ("fix not known", "no fix", "fix without height", "fix")[state.fix]
+    used, seen = state.satellites_used, state.satellites_seen
+    parts = [fix, f"{'?' if used is None else used} of {'?' if seen is None else seen} satellites"]
+    if state.position is not None:
+        parts.append(f"position ± {state.position.sigma_m:.0f} m")
+    parts.append("UTC valid" if state.utc_valid else f"UTC not used: {state.reason}")
+    advice = "" if state.utc_valid else "give it open sky, and a cold receiver 15 minutes"
+    yield Finding("receiver", "pass" if state.utc_valid else "warn", ", ".join(parts), advice)
+    if needs_pulse:
+        yield Finding(
+            "receiver pulse",
+            "pass" if state.pps_seen else "warn",
+            "seen by gpsd or the kernel"
+            if state.pps_seen
+            else "neither gpsd nor the kernel sees it",
+            "" if state.pps_seen else "see docs/do/discipline-the-clock.md, or `ppstest /dev/pps0`",
+        )
 
 
 def _model(settings: Settings) -> Iterator[Finding]:

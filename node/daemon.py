@@ -106,7 +106,7 @@ class Daemon:
         self._source = source
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
-        self._ears = _Ears(settings, source.sample_rate_hz)
+        self._ears = Ears(settings, source.sample_rate_hz)
         self._trouble: dict[str, str] = {}
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
@@ -219,15 +219,20 @@ class Daemon:
         for reading in moment.receiver_readings:
             self._ears.clock.observe_receiver(reading)
         self._place(moment)
-        reasons = {"clock": "; ".join(moment.reasons)}
-        if isinstance(self._ears.clock, PpsSampleClock):
-            reasons["pulse"] = self._ears.clock.state.reason
-        if self._ears.order is not None and self._ears.order.state.proven is not True:
-            reasons["order"] = f"no direction is told: {self._ears.order.state.reason}"
-        for name, reason in reasons.items():
+        for name, reason in self._reasons(moment).items():
             self._trouble.pop(name, None)
             if reason:
                 self._trouble[name] = reason
+
+    def _reasons(self, moment: Moment) -> dict[str, str]:
+        """Say what is wrong with time and order, by name; an empty reason where nothing is."""
+        clock, order = self._ears.clock, self._ears.order
+        unproven = order is not None and order.state.proven is not True
+        return {
+            "clock": "; ".join(moment.reasons),
+            "pulse": clock.state.reason if isinstance(clock, PpsSampleClock) else "",
+            "order": f"no direction is told: {order.state.reason}" if order and unproven else "",
+        }
 
     def _place(self, moment: Moment) -> None:
         """Take the receiver's averaged place where none was surveyed, and compare where one was."""
@@ -374,7 +379,7 @@ class Daemon:
             return Abstainer()
 
 
-class _Ears:
+class Ears:
     """How this node's card is heard: which channels, by which clock, with what array.
 
     Raises

@@ -55,6 +55,7 @@ class SimulatedSource:
         self._lead_s = lead_s
         self._closing: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
+        self._stream = -1  # counts the openings, from 0
         self.frame0_monotonic_ns: int | None = None
 
     @property
@@ -75,6 +76,7 @@ class SimulatedSource:
     def __enter__(self) -> Self:
         self._closing = queue.SimpleQueue()
         self._closed = False
+        self._stream += 1
         if self._paced:
             self.frame0_monotonic_ns = time.monotonic_ns() + round(self._lead_s * NS_PER_S)
         return self
@@ -99,6 +101,7 @@ class SimulatedSource:
                 frames=frames,
                 sample_rate_hz=self._rate,
                 host_time_ns=self._converted_ns(first),
+                stream=self._stream,
             )
 
     def _converted_ns(self, sample: int) -> int | None:

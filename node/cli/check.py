@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -16,14 +17,18 @@ from node.check import checks
 from node.cli._shared import config_file
 from node.settings import load
 
+CLAP_S: Final = 20.0
 MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
 
 
 @click.command("check")
 @config_file
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-def command(path: Path | None, as_json: bool) -> None:
-    """Test clock, model, disk, broker, sound card and levels; takes about ten seconds.
+@click.option("--clap", is_flag=True, help="Wait for a clap, and tell where it came from.")
+def command(path: Path | None, as_json: bool, clap: bool) -> None:
+    """Test clock, receiver, model, disk, broker, sound card, levels, pulse and channel order.
+
+    Takes up to 20 seconds, and with --clap up to 20 more.
 
     Each line says pass, warn or FAIL, the figure, and what to do. Exit code 1 if anything failed.
 
@@ -33,7 +38,7 @@ def command(path: Path | None, as_json: bool) -> None:
     console = Console()
     source = PortAudioSource(settings.capture)
     findings = []
-    for finding in checks(settings, source):
+    for finding in checks(settings, source, CLAP_S if clap else 0.0):
         findings.append(finding)
         if not as_json:
             console.print(f"{MARKS[finding.verdict]}  {finding.name:<14}", end="")

@@ -18,7 +18,7 @@ from node.timing.discipline import Discipline, Evidence
 from node.timing.gpsd import GpsdListener
 from node.timing.host import HostClockReader
 from node.timing.leap import LeapTable
-from node.timing.ntp import SecondOpinion
+from node.timing.ntp import Opinion, SecondOpinion
 from node.timing.receiver import Receiver, ReceiverState
 from node.types import HostReading, ReceiverReading
 
@@ -104,6 +104,26 @@ class Timekeeper:
     def steps(self) -> int:
         """How often the host's clock was seen to be stepped."""
         return self._discipline.steps
+
+    @property
+    def opinion(self) -> Opinion | None:
+        """The latest second opinion by NTP, if there is one."""
+        return self._opinion.latest
+
+    @property
+    def opinion_failures(self) -> dict[str, str]:
+        """Why a server gave no second opinion, by server."""
+        return self._opinion.failures
+
+    @property
+    def chrony_failure(self) -> str | None:
+        """Why chrony is silent; None where it is not, or is not asked."""
+        return self._chrony.failure if self._chrony else None
+
+    @property
+    def gpsd_failure(self) -> str | None:
+        """Why gpsd is silent; None where it is not, or is not asked."""
+        return self._gpsd.failure if self._gpsd else None
 
     def read(self) -> Moment:
         """Read all, about once a second."""
