@@ -49,6 +49,7 @@ from node.timing import (
     HostClock,
     HostClockReader,
     HostSampleClock,
+    LeapTable,
     Moment,
     PpsSampleClock,
     Timekeeper,
@@ -394,7 +395,9 @@ class Ears:
         host = HostSampleClock(sample_rate_hz)
         self.clock: HostSampleClock | PpsSampleClock = host
         if timing.pps_channel is not None:
-            self.clock = PpsSampleClock(sample_rate_hz, timing.pps_channel, host)
+            self.clock = PpsSampleClock(
+                sample_rate_hz, timing.pps_channel, host, leaps=LeapTable.load()
+            )
         geometry = load_geometry(capture.array, len(self.microphones))
         self.order = (
             None

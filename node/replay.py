@@ -26,7 +26,7 @@ from node.errors import RecordingError, SceneError
 from node.messages import Detection, Local, Origin, Position, recording_boot_id
 from node.pipeline import Array, Pipeline
 from node.settings import DetectSettings
-from node.timing import PpsSampleClock, RecordingClock
+from node.timing import LeapTable, PpsSampleClock, RecordingClock
 from node.types import NS_PER_S, Classifier, ClockQuality, SampleClock
 from node.utc import LATEST_UTC_NS
 
@@ -184,4 +184,6 @@ def _clock(source: RecordingSource, start_ns: int) -> SampleClock:
     clock = RecordingClock(start_ns, rate, quality)
     if identity.pps_channel is None:
         return clock
-    return PpsSampleClock(rate, identity.pps_channel, clock, trust_coarse=stated)
+    return PpsSampleClock(
+        rate, identity.pps_channel, clock, trust_coarse=stated, leaps=LeapTable.load()
+    )

@@ -24,6 +24,8 @@ from node.replay import Replay
 from node.settings import DetectSettings
 from node.simulate.render import render, write
 from node.simulate.scene import parse
+from node.timing import LeapTable
+from node.types import NS_PER_S
 from node.utc import parse_utc_ns
 
 QUIET = """
@@ -299,6 +301,18 @@ def test_what_was_told_before_the_pulse_locked_is_told_again_by_it(pulsed: Path)
     assert again.event_id == first.event_id
     assert again.clock.sigma_s < first.clock.sigma_s
     assert abs(errors_us(pulsed, [again])[0]) < 100
+
+
+def test_a_leap_second_that_the_system_knows_of_is_told(
+    pulsed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, before = replayed(pulsed)
+    onset_s = parse_utc_ns(before.onset_utc) // NS_PER_S
+    ahead = LeapTable((*LeapTable().changes, (onset_s - 1, 38)))
+    monkeypatch.setattr(LeapTable, "load", lambda: ahead)
+    *_, leapt = replayed(pulsed)
+    assert leapt.clock.source == "pps"
+    assert parse_utc_ns(leapt.onset_utc) == parse_utc_ns(before.onset_utc) - NS_PER_S
 
 
 def test_the_pulses_channel_is_no_microphone_and_spoils_no_bearing(pulsed: Path) -> None:

@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from node.daemon import Ears
+from node.settings import Settings
 from node.timing import HostSampleClock, RecordingClock
 from node.timing.clock_filter import ClockFilter
 from node.timing.leap import LeapTable
@@ -351,6 +353,24 @@ def test_a_leap_second_is_told_before_at_and_after() -> None:
             leapt and h.utc_s == pytest.approx(h.time_s - 1, abs=1e-6)
         )
     assert clock.quality().second_confirmed
+
+
+def test_the_nodes_own_pulse_clock_knows_a_leap_second_that_the_system_knows_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LeapTable, "load", lambda: A_TABLE)
+    settings = Settings.model_validate(
+        {
+            "node": {"id": "corner", "site": "town"},
+            "capture": {"channels": 2, "array": "mono"},
+            "timing": {"pps_channel": 0},
+        }
+    )
+    clock = Ears(settings, RATE_HZ).clock
+    assert isinstance(clock, PpsSampleClock)
+    heard = play(clock, every_second())
+    assert heard[-1].source == "pps"
+    assert heard[-1].error_s == pytest.approx(-1.0, abs=1e-6)
 
 
 def test_a_receiver_that_names_every_twentieth_second_wrongly_is_never_followed() -> None:
