@@ -59,7 +59,7 @@ LONGEST_PLOT_S = 600
     "--calibrate",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="OUT.toml",
-    help="Write --array anew, as 60 or more far impulses from all round tell it; nothing else.",
+    help="Write --array anew, as about 100 far impulses from all round and above tell it.",
 )
 @config_file
 def command(

@@ -13,6 +13,7 @@ from node.capture.geometry import load_geometry
 from node.detect.arrival import Arrival
 from node.detect.calibrate import Calibration, calibrate
 from node.detect.direction import DirectionFinder
+from node.errors import CalibrationError
 from tests.evidence import Claim, Detail
 from tests.timing.array_scene import SPEED_M_S, Heard, Mismatch, hear, towards
 from tests.timing.part import Part, Tell
@@ -30,6 +31,9 @@ TESTED: Final = 50
 TESTED_DB: Final = 30.0
 CALIBRATING_DB: Final = (20.0, 40.0)
 ELEVATIONS_DEG: Final = (-5.0, 60.0)
+# Fireworks some way off, and what a firing range shows a roof.
+LOWER_DEG: Final = ((-5.0, 40.0), (-5.0, 20.0))
+FEWER: Final = (30, 60, 100, CALIBRATING)
 # Three kelvin, or a wind of 1.7 m/s.
 SPEED_SIGMA: Final = 0.005
 # Places and delays stay as they are; gains differ all the same.
@@ -48,9 +52,14 @@ class _Array:
     positions_m: Float64Array
     delays_s: Float64Array
 
-    def hear(self, snr_db: float, rng: np.random.Generator) -> Heard:
+    def hear(
+        self,
+        snr_db: float,
+        rng: np.random.Generator,
+        elevations_deg: tuple[float, float] = ELEVATIONS_DEG,
+    ) -> Heard:
         """Hear an impulse from anywhere."""
-        u = towards(rng.uniform(0, 360), rng.uniform(*ELEVATIONS_DEG))
+        u = towards(rng.uniform(0, 360), rng.uniform(*elevations_deg))
         speed_m_s = SPEED_M_S * (1 + SPEED_SIGMA * rng.standard_normal())
         return hear(self.positions_m, u, snr_db, rng, rate_hz=RATE_HZ, mismatch=FIXED,
                     delays_s=self.delays_s, speed_m_s=speed_m_s)  # fmt: skip
@@ -64,16 +73,31 @@ class _Found:
     held: tuple[bool, ...]
 
 
+@dataclass(frozen=True)
+class _Fewer:
+    """What one array was found to be, by elevations in degrees and number of impulses."""
+
+    array: _Array
+    calibrations: dict[tuple[tuple[float, float], int], Calibration | None]
+
+
 def measure(tell: Tell) -> Part:
     """Calibrate arrays on some impulses, and find the directions of others before and after."""
     nominal_m = load_geometry(ARRAY, 4).positions_m
     before, after, placed_m, late_s, told_m = [], [], [], [], []
     left_m = []
+    fewer: list[_Fewer] = []
     for number in range(ARRAYS):
         tell(f"array {number + 1} of {ARRAYS}")
         array = _clumsy(nominal_m, np.random.default_rng((SEED, number)))
         rng = np.random.default_rng((SEED, number, 1))
-        calibration = calibrate(nominal_m, _arrivals(array, nominal_m, rng))
+        arrivals = _arrivals(array, nominal_m, rng)
+        calibration = calibrate(nominal_m, arrivals)
+        by_height = {ELEVATIONS_DEG: arrivals}
+        for which, low_deg in enumerate(LOWER_DEG):
+            rng = np.random.default_rng((SEED, number, 3 + which))
+            by_height[low_deg] = _arrivals(array, nominal_m, rng, low_deg)
+        fewer.append(_on_fewer(nominal_m, array, by_height))
         placed_m.append(array.positions_m - nominal_m)
         left_m.append(array.positions_m - calibration.positions_m)
         late_s.append(array.delays_s - calibration.delays_s)
@@ -109,7 +133,8 @@ def measure(tell: Tell) -> Part:
         columns,
         rows,
     )
-    return Part(tuple(claims), lambda axes: _draw(axes, by_ruler, by_sound), (detail,))
+    details = (detail, _fewer_table(fewer))
+    return Part(tuple(claims), lambda axes: _draw(axes, by_ruler, by_sound), details)
 
 
 def _clumsy(nominal_m: Float64Array, rng: np.random.Generator) -> _Array:
@@ -122,11 +147,51 @@ def _clumsy(nominal_m: Float64Array, rng: np.random.Generator) -> _Array:
     return _Array(built_m @ left @ right + middle_m, late_s - late_s.mean())
 
 
-def _arrivals(array: _Array, nominal_m: Float64Array, rng: np.random.Generator) -> list[Arrival]:
+def _on_fewer(
+    nominal_m: Float64Array,
+    array: _Array,
+    arrivals: dict[tuple[float, float], list[Arrival]],
+) -> _Fewer:
+    """Calibrate on fewer impulses, and on such as come from low alone; None where refused."""
+    calibrations: dict[tuple[tuple[float, float], int], Calibration | None] = {}
+    for elevations_deg, heard in arrivals.items():
+        for count in FEWER:
+            try:
+                told = calibrate(nominal_m, heard[:count])
+            except CalibrationError:
+                told = None
+            calibrations[elevations_deg, count] = told
+    return _Fewer(array, calibrations)
+
+
+def _fewer_table(found: list[_Fewer]) -> Detail:
+    rows = []
+    for case in found[0].calibrations:
+        told = [(one.array, one.calibrations[case]) for one in found]
+        good = [(array, calibration) for array, calibration in told if calibration is not None]
+        left_m = [array.positions_m - calibration.positions_m for array, calibration in good]
+        timing_s = [calibration.timing_sigma_s for _, calibration in good]
+        (low_deg, high_deg), count = case
+        rows.append((
+            f"{low_deg:g} to {high_deg:g}°", str(count), f"{len(good)} of {len(told)}",
+            f"{1e3 * _rms(left_m):.2f}" if good else "–",
+            f"{1e6 * _rms(timing_s):.2f}" if good else "–",
+        ))  # fmt: skip
+    columns = ("elevations", "impulses", "calibrated, not refused", "places after, mm",
+               "timing as told, µs")  # fmt: skip
+    return Detail("Calibration on fewer impulses, and on lower ones", columns, tuple(rows))
+
+
+def _arrivals(
+    array: _Array,
+    nominal_m: Float64Array,
+    rng: np.random.Generator,
+    elevations_deg: tuple[float, float] = ELEVATIONS_DEG,
+) -> list[Arrival]:
     finder = _nominal_finder(nominal_m)
     arrivals = []
     for _ in range(CALIBRATING):
-        heard = array.hear(rng.uniform(*CALIBRATING_DB), rng)
+        heard = array.hear(rng.uniform(*CALIBRATING_DB), rng, elevations_deg)
         arrival = finder.explain(*_cut(finder, heard)).arrival
         if arrival is not None:
             arrivals.append(arrival)
