@@ -346,7 +346,7 @@ def _told(
         raise CalibrationError(
             f"{len(impulses)} impulses leave {100 * unlearnt:.0f} % of what was not known of the "
             f"array, at most {100 * LEFT:.0f} % are taken: they come from too few sides; listen "
-            "for longer, and to sounds from all round it, near the horizon and high above it"
+            "for longer, from all round and from high above, or tilt the array in between"
         )
     covariance = width[:, None] * (shape @ known @ shape.T) * width
     variance = np.diag(covariance).reshape(channels, 4)

@@ -174,6 +174,19 @@ def test_impulses_from_too_few_sides_calibrate_nothing(sides):
         calibrate(NOMINAL_M, arrivals(places_m, late_s, 200, **sides))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_horizon_is_enough_for_an_array_that_is_tilted_between(seed):
+    places_m, late_s = built(NOMINAL_M, seed)
+    heard = []
+    for number, (axis, tilt_deg) in enumerate([("x", 0), ("x", 45), ("y", 45)]):
+        stood_m = Rotation.from_euler(axis, tilt_deg, degrees=True).apply(places_m)
+        heard += arrivals(stood_m, late_s, 20, elevations_deg=(-5, 15), seed=10 * seed + number)
+
+    told = calibrate(NOMINAL_M, heard)
+
+    assert rms(told.positions_m - places_m) < 0.3 * rms(NOMINAL_M - places_m)
+
+
 def test_another_array_than_the_nominal_one_is_refused():
     with pytest.raises(CalibrationError):
         calibrate(PYRAMID_M, arrivals(2 * PYRAMID_M, np.zeros(5), 100))
