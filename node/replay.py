@@ -21,7 +21,7 @@ from node.capture import (
     load_geometry,
     make_geometry,
 )
-from node.detect import SitePrior
+from node.detect import ChannelOrder, SitePrior
 from node.errors import RecordingError, SceneError
 from node.messages import Detection, Local, Origin, Position, recording_boot_id
 from node.pipeline import Array, Pipeline
@@ -32,6 +32,7 @@ from node.utc import LATEST_UTC_NS
 
 # The sidecars of the live-fire set give the start to the millisecond, and say nothing of the clock.
 STATED_TO_S: Final = 1e-3
+FOR_PULSES_S: Final = 10.0
 UNKNOWN_S: Final = 1e9
 # A single fix of a GPS receiver under open sky is good to some metres.
 UNSTATED_POSITION_M: Final = 10.0
@@ -51,6 +52,9 @@ class Replay:
         UTC of the first sample, above what the recording says.
     array
         Array geometry by name or file, above what the recording says.
+    pps_channel
+        Channel with a receiver's pulse, above what the recording says. Where neither says so and
+        the recording has one channel more than its array, the one that pulses is taken.
     prior
         What stands round the node.
     """
@@ -60,6 +64,7 @@ class Replay:
     site: str = "replay"
     start_utc_ns: int | None = None
     array: str | None = None
+    pps_channel: int | None = None
     prior: SitePrior = field(default_factory=SitePrior)
 
     def detections(
@@ -94,12 +99,12 @@ class Replay:
         start_ns = identity.start_utc_ns or 0
         if start_ns + source.frames * NS_PER_S // source.sample_rate_hz >= LATEST_UTC_NS:
             raise RecordingError(f"{source.path}: ends after the year 2262; mend its start")
-        geometry = self._geometry(source)
-        pulse = identity.pps_channel
+        pulse = self._pulse_channel(source)
+        geometry = self._geometry(source, pulse)
         return Pipeline(
             origin=self._origin(source.path, identity),
             settings=self.detect,
-            clock=_clock(source, start_ns),
+            clock=_clock(source, start_ns, pulse),
             classifier=self.classifier,
             sample_rate_hz=source.sample_rate_hz,
             channels=source.channels,
@@ -114,15 +119,31 @@ class Replay:
             ),
         )
 
-    def _geometry(self, source: RecordingSource) -> ArrayGeometry | None:
+    def _pulse_channel(self, source: RecordingSource) -> int | None:
+        """Give the channel of the pulse, as told or as heard; None where there is none."""
+        told = source.identity.pps_channel if self.pps_channel is None else self.pps_channel
+        if told is not None:
+            return told
+        try:
+            self._geometry(source, None)
+        except (RecordingError, SceneError):
+            try:
+                self._geometry(source, source.channels - 1)
+            except (RecordingError, SceneError):
+                return None
+            pulsing = _pulsing(source.path)
+            return pulsing[0] if len(pulsing) == 1 else None
+        return None
+
+    def _geometry(self, source: RecordingSource, pulse: int | None) -> ArrayGeometry | None:
         """Give the array as it is named; None where nothing names one."""
         identity = source.identity
-        if identity.pps_channel is not None and identity.pps_channel >= source.channels:
+        if pulse is not None and pulse >= source.channels:
             raise RecordingError(
-                f"{source.path}: the .json beside it has the pulse in channel "
-                f"{identity.pps_channel}, but there are {source.channels}, counted from 0"
+                f"{source.path}: the pulse is said to be in channel {pulse}, but there are "
+                f"{source.channels}, counted from 0; mend the .json beside it, or --pps-channel"
             )
-        microphones = source.channels - (identity.pps_channel is not None)
+        microphones = source.channels - (pulse is not None)
         if not microphones:
             raise RecordingError(f"{source.path}: has only the channel of the pulse, no microphone")
         if self.array is not None:
@@ -176,14 +197,23 @@ def _load(source: RecordingSource, array: str | Path, microphones: int) -> Array
         raise SceneError(f"{source.path}: {error}") from error
 
 
-def _clock(source: RecordingSource, start_ns: int) -> SampleClock:
+def _pulsing(path: Path) -> tuple[int, ...]:
+    """Listen to the beginning of a recording for channels that carry a pulse a second."""
+    with RecordingSource(path) as source:
+        order = ChannelOrder(source.channels, source.sample_rate_hz, pps_channel=0)
+        for block in source.blocks():
+            order.observe(block)
+            if block.end_sample > FOR_PULSES_S * source.sample_rate_hz:
+                break
+    return order.pulsing
+
+
+def _clock(source: RecordingSource, start_ns: int, pulse: int | None) -> SampleClock:
     """Give the clock of a recording: by its pulse, if it has one, else by its stated start."""
     identity, rate = source.identity, source.sample_rate_hz
     stated = identity.start_utc_ns is not None
     quality = ClockQuality(source="free", sigma_s=STATED_TO_S if stated else UNKNOWN_S)
     clock = RecordingClock(start_ns, rate, quality)
-    if identity.pps_channel is None:
+    if pulse is None:
         return clock
-    return PpsSampleClock(
-        rate, identity.pps_channel, clock, trust_coarse=stated, leaps=LeapTable.load()
-    )
+    return PpsSampleClock(rate, pulse, clock, trust_coarse=stated, leaps=LeapTable.load())

@@ -43,7 +43,15 @@ LONGEST_PLOT_S = 600
 @click.command("replay")
 @recordings
 @click.option("--start", type=Utc(), help="UTC of the first sample, above the .json beside it.")
-@click.option("--array", metavar="NAME|FILE", help="Array geometry that it must fit (checked).")
+@click.option(
+    "--array", metavar="NAME|FILE", help="How the microphones stand, above the .json beside it."
+)
+@click.option(
+    "--pps-channel",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Channel, from 0, that carries a receiver's pulse, above the .json beside it.",
+)
 @click.option(
     "--site", default="replay", type=Level(), show_default=True, help="Site in the messages."
 )
@@ -66,6 +74,7 @@ def command(
     files: tuple[Path, ...],
     start: int | None,
     array: str | None,
+    pps_channel: int | None,
     site: str,
     broker: str | None,
     jsonl: bool,
@@ -76,7 +85,8 @@ def command(
     """Run the node's pipeline over recordings, faster than real time.
 
     Node, start and place come from the .json beside a recording (serial_number, timestamp,
-    location), or from the options. Two runs print the same bytes.
+    location), or from the options; so do the array and its heading (array or microphones_m,
+    heading_deg, pitch_deg, roll_deg), and the channel of a pulse (pps_channel). Two runs print the same bytes.
 
     Example: gunfire-node replay street.flac --start 2026-07-04T22:00:00Z --plot street.png
 
@@ -100,6 +110,7 @@ def command(
         site=site,
         start_utc_ns=start,
         array=array,
+        pps_channel=pps_channel,
         prior=SitePrior(
             building_height_m=settings.node.building_height_m,
             sensor_height_m=settings.node.height_m,

@@ -93,6 +93,11 @@ class ChannelOrder:
         """What is known of the stream observed last."""
         return self._state
 
+    @property
+    def pulsing(self) -> tuple[int, ...]:
+        """Channels on which a pulse a second was heard; only sought if one is to carry it."""
+        return tuple(c for c, train in enumerate(self._trains) if train.runs(0))
+
     def observe(self, block: Block) -> None:
         """Take the next block, all channels of it; another stream begins from nothing."""
         if block.stream != self._stream:

@@ -315,6 +315,22 @@ def test_a_leap_second_that_the_system_knows_of_is_told(
     assert parse_utc_ns(leapt.onset_utc) == parse_utc_ns(before.onset_utc) - NS_PER_S
 
 
+def test_a_pulse_that_nobody_told_of_is_found_where_the_array_leaves_one_channel(
+    pulsed: Path, tmp_path: Path, silent: Callable[..., Path]
+) -> None:
+    told = replayed(pulsed)
+    (tmp_path / "corner.wav").symlink_to(pulsed)
+    start = json.loads(pulsed.with_suffix(".json").read_text())["timestamp"]
+    (tmp_path / "corner.json").write_text(json.dumps({"timestamp": start}))
+    found = replayed(tmp_path / "corner.wav", array="tetrahedron_200mm")
+    assert [d.onset_utc for d in found] == [d.onset_utc for d in told]
+    assert [d.clock for d in found] == [d.clock for d in told]
+    said = replayed(tmp_path / "corner.wav", array="tetrahedron_200mm", pps_channel=4)
+    assert [d.onset_utc for d in said] == [d.onset_utc for d in told]
+    with pytest.raises(SceneError, match="4 microphones, the source 5 channels"):
+        replayed(silent(5), array="tetrahedron_200mm")
+
+
 def test_the_pulses_channel_is_no_microphone_and_spoils_no_bearing(pulsed: Path) -> None:
     for detection in replayed(pulsed):
         assert detection.audio.channels == 4
@@ -354,7 +370,7 @@ THREE_M = TETRAHEDRON_M[:3]
             {"microphones_m": TETRAHEDRON_M, "pps_channel": 3},
             "places 4 microphones, the recording has 3 channels",
         ),
-        (4, {"pps_channel": 4}, "the pulse in channel 4, but there are 4, counted from 0"),
+        (4, {"pps_channel": 4}, "in channel 4, but there are 4, counted from 0"),
         (1, {"pps_channel": 0}, "only the channel of the pulse, no microphone"),
     ],
 )
