@@ -3,13 +3,13 @@
 Between the trigger and the rounds: in comes the sound round an onset on every microphone, out goes
 azimuth and elevation with their standard error, or None where they cannot be told. Pure.
 
-Method (signal.md §3). Only the first arrival is looked at, before its echoes: a gate of some 4 ms
-at the rise of the energy (`node.detect.arrival`), worth more than any estimator. Each pair of
-microphones is correlated, and its peak refined by a parabola. A plane wave of slowness s = u / c, u
-towards the source, is early by m · s at the place m, so t_i - t_j = -(m_i - m_j) · s; least squares
-give s. In three dimensions its direction needs no speed of sound, and its length, which must be
-1 / c, proves that it was one plane wave. A planar array sees only the part of s in its plane: what
-is left is found from c, but for its sign.
+Method (signal.md §3). Only the first arrival is looked at, before its echoes, and of it the front,
+0.4 ms, before what the ground reflects (`node.detect.arrival`): worth more than any estimator. Each
+pair of microphones is correlated, and its peak refined by a parabola. A plane wave of slowness s =
+u / c, u towards the source, is early by m · s at the place m, so t_i - t_j = -(m_i - m_j) · s;
+least squares give s. In three dimensions its direction needs no speed of sound, and its length,
+which must be 1 / c, proves that it was one plane wave. A planar array sees only the part of s in
+its plane: what is left is found from c, but for its sign.
 """
 
 from __future__ import annotations

@@ -38,6 +38,28 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """Flat ground that mirrors: heights above it in m, and what share of the pressure it does."""
+
+    sensor_m: float
+    source_m: float
+    reflection: float
+
+    def elevation_deg(self, range_m: float) -> float:
+        """Give the source's elevation at a horizontal range."""
+        return float(np.rad2deg(np.arctan2(self.source_m - self.sensor_m, range_m)))
+
+    def below_deg(self, range_m: float) -> float:
+        """Give the elevation of the source's image in the ground."""
+        return float(np.rad2deg(np.arctan2(-self.source_m - self.sensor_m, range_m)))
+
+    def longer_m(self, range_m: float) -> float:
+        """Give by how much the way over the ground is longer than the direct one."""
+        direct_m = np.hypot(range_m, self.source_m - self.sensor_m)
+        return float(np.hypot(range_m, self.source_m + self.sensor_m) - direct_m)
+
+
+@dataclass(frozen=True)
 class Heard:
     """An impulse as an array hears it: sound [n, channels], onset at channel 0, true direction."""
 
@@ -75,10 +97,14 @@ def hear(
     echoes: int = 0,
     mismatch: Mismatch = Mismatch(),
     delays_s: Float64Array | float = 0.0,
-    ground: bool = False,
+    ground: bool | Ground = False,
     speed_m_s: float = SPEED_M_S,
 ) -> Heard:
-    """Make an impulse from direction `u`, its peak `snr_db` over the noise's rms."""
+    """Make an impulse from direction `u`, its peak `snr_db` over the noise's rms.
+
+    `ground` is a surface that the source at `range_m` stands over, as `u` must say too; or, where
+    true, one of 0.7 that is 6 m below the array and farther below than that a source far off.
+    """
     n = round(LENGTH_S * rate_hz)
     range_m = float(rng.choice(RANGES_M)) if range_m is None else range_m
     calibre = str(rng.choice(CALIBRES)) if calibre is None else calibre
@@ -91,8 +117,14 @@ def hear(
     if ground:
         below = u * np.array([1, 1, -1])
         after_s = 2 * 6.0 * max(0.0, float(u[2])) / speed_m_s + 5e-6
-        x += 0.7 * gain * _shifted(blast, at_s + after_s + places_m @ (u - below) / speed_m_s,
-                                   rate_hz, n)  # fmt: skip
+        reflection = 0.7
+        if isinstance(ground, Ground):
+            azimuth_deg = float(np.rad2deg(np.arctan2(u[0], u[1])))
+            below = towards(azimuth_deg, ground.below_deg(range_m))
+            after_s = ground.longer_m(range_m) / speed_m_s
+            reflection = ground.reflection
+        late_s = at_s + after_s + places_m @ (u - below) / speed_m_s
+        x += reflection * gain * _shifted(blast, late_s, rate_hz, n)
     for _ in range(echoes):
         v = towards(rng.uniform(0, 360), np.rad2deg(rng.uniform(-0.1, 0.5)))
         after_s, level = rng.uniform(0.002, 0.010), 10 ** (-rng.uniform(2, 10) / 20)
