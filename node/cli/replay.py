@@ -86,7 +86,8 @@ def command(
 
     Node, start and place come from the .json beside a recording (serial_number, timestamp,
     location), or from the options; so do the array and its heading (array or microphones_m,
-    heading_deg, pitch_deg, roll_deg), and the channel of a pulse (pps_channel). Two runs print the same bytes.
+    heading_deg, pitch_deg, roll_deg), and the channel of a pulse (pps_channel). Two runs print the
+    same bytes.
 
     Example: gunfire-node replay street.flac --start 2026-07-04T22:00:00Z --plot street.png
 

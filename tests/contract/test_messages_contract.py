@@ -3,7 +3,8 @@
 detection.json, status.json and health.json beside this file are what a node of version 1 of each
 schema publishes. They are not regenerated: a test that fails here has found a change that would
 break someone's software. Adding a key that may be absent is no such change, and then the example
-stays as it is; renaming, retyping or dropping one needs a new schema number and a new topic version.
+stays as it is; renaming, retyping or dropping one needs a new schema number and a new topic
+version.
 """
 
 import json
