@@ -213,7 +213,8 @@ def _clock(source: RecordingSource, start_ns: int, pulse: int | None) -> SampleC
     identity, rate = source.identity, source.sample_rate_hz
     stated = identity.start_utc_ns is not None
     quality = ClockQuality(source="free", sigma_s=STATED_TO_S if stated else UNKNOWN_S)
-    clock = RecordingClock(start_ns, rate, quality)
+    leaps = LeapTable.load()
+    clock = RecordingClock(start_ns, rate, quality, leaps)
     if pulse is None:
         return clock
-    return PpsSampleClock(rate, pulse, clock, trust_coarse=stated, leaps=LeapTable.load())
+    return PpsSampleClock(rate, pulse, clock, trust_coarse=stated, leaps=leaps)

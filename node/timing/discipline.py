@@ -15,6 +15,7 @@ from typing import Final
 
 from node.timing.chrony import Tracking
 from node.timing.host import FREE, FREE_SIGMA_S
+from node.timing.leap import LeapTable
 from node.timing.ntp import Opinion, weigh
 from node.types import NS_PER_S, ClockQuality, ClockSource, HostReading, ReceiverReading
 
@@ -39,6 +40,9 @@ LEAST_GROWTH: Final = 0.5e-6
 # A receiver's message names the second that began before it came; so late at most.
 EARLIEST_S: Final = -0.05
 LATEST_S: Final = 0.99
+# The kernel's step at a leap second comes at it, and is a second.
+LEAP_S: Final = 3
+LEAP_SLACK_S: Final = 0.01
 CONTRADICTIONS: Final = 3
 # For so long its last valid word counts, for the host's second or against it.
 RECEIVER_SAID_S: Final = 60.0
@@ -78,13 +82,19 @@ class _Step:
 class Discipline:
     """Judges, moment by moment, what disciplines the host's clock.
 
+    Parameters
+    ----------
+    leaps
+        Leap seconds: the kernel steps its clock at one, and is right to.
+
     Attributes
     ----------
     steps
         How often the host's clock was seen to be stepped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leaps: LeapTable | None = None) -> None:
+        self._leaps = leaps or LeapTable()
         self._source: ClockSource = "free"
         self._better_since_ns: int | None = None
         self._offset_ns: int | None = None
@@ -155,8 +165,9 @@ class Discipline:
             if abs(change_ns) > STEP_NS + (host.width_ns + self._width_ns) // 2:
                 self.steps += 1
                 step_s = change_ns / NS_PER_S
-                # One within the error told before says nothing new.
-                if abs(step_s) > self._sigma_s and self._source != "free":
+                # One within the error told before says nothing new, nor does a leap second.
+                told = abs(step_s) <= self._sigma_s or self._is_leap(step_s, host)
+                if not told and self._source != "free":
                     log.warning("the host's clock was stepped by %+.6f s", step_s)
                     before = self._step.seconds if self._step else 0.0
                     updates = {tracking.updated_s} if tracking else set()
@@ -184,6 +195,11 @@ class Discipline:
         return replace(
             quality, source="free", sigma_s=sigma_s, bound_s=None, second_confirmed=False
         )
+
+    def _is_leap(self, step_s: float, host: HostReading) -> bool:
+        utc_s = (host.monotonic_ns + host.utc_minus_monotonic_ns) // NS_PER_S
+        before, after = (self._leaps.tai_minus_utc_s(utc_s + s) for s in (-LEAP_S, LEAP_S))
+        return before != after and abs(step_s - (before - after)) < LEAP_SLACK_S
 
     def _lasting(self, quality: ClockQuality, now_ns: int) -> ClockQuality:
         """Let a source fall at once, and rise when it has lasted."""

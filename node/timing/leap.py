@@ -70,6 +70,10 @@ class LeapTable:
         """Turn a UTC second into TAI; of a second that there were two of, the later."""
         return utc_s + self.tai_minus_utc_s(utc_s)
 
+    def tai_ns(self, utc_ns: int) -> int:
+        """Turn UTC into TAI, in ns; of a second that there were two of, the later."""
+        return utc_ns + self.tai_minus_utc_s(utc_ns // NS_PER_S) * NS_PER_S
+
     def utc_ns(self, tai_ns: int) -> int:
         """Turn TAI into UTC, in ns; a leap second is told as POSIX does."""
         tai_s = tai_ns // NS_PER_S

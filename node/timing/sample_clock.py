@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+from node.timing.leap import LeapTable
 from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant, ReceiverReading
 
 log = logging.getLogger(__name__)
@@ -240,10 +241,19 @@ class RecordingClock:
         Rate in hertz.
     quality
         What is known of the clock that told the start.
+    leaps
+        Leap seconds, for a recording that goes on through one.
     """
 
-    def __init__(self, start_utc_ns: int, sample_rate_hz: int, quality: ClockQuality) -> None:
-        self._start_utc_ns = start_utc_ns
+    def __init__(
+        self,
+        start_utc_ns: int,
+        sample_rate_hz: int,
+        quality: ClockQuality,
+        leaps: LeapTable | None = None,
+    ) -> None:
+        self._leaps = leaps or LeapTable()
+        self._start_tai_ns = self._leaps.tai_ns(start_utc_ns)
         self._rate = sample_rate_hz
         self._quality = quality
 
@@ -259,7 +269,8 @@ class RecordingClock:
     def at(self, sample: float) -> Instant:
         """Give the UTC of a (fractional) sample index, rounded to the nearest ns, exactly."""
         since_start_ns = round(Fraction(sample) * NS_PER_S / self._rate)
-        return Instant(self._start_utc_ns + since_start_ns, self._quality.sigma_s)
+        utc_ns = self._leaps.utc_ns(self._start_tai_ns + since_start_ns)
+        return Instant(utc_ns, self._quality.sigma_s)
 
     def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
         """Know nothing: a recording's samples have no host time."""

@@ -74,10 +74,10 @@ class Timekeeper:
         made_utc_s: int | None = None,
     ) -> None:
         self._host_clock = host_clock
-        self._discipline = Discipline()
+        self.leaps = LeapTable.load()
+        self._discipline = Discipline(self.leaps)
         self._opinion = SecondOpinion(settings.ntp_servers, settings.ntp_interval_s)
         self._chrony = ChronyWatch() if settings.chrony else None
-        self.leaps = LeapTable.load()
         self._gpsd: GpsdListener | None = None
         if settings.gpsd is not None:
             receiver = (

@@ -233,3 +233,19 @@ def test_a_clock_that_is_not_the_one_that_chrony_measures_is_free(age_s: float) 
         host_ns = round((tracking.updated_s + age_s + second) * NS_PER_S)
         quality, _ = discipline.judge(Evidence(HostReading(host_ns, 0, 50, FREE), tracking))
         assert quality.source == "free"
+
+
+def test_the_kernels_step_at_a_leap_second_is_no_suspicion() -> None:
+    leap_s = 1_483_228_800  # 2017-01-01T00:00:00Z
+    good = ClockQuality("ntp", 1e-3, 3e-3)
+
+    def source_after_step_at(utc_s: int) -> str:
+        discipline = Discipline()
+        for second in range(30):
+            offset_ns = (utc_s - 20 - (second > 20)) * NS_PER_S
+            host = HostReading(second * NS_PER_S, offset_ns, 50, good)
+            quality, _ = discipline.judge(Evidence(host))
+        return quality.source
+
+    assert source_after_step_at(leap_s) == "ntp"
+    assert source_after_step_at(leap_s + 86_400) == "free"

@@ -8,6 +8,7 @@ from stamps import RATE_HZ, Kind, make_stamps
 
 from node.timing import HostSampleClock, RecordingClock
 from node.types import NS_PER_S, Block, ClockQuality, HostReading
+from node.utc import parse_utc_ns
 
 UTC_MINUS_MONOTONIC_NS = 1_700_000_000 * NS_PER_S
 PERFECT = ClockQuality(source="ntp", sigma_s=0.0)
@@ -211,7 +212,7 @@ def test_whatever_is_late_one_punctual_block_in_a_second_is_enough(
 
 @given(
     sample=st.floats(0, 2**40, allow_nan=False),
-    start_ns=st.integers(0, 2**62),
+    start_ns=st.integers(1_500_000_000 * NS_PER_S, 2**62),  # no leap second since
     rate=st.sampled_from([12_000, 44_100, 48_000, 96_000]),
 )
 def test_a_recordings_clock_is_exact_to_the_nanosecond(
@@ -222,3 +223,11 @@ def test_a_recordings_clock_is_exact_to_the_nanosecond(
     error = (clock.at(sample).utc_ns - start_ns) * denominator * rate - numerator * NS_PER_S
     assert abs(error) * 2 <= denominator * rate
     assert clock.at(sample).sigma_s == 1e-4
+
+
+def test_a_recording_goes_on_through_a_leap_second_as_posix_tells_it() -> None:
+    before_ns = parse_utc_ns("2016-12-31T23:59:59Z")
+    clock = RecordingClock(before_ns, 1000, ClockQuality(source="free", sigma_s=1e-3))
+    after = [clock.at(1000.0 * second).utc_ns - before_ns for second in range(4)]
+    # 23:59:59, 23:59:60 (which POSIX calls 00:00:00), 00:00:00, 00:00:01.
+    assert after == [0, 10**9, 10**9, 2 * 10**9]
