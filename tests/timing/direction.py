@@ -22,7 +22,7 @@ from node.detect.direction import (
 )
 from node.types import Direction
 from tests.evidence import Claim, Detail
-from tests.timing.array_scene import Heard, hear, towards
+from tests.timing.array_scene import Ground, Heard, hear, towards
 from tests.timing.part import Part, Tell
 
 Float64Array = npt.NDArray[np.float64]
@@ -49,6 +49,17 @@ RANGES_M: Final = (50.0, 150.0, 400.0)
 FAR_M: Final = (800.0,)
 FAR_IMPULSES: Final = 150
 SILENT_IMPULSES: Final = 120
+# Over ground that mirrors: ranges, heights of arrays and of sources on streets and in windows, in
+# m, how many of these are on streets, and what share of the pressure comes back.
+GROUND_RANGES_M: Final = (30.0, 600.0)
+NEAR_M: Final = (30.0, 100.0)
+SENSOR_M: Final = (3.0, 15.0)
+STREET_M: Final = (0.0, 2.0)
+WINDOW_M: Final = (2.0, 20.0)
+ON_STREETS: Final = 0.7
+REFLECTION: Final = (0.3, 0.9)
+GROUND_BARS_DEG: Final = (0.6, 1.3)
+GROUND_IMPULSES: Final = 400
 # What an answer that was refused counts as: more than any bar.
 REFUSED_DEG: Final = 90.0
 MIX_DB: Final = (15.0, 40.0)
@@ -89,13 +100,19 @@ def measure(tell: Tell) -> Part:
         rng = np.random.default_rng(SEED + number)
         count = IMPULSES if snr_db < 30 or echoes else LOUD_IMPULSES
         trials[key] = _try(array, [snr_db] * count, rng, ELEVATIONS_DEG[array], echoes=echoes)
-        claims += _errors(key, trials[key].errors_deg, bars_deg)
+        claims += _errors(_named(key), trials[key].errors_deg, bars_deg)
         rows.append(_row(key, trials[key]))
     tell("a tetrahedron 800 m away")
     rows.append(_far())
+    tell("a tetrahedron over ground that mirrors")
+    ground_claims, row = _over_ground()
+    claims += ground_claims
+    rows.append(row)
     for array in ARRAYS:
         tell(f"{array}, whether its regions hold")
         claims.append(_honesty(array))
+        claims.append(_honesty(array, over_ground_m=GROUND_RANGES_M))
+        claims.append(_honesty(array, over_ground_m=NEAR_M))
     claims.append(_planar_silence())
     cost_s = _cost_s(trials[("tetrahedron", 30.0, 3)])
     claims.append(
@@ -132,20 +149,30 @@ def _try(
     ranges_m: tuple[float, ...] = RANGES_M,
     echoes: int = 0,
     speed_sigma: float = 0.0,
+    over_ground_m: tuple[float, float] | None = None,
 ) -> _Trials:
     positions_m = load_geometry(ARRAYS[array], 4).positions_m
     finder = DirectionFinder(positions_m, RATE_HZ)
     before, after = finder.window()
     heard, found, errors_deg = [], [], []
     for snr in snr_db:
-        u = towards(rng.uniform(0, 360), rng.uniform(*elevations_deg))
+        azimuth_deg = rng.uniform(0, 360)
+        ground: Ground | bool = False
+        if over_ground_m:
+            ground = _ground(rng)
+            range_m = math.exp(rng.uniform(*np.log(over_ground_m)))
+            elevation_deg = ground.elevation_deg(range_m)
+        else:
+            elevation_deg = rng.uniform(*elevations_deg)
+            range_m = float(rng.choice(ranges_m))
         one = hear(
             positions_m,
-            u,
+            towards(azimuth_deg, elevation_deg),
             snr,
             rng,
             rate_hz=RATE_HZ,
-            range_m=float(rng.choice(ranges_m)),
+            range_m=range_m,
+            ground=ground,
             echoes=echoes,
             speed_m_s=SOUND_SPEED_M_S * (1 + speed_sigma * rng.standard_normal()),
         )
@@ -159,6 +186,11 @@ def _try(
             estimate = (direction.azimuth_deg, direction.elevation_deg or 0.0)
         errors_deg.append(_off_deg(array, one, estimate))
     return _Trials(tuple(heard), tuple(found), np.array(errors_deg))
+
+
+def _ground(rng: np.random.Generator) -> Ground:
+    source_m = STREET_M if rng.random() < ON_STREETS else WINDOW_M
+    return Ground(rng.uniform(*SENSOR_M), rng.uniform(*source_m), rng.uniform(*REFLECTION))
 
 
 def _cost_s(trials: _Trials) -> float:
@@ -193,14 +225,12 @@ def _named(key: tuple[str, float, int]) -> str:
     return f"{size}, {snr_db:.0f} dB" + (f", {echoes} early echoes" if echoes else "")
 
 
-def _errors(
-    key: tuple[str, float, int], errors_deg: Float64Array, bars_deg: tuple[float, float]
-) -> list[Claim]:
+def _errors(what: str, errors_deg: Float64Array, bars_deg: tuple[float, float]) -> list[Claim]:
     middle, most = (float(v) for v in np.percentile(errors_deg, [50, 95]))
     claims = []
     for name, value, bar in zip(("median", "95 %"), (middle, most), bars_deg, strict=True):
         shown = f"≤ {bar}" if math.isfinite(bar) else ""
-        claims.append(Claim(f"{_named(key)}: error, {name}", value, "°", shown, value <= bar))
+        claims.append(Claim(f"{what}: error, {name}", value, "°", shown, value <= bar))
     return claims
 
 
@@ -210,9 +240,9 @@ def _row(key: tuple[str, float, int], trials: _Trials) -> tuple[str, ...]:
     return (_named(key), f"{middle:.2f}", f"{most:.2f}", f"{refused}/{len(trials.found)}")
 
 
-def _honesty(array: str) -> Claim:
+def _honesty(array: str, *, over_ground_m: tuple[float, float] | None = None) -> Claim:
     """Count the 95 % regions that hold the truth, over a mix of noise, ranges and temperatures."""
-    rng = np.random.default_rng(SEED + 20 + len(array))
+    rng = np.random.default_rng(SEED + 20 + len(array) + round(sum(over_ground_m or ())))
     snr_db = rng.uniform(*MIX_DB, MIXED).tolist()
     trials = _try(
         array,
@@ -221,6 +251,7 @@ def _honesty(array: str) -> Claim:
         (-5.0, 60.0),
         ranges_m=RANGES_M + FAR_M,
         speed_sigma=SOUND_SPEED_SIGMA,
+        over_ground_m=over_ground_m,
     )
     inside = [
         _holds(direction, heard)
@@ -230,7 +261,10 @@ def _honesty(array: str) -> Claim:
     share = float(np.mean(inside))
     low, high = HOLD
     bar = f"{100 * low:.0f}–{100 * high:.0f}"
-    name = f"{array}, 15–40 dB: 95 % regions that hold the truth ({len(inside)} of {MIXED} told)"
+    scene = f"{array}, 15–40 dB"
+    if over_ground_m:
+        scene += ", over ground, {:.0f}–{:.0f} m".format(*over_ground_m)
+    name = f"{scene}: 95 % regions that hold the truth ({len(inside)} of {MIXED} told)"
     return Claim(name, 100 * share, "%", bar, low <= share <= high, _interval(inside))
 
 
@@ -256,6 +290,21 @@ def _far() -> tuple[str, ...]:
     rng = np.random.default_rng(SEED + 40)
     trials = _try(key[0], [key[1]] * FAR_IMPULSES, rng, ELEVATIONS_DEG[key[0]], ranges_m=FAR_M)
     return (f"{_named(key)}, from {FAR_M[0]:.0f} m", *_row(key, trials)[1:])
+
+
+def _over_ground() -> tuple[list[Claim], tuple[str, ...]]:
+    """Measure blasts whose reflection from the ground comes at once, or up to 50 ms later."""
+    key = ("tetrahedron", 30.0, 0)
+    rng = np.random.default_rng(SEED + 60)
+    trials = _try(
+        key[0],
+        [key[1]] * GROUND_IMPULSES,
+        rng,
+        ELEVATIONS_DEG[key[0]],
+        over_ground_m=GROUND_RANGES_M,
+    )
+    name = f"{_named(key)}, over ground"
+    return _errors(name, trials.errors_deg, GROUND_BARS_DEG), (name, *_row(key, trials)[1:])
 
 
 def _planar_silence() -> Claim:

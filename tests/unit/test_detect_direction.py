@@ -5,7 +5,7 @@ import pytest
 
 from node.capture.geometry import load_geometry
 from node.detect.direction import DirectionFinder, Explanation
-from tests.timing.array_scene import Mismatch, hear, towards
+from tests.timing.array_scene import Ground, Mismatch, hear, towards
 
 RATE = 48_000
 SOUND_M_S = 343.0
@@ -239,6 +239,23 @@ def test_three_early_echoes_do_not_turn_the_direction():
 
     assert np.median(errors_deg) <= 0.7
     assert np.percentile(errors_deg, 90) <= 1.5
+
+
+# From a street under a mast of 6 m, and one of 3 m, the ground answers after 0.04 to 2 ms.
+@pytest.mark.parametrize("sensor_m", [3.0, 6.0])
+@pytest.mark.parametrize("range_m", [30.0, 50.0, 100.0, 200.0, 400.0])
+def test_the_ground_pulls_no_shot_from_the_street_down(sensor_m, range_m):
+    ground = Ground(sensor_m=sensor_m, source_m=1.5, reflection=0.7)
+    elevation_deg = ground.elevation_deg(range_m)
+    off = []
+    for seed in range(8):
+        scene = {"range_m": range_m, "ground": ground, "seed": seed}
+        heard = heard_from(TETRAHEDRON, 45.0 * seed, elevation_deg, snr_db=35.0, **scene)
+        direction = explain(TETRAHEDRON, heard).direction
+        assert off_deg(direction, heard) <= 2.45 * direction.sigma_deg
+        off.append(direction.elevation_deg - elevation_deg)
+
+    assert abs(np.mean(off)) <= 0.25
 
 
 def test_a_warm_day_turns_no_direction_of_a_tetrahedron():
