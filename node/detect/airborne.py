@@ -32,7 +32,7 @@ STREET_M: Final = (0.0, 2.0)
 # them by some 4 degrees over 500 m at the strongest (signal.md §3); its spread is half of that.
 REFRACTION_DEG_PER_M: Final = 2.0 / 500.0
 # Before anything was heard, of all that bangs. A city has more to lose by a shot that is called a
-# burst than by a burst that is not: at 0.1 a shot from a near roof was called one too often.
+# burst than by a burst that is not.
 AIRBORNE_SHARE: Final = 0.08
 BLUNDER: Final = 1e-3
 # Of bursts, so many are nearer than the ranges above, at any height in the sky. Without them

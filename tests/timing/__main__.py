@@ -15,6 +15,7 @@ from tests.timing import (
     calibrate,
     direction,
     host,
+    live_rounds,
     onset,
     pps,
     rounds,
@@ -31,6 +32,7 @@ PARTS: Final[dict[str, Callable[[Tell], Part]]] = {
     "airborne": airborne.measure,
     "calibrate": calibrate.measure,
     "rounds": rounds.measure,
+    "live_rounds": live_rounds.measure,
 }
 COLUMNS: Final = 2
 NOTE: Final = (
