@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 import node
 from node.capture.devices import list_input_devices
@@ -31,7 +32,14 @@ from node.messages import Origin
 from node.network import Subscription
 from node.pipeline import Pipeline
 from node.settings import Settings, TimingSettings
-from node.timing import HostClock, Moment, PpsSampleClock, ReceiverState, Timekeeper
+from node.timing import (
+    HostClock,
+    HostSampleClock,
+    Moment,
+    PpsSampleClock,
+    ReceiverState,
+    Timekeeper,
+)
 from node.types import AudioSource, Block
 
 LISTEN_S: Final = 3.0
@@ -118,7 +126,9 @@ def _sound(source: PortAudioSource, clap_s: float, settings: Settings) -> Iterat
     )
     sound = np.concatenate([block.samples() for block in heard])[:, list(ears.microphones)]
     yield from _levels(sound, ears.microphones, pipeline.floor_dbfs)
-    yield from _rate_and_pulse(ears)
+    channel = settings.timing.pps_channel
+    pulse = None if channel is None else np.concatenate([b.samples()[:, channel] for b in heard])
+    yield from _rate_and_pulse(ears, pulse)
     yield _order(ears, capture.array)
     if clap_s:
         yield from _clap(source, pipeline, ears, clap_s)
@@ -136,8 +146,9 @@ def _heard_for(source: AudioSource, seconds: float) -> Iterator[Iterator[Block]]
             bell.cancel()
 
 
-def _rate_and_pulse(ears: Ears) -> Iterator[Finding]:
-    if isinstance(ears.clock, PpsSampleClock):
+def _rate_and_pulse(ears: Ears, pulse: npt.NDArray[np.float32] | None) -> Iterator[Finding]:
+    """Tell how the pulse does, heard in its channel, or else the card's rate."""
+    if isinstance(ears.clock, PpsSampleClock) and pulse is not None:
         state = ears.clock.state
         edge = {True: "rising", False: "falling", None: "unknown"}[state.rises]
         rate = (
@@ -145,15 +156,21 @@ def _rate_and_pulse(ears: Ears) -> Iterator[Finding]:
             if state.rate_ppm is None
             else f", card {state.rate_ppm:+.2f} ± {state.rate_sigma_ppm or 0:.2g} ppm"
         )
-        figure = f"{state.pulses} pulses taken, {state.refused} refused, {edge} edge{rate}"
-        running = state.pulses >= LOCK
-        yield Finding(
-            "pulse",
-            "pass" if running else "fail",
-            figure + (f": {state.reason}" if state.reason else ""),
-            "" if running else "check the receiver's pulse output, its cable and attenuator",
+        peak = float(np.abs(pulse).max(initial=0))
+        figure = (
+            f"{state.pulses} taken, {state.missed} missed, {state.refused} refused, {edge} edge, "
+            f"peak {20 * np.log10(peak + 1e-12):.0f} dBFS{rate}"
         )
-    elif ears.clock.rate_ppm is not None:
+        if state.pulses < LOCK:
+            advice = "check the receiver's pulse output, its cable and attenuator"
+            yield Finding("pulse", "fail", f"{figure}: {state.reason}", advice)
+        elif peak >= CLIPPED:
+            advice = "at full scale: attenuate it more"
+            yield Finding("pulse", "warn", figure, advice)
+        else:
+            # Which second it marks takes longer than this check listens.
+            yield Finding("pulse", "warn" if state.missed or state.refused else "pass", figure)
+    elif isinstance(ears.clock, HostSampleClock) and ears.clock.rate_ppm is not None:
         figure = f"{ears.clock.rate_ppm:+.0f} ppm by the host's clock"
         fast = abs(ears.clock.rate_ppm) > ODD_RATE_PPM
         advice = "no crystal is so far off: is sample_rate_hz one that the card can do?"
@@ -176,19 +193,24 @@ def _order(ears: Ears, array: str) -> Finding:
 
 
 def _clap(source: AudioSource, pipeline: Pipeline, ears: Ears, seconds: float) -> Iterator[Finding]:
-    """Tell where the first clap came from."""
-    yield Finding("clap", "pass", f"clap once, some metres from the array, within {seconds:g} s")
-    if ears.array is not None and not ears.array.ready:
-        # The stream is opened anew: its order has to be proven anew, by the pulse in some seconds.
-        seconds += LISTEN_FOR_PULSES_S
+    """Tell where the first clap came from, once the order of the channels is proven again."""
     heard = None
-    with _heard_for(source, seconds) as blocks:
+    rate = source.sample_rate_hz
+    asked: int | None = None
+    with _heard_for(source, LISTEN_FOR_PULSES_S + seconds) as blocks:
         for block in blocks:
             told = [d for d in pipeline.push(block) if d.rounds[0].snr_db >= CLAP_DB]
-            if told and (told[0].direction is not None or ears.array is None):
-                heard = told[0]
-                break
+            if asked is None:
+                ready = ears.array is None or ears.array.ready
+                if ready or block.end_sample > LISTEN_FOR_PULSES_S * rate:
+                    asked = block.end_sample
+                    figure = f"clap once, some metres from the array, within {seconds:g} s"
+                    yield Finding("clap", "pass", figure)
+                continue
             heard = told[0] if told else heard
+            located = heard is not None and (heard.direction is not None or ears.array is None)
+            if located or block.end_sample > asked + seconds * rate:
+                break
     if heard is None:
         advice = "clap louder or nearer; check the levels above"
         yield Finding("clap", "fail", f"no clap heard in {seconds:g} s", advice)
@@ -248,6 +270,8 @@ def _clock(settings: Settings) -> Iterator[Finding]:
         opinions = keeper.opinion
         failures = keeper.opinion_failures
     yield _disciplined(moment, keeper)
+    for doubt in moment.doubts:
+        yield Finding("clock", "warn", doubt, "until that is mended clock.source is free")
     if moment.receiver is not None:
         yield from _receiver(moment.receiver, keeper.gpsd_failure, timing.pps_channel is None)
     for server in timing.ntp_servers:

@@ -39,6 +39,8 @@ class Moment:
         What the receiver said since the moment before.
     reasons
         What is wrong, in words.
+    doubts
+        Those of the reasons for which the host's clock is not believed.
     tracking
         What chrony says; None where it is silent.
     receiver
@@ -48,6 +50,7 @@ class Moment:
     host: HostReading
     receiver_readings: tuple[ReceiverReading, ...]
     reasons: tuple[str, ...]
+    doubts: tuple[str, ...]
     tracking: Tracking | None
     receiver: ReceiverState | None
 
@@ -143,7 +146,7 @@ class Timekeeper:
                 reasons.append(f"the receiver's time is not used: {state.reason}")
         if quality.source == "free":
             reasons.append(self._undisciplined())
-        return Moment(host, readings, tuple(reasons), tracking, state)
+        return Moment(host, readings, tuple(reasons), judged, tracking, state)
 
     def _undisciplined(self) -> str:
         why = self._chrony.failure if self._chrony else None

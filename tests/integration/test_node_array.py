@@ -175,7 +175,8 @@ def test_check_shows_pulse_order_floor_and_a_claps_bearing(
     )
     said = {finding.name: finding for finding in findings}
     assert said["pulse"].verdict == "pass"
-    assert "rising edge, card +" in said["pulse"].figure
+    assert "0 missed, 0 refused, rising edge, peak" in said["pulse"].figure
+    assert "card +30" in said["pulse"].figure
     assert said["channel order"].verdict == "pass"
     assert "in the trigger's band" in said["level 3"].figure
     assert "level 4" not in said

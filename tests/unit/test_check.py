@@ -1,12 +1,16 @@
 """The self-test, where the sound card itself is what fails."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from node.capture.portaudio import PortAudioSource
-from node.check import checks
+from node.check import _levels, _receiver, checks
 from node.settings import Settings
+from node.timing import Fix, ReceiverState
 
 
 class DeafSource(PortAudioSource):
@@ -34,3 +38,39 @@ def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> No
     assert "cable and power" in findings[-1].advice
     names = [name for name, _ in itertools.groupby(finding.name for finding in findings)]
     assert names == ["clock", "model", "disk", "broker", "sound devices", "sound card"]
+
+
+def state(**changes: object) -> ReceiverState:
+    told = ReceiverState(3, 9, 12, True, "", True, Fix(47.8, 106.2, 1310.0, 4.0), 3600.0)
+    return replace(told, **changes)  # type: ignore[arg-type]
+
+
+def test_a_receiver_that_is_well_passes_with_its_figures() -> None:
+    receiver, pulse = _receiver(state(), None, needs_pulse=True)
+    assert (receiver.verdict, pulse.verdict) == ("pass", "pass")
+    assert receiver.figure == "fix, 9 of 12 satellites, position ± 4 m, UTC valid"
+
+
+def test_a_receiver_that_is_not_says_why_and_what_to_do() -> None:
+    cold, pulse = _receiver(
+        state(fix=1, utc_valid=False, reason="it has no fix", pps_seen=False, position=None),
+        None,
+        needs_pulse=True,
+    )
+    assert (cold.verdict, pulse.verdict) == ("warn", "warn")
+    assert cold.figure == "no fix, 9 of 12 satellites, UTC not used: it has no fix"
+    assert "open sky" in cold.advice
+    assert "ppstest" in pulse.advice
+    (absent,) = _receiver(state(), "gpsd at localhost:2947: refused", needs_pulse=True)
+    assert (absent.verdict, absent.figure) == ("fail", "gpsd at localhost:2947: refused")
+
+
+def test_a_microphone_is_judged_by_itself_and_named_by_its_channel() -> None:
+    sound = np.zeros((48_000, 3), np.float32)
+    sound[:, 1] = 0.01 * np.sin(np.arange(48_000))
+    sound[:, 2] = np.clip(3 * np.sin(np.arange(48_000)), -1, 1)
+    found = list(_levels(sound, (0, 2, 3), (None, -45.0, -10.0)))
+    assert [f.name for f in found] == ["level 0", "level 2", "level 3"]
+    assert [f.verdict for f in found] == ["fail", "pass", "warn"]
+    assert "floor -45 dBFS" in found[1].figure
+    assert "floor" not in found[0].figure
