@@ -35,6 +35,8 @@ EARTH_M: Final = 6_371_008.8
 # never takes away.
 CORRELATED_S: Final = 1200.0
 LEAST_SIGMA_M: Final = 1.0
+# Above the ellipsoid. No node stands elsewhere, nor has a message a place for it.
+HEIGHTS_M: Final = (-500.0, 9000.0)
 UNSTATED_SIGMA_M: Final = 10.0
 # A fix so far off the average, for so long, and the node has been moved.
 MOVED_M: Final = 50.0
@@ -256,9 +258,10 @@ class _Average:
         scatter_m = math.sqrt(max(self._square) / self._count)
         single_m = max(scatter_m, self._stated_m)
         sigma_m = single_m / math.sqrt(1 + self.seconds / CORRELATED_S)
+        lon += math.degrees(east / (EARTH_M * math.cos(math.radians(lat))))
         return Fix(
             lat + math.degrees(north / EARTH_M),
-            lon + math.degrees(east / (EARTH_M * math.cos(math.radians(lat)))),
+            (lon + 180) % 360 - 180,
             alt + up,
             math.hypot(sigma_m, LEAST_SIGMA_M),
         )
@@ -272,7 +275,7 @@ class _Average:
         if not all(_is_number(value) for value in place):
             return
         lat, lon, alt = (float(value) for value in place if value is not None)
-        if not (abs(lat) < 89.9 and abs(lon) <= 180):
+        if not (abs(lat) < 89.9 and abs(lon) <= 180 and HEIGHTS_M[0] <= alt <= HEIGHTS_M[1]):
             return
         if self._origin is None:
             self._begin((lat, lon, alt))

@@ -189,3 +189,23 @@ def test_a_mad_report_is_passed_over(report: dict[str, Any]) -> None:
     state = receiver.state(NS_PER_S)
     assert not state.utc_valid
     assert state.position is None
+
+
+def test_a_place_at_the_date_line_is_averaged_to_one_that_can_be_told() -> None:
+    played = Played()
+    for k in range(20):
+        off = (k % 5 - 1.0) * METRE_DEG  # mostly beyond the line
+        lon = (179.999995 + off + 180) % 360 - 180
+        position = played.play(10, leapseconds=18, lat=0.0, lon=lon).position
+        assert position is not None
+        assert -180 <= position.lon_deg <= 180
+        assert position.metres_to(0.0, 180.0) < 3
+
+
+@pytest.mark.parametrize("alt_m", [-6_371_000.0, -500.1, 9000.1, 20_000.0, 1e308])
+def test_a_fix_at_a_height_where_no_node_stands_is_passed_over(alt_m: float) -> None:
+    played = Played()
+    assert played.play(100, leapseconds=18, altHAE=alt_m).position is None
+    position = played.play(100, leapseconds=18).position
+    assert position is not None
+    assert position.alt_m == pytest.approx(1310.0)
