@@ -45,6 +45,9 @@ from node.types import (
 # An urban shot brings dozens of echoes. The strongest few tell what it was; judging them all would
 # make the cost of an event depend on the street.
 MAX_WINDOWS: Final = 6
+# So long after a moment at most, the detector knows of all impulses that began before it: two of its
+# steps, the quarter second that a new channel's floor takes, and what an onset leads its peak by.
+JUDGED_S: Final = 0.5
 # So many detections told by a clock that could not be trusted yet may be told again.
 MOST_UNTRUSTED: Final = 1000
 
@@ -190,16 +193,16 @@ class Pipeline:
         self._waiting.extend(self._detector.push(heard))
         detections += self._tell_again()
         while self._waiting and self._heard_out(self._waiting[0]):
-            detections.append(self._tell(self._waiting.popleft()))
-        detections += self._close_bursts()
-        return detections
+            detections += self._tell_next()
+        return detections + self._close_bursts(self._all_told_before())
 
     def flush(self) -> list[Detection]:
         """Give what is still open; the stream has ended."""
         self._waiting.extend(self._detector.flush())
-        detections = [self._tell(event) for event in self._waiting]
-        self._waiting.clear()
-        return detections + self._close_bursts(at_once=True)
+        detections: list[Detection] = []
+        while self._waiting:
+            detections += self._tell_next()
+        return detections + self._close_bursts(math.inf)
 
     def _heard(self, block: Block) -> Block:
         if self._microphones is None:
@@ -209,6 +212,14 @@ class Pipeline:
     def _heard_out(self, event: Event) -> bool:
         after = max(self._after, math.ceil(TAIL_S * self._rate))
         return self._history.end_sample >= event.impulses[-1].onset_sample + after
+
+    def _tell_next(self) -> list[Detection]:
+        """Tell the event that has waited longest, after the bursts that ended before it began.
+
+        In this order, whatever the blocks were: a large one may complete many events at once.
+        """
+        event = self._waiting.popleft()
+        return [*self._close_bursts(event.impulses[0].onset_sample), self._tell(event)]
 
     def _tell(self, event: Event) -> Detection:
         told = self._gone_on(event)
@@ -240,29 +251,35 @@ class Pipeline:
                 return told
         return None
 
-    def _close_bursts(self, *, at_once: bool = False) -> list[Detection]:
-        """Look once more for rounds in bursts that have ended, and revise those that had more."""
+    def _close_bursts(self, before: float) -> list[Detection]:
+        """Close the bursts that ended before a sample, in that order.
+
+        Each is looked at once more for rounds, and revised if it had more.
+        """
         revised = []
-        for told in list(self._open):
-            last = told.event.impulses[told.rounds.shots[-1]].onset_sample
-            longest = told.event.impulses[0].onset_sample + self._longest
-            until = math.ceil(min(last + self._burst + TAIL_S * self._rate, longest))
-            if not at_once and not self._quiet_until(until):
-                continue
-            until = min(until, self._history.end_sample)
-            if self._repeated(told, until):
+        while self._open:
+            told = min(self._open, key=self._until)
+            until = self._until(told)
+            if until > before:
+                break
+            if self._repeated(told, min(until, self._history.end_sample)):
                 told.revision += 1
                 revised.append(self._message(told))
-            if at_once or told.event.impulses[told.rounds.shots[-1]].onset_sample == last:
+            if self._until(told) == until:
                 self._open.remove(told)
         return revised
 
-    def _quiet_until(self, sample: int) -> bool:
-        """Whether all that began before a sample has been told."""
+    def _until(self, told: _Told) -> int:
+        """Give until when a burst may go on: nothing that begins later can join it."""
+        first, last = told.event.impulses[0].onset_sample, told.event.impulses[-1].onset_sample
+        return math.ceil(min(last + self._burst + TAIL_S * self._rate, first + self._longest))
+
+    def _all_told_before(self) -> float:
+        """Give a sample such that all that began before it has been told."""
         begun = [event.impulses[0].onset_sample for event in self._waiting]
         if self._detector.open_since is not None:
             begun.append(self._detector.open_since)
-        return self._history.end_sample >= sample and all(onset >= sample for onset in begun)
+        return min([self._history.end_sample - JUDGED_S * self._rate, *begun])
 
     def _repeated(self, told: _Told, until: int) -> bool:
         """Add to a burst what repeats its first shot; say whether there was any."""

@@ -121,6 +121,19 @@ def run(
     return heard + under_test.flush(), listener
 
 
+def busy_street(seed: int, seconds: float = 10.0) -> npt.NDArray[np.int16]:
+    """Make noise with dozens of bursts, every other one alike, each at one of three levels."""
+    rng = np.random.default_rng(seed)
+    sound = rng.normal(0, 30, round(seconds * RATE_HZ))
+    fade = np.exp(-np.arange(RATE_HZ // 10) / 200)
+    same = np.random.default_rng(2).normal(0, 1, len(fade))
+    for at_s in rng.uniform(0.6, seconds - 1.5, rng.integers(6, 40)):
+        first = round(at_s * RATE_HZ)
+        one = same if rng.random() < 0.5 else rng.normal(0, 1, len(fade))
+        sound[first : first + len(fade)] += rng.choice([9000, 3000, 1500]) * fade * one
+    return sound.clip(-32768, 32767).astype(np.int16)[:, None]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 6 * RATE_HZ - 1), max_size=12))
 def test_the_same_bytes_come_out_however_the_sound_is_cut_into_blocks(cuts: list[int]) -> None:
@@ -129,6 +142,28 @@ def test_the_same_bytes_come_out_however_the_sound_is_cut_into_blocks(cuts: list
     pieces, _ = run(sound, cuts)
     assert [to_json(d) for d in pieces] == [to_json(d) for d in whole]
     assert len(whole) == 2
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+@pytest.mark.parametrize("size", [256, 1024, 7000, 30_000])
+def test_the_same_bytes_come_out_of_a_busy_street_in_blocks_of_any_size(
+    seed: int, size: int
+) -> None:
+    sound = busy_street(seed)
+    whole, _ = run(sound, [], "gunfire")
+    pieces, _ = run(sound, list(range(size, len(sound), size)), "gunfire")
+    assert [to_json(d) for d in pieces] == [to_json(d) for d in whole]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(1, 10 * RATE_HZ - 1), max_size=40))
+def test_the_same_bytes_come_out_of_a_busy_street_however_it_is_cut(
+    seed: int, cuts: list[int]
+) -> None:
+    sound = busy_street(seed)
+    whole, _ = run(sound, [], "gunfire")
+    pieces, _ = run(sound, cuts, "gunfire")
+    assert [to_json(d) for d in pieces] == [to_json(d) for d in whole]
 
 
 def test_the_window_to_be_judged_is_the_sound_round_the_onset() -> None:
