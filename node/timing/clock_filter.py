@@ -28,6 +28,8 @@ CALM_S: Final = 300.0  # a box takes on another temperature in minutes
 FIRST_RATE_SIGMA: Final = 100e-6  # no better is known of a sound card's crystal
 FIRST_DRIFT_SIGMA: Final = 1e-8
 GATE: Final = 6.0
+# Which pulse of a count one is has to be beyond doubt: half a second is the next one.
+COUNTS_S: Final = 0.1
 LEAST_GATE_S: Final = 0.3e-6
 # Pulses off by the same are believed against the filter when there are so many and none that fits.
 AGREE: Final = 3
@@ -58,7 +60,9 @@ class ClockFilter:
     ----------
     taken, refused, missed, moved
         Pulses that fitted; that did not; seconds without one; how often the count of samples was
-        found to have jumped.
+        found to have jumped. They go on where the count begins anew.
+    since_begun, since_moved
+        Pulses taken since it began, and since it jumped as well.
     jump_s
         By how much it did last, as far as a pulse a second can tell.
     """
@@ -72,7 +76,13 @@ class ClockFilter:
         self._p: Float64Array = np.zeros((3, 3))
         self._off: list[tuple[float, float]] = []  # sample and innovation of those refused in a row
         self.taken = self.refused = self.missed = self.moved = 0
-        self.since_moved = 0
+        self.since_begun = self.since_moved = 0
+
+    def forget(self) -> None:
+        """Begin to count anew at the next pulse."""
+        self._k = None
+        self._off = []
+        self.since_begun = self.since_moved = 0
 
     @property
     def last_sample(self) -> float | None:
@@ -82,7 +92,7 @@ class ClockFilter:
     @property
     def rate_ppm(self) -> tuple[float, float] | None:
         """By how much the card runs fast, in ppm, and its standard error; None before 2 pulses."""
-        if self.taken < 2:
+        if self.since_begun < 2:
             return None
         return -1e6 * float(self._x[1]), 1e6 * math.sqrt(float(self._p[1, 1]))
 
@@ -105,8 +115,16 @@ class ClockFilter:
         self._set(sample, count, x + gain * off_s, p - np.outer(gain, p[0]), seconds)
         self._off = []
         self.taken += 1
+        self.since_begun += 1
         self.since_moved += 1
         return "taken", count
+
+    def counts(self, sample: float) -> bool:
+        """Whether a pulse at a sample could be counted: the error stays far from half a second."""
+        if self._k is None:
+            return False
+        _, p, _ = self._at(sample)
+        return GATE * math.sqrt(max(float(p[0, 0]), 0.0)) < COUNTS_S
 
     def suspicion_s(self, now_sample: float) -> float:
         """Say by how much pulses in a row were off, where the one that was due did not come."""
@@ -139,8 +157,8 @@ class ClockFilter:
         self._x = np.zeros(3)
         self._p = np.diag([noise, FIRST_RATE_SIGMA**2, FIRST_DRIFT_SIGMA**2])
         self._off = []
-        self.taken = 1
-        self.since_moved = 1
+        self.taken += 1
+        self.since_begun = self.since_moved = 1
 
     def _at(self, sample: float) -> tuple[Float64Array, Float64Array, float]:
         """Give state and covariance at a sample, and the nominal seconds since the last pulse."""
@@ -191,6 +209,7 @@ class ClockFilter:
         self.jump_s = off_s
         self.moved += 1
         self.taken += 1
+        self.since_begun += 1
         self.since_moved = 1
         return "moved", count
 

@@ -8,6 +8,7 @@ pulse's own jitter (signal.md §1.2). Pure.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from node.types import (
     ReceiverReading,
     SampleClock,
 )
+
+log = logging.getLogger(__name__)
 
 # So many pulses in a row before the clock is believed, and again after its count had jumped.
 LOCK: Final = 4
@@ -182,9 +185,15 @@ class PpsSampleClock:
             source="pps",
             sigma_s=pulse.sigma_s,
             bound_s=SIGMAS_IN_BOUND * pulse.sigma_s,
-            second_confirmed=self._second.confirmed or coarse.second_confirmed,
+            second_confirmed=self._second.confirmed or self._confirmed_by(coarse, pulse),
             holdover_s=max(0.0, (self._now - last) / self._rate),
         )
+
+    def _confirmed_by(self, coarse: ClockQuality, pulse: Instant) -> bool:
+        """Whether the coarse clock's second was confirmed, and is the pulse's."""
+        if not coarse.second_confirmed:
+            return False
+        return abs(self._coarse.at(self._now).utc_ns - pulse.utc_ns) < NS_PER_S // 2
 
     def _coarse_quality(self) -> ClockQuality:
         quality = self._coarse.quality()
@@ -256,10 +265,17 @@ class PpsSampleClock:
             return
         if self._filter.last_sample is not None:
             late_s = (edge.sample - self._filter.last_sample) / self._rate
-            if self._filter.taken < LOCK and abs(late_s - round(late_s)) > REGULAR_S:
+            if self._filter.since_begun < LOCK and abs(late_s - round(late_s)) > REGULAR_S:
                 # Not a train yet: whichever edge is regular will begin one.
-                self._restart(edge)
+                self._forget()
+                self._filter.refused += 1
+                self._rises = None
+                self._waiting.append(edge)
                 return
+            if late_s > LONGEST_HOLDOVER_S or not self._filter.counts(edge.sample):
+                log.info("the pulse is back after %.0f s; its count begins anew", late_s)
+                self._forget()
+                self._filter.missed += round(late_s) - 1
         verdict, count = self._filter.pulse(edge.sample, edge.sigma_samples)
         if verdict == "moved":
             # Samples were counted wrongly by an unknown amount: the second has to be told anew.
@@ -277,18 +293,18 @@ class PpsSampleClock:
             off_ns = self._coarse.at(sample).utc_ns - pulse.utc_ns
             self._jump_s = min(self._jump_s, abs(off_ns) / NS_PER_S)
 
-    def _restart(self, edge: Edge) -> None:
-        refused = self._filter.refused + 1
-        self._filter = ClockFilter(self._rate)
-        self._filter.refused = refused
+    def _forget(self) -> None:
+        """Let count and vote begin anew."""
+        self._filter.forget()
         self._second = SecondVote()
-        self._rises = None
-        self._waiting.append(edge)
+        self._pulses.clear()
 
     def _host_votes(self, sample: float, count: int) -> None:
         second = self._coarse_second(sample)
         if second is not None:
-            self._second.vote("host", count, self._leaps.tai_s(second))
+            # A host that was not confirmed may follow the very receiver whose pulse this is.
+            vouches = self._coarse.quality().second_confirmed
+            self._second.vote("host", count, self._leaps.tai_s(second), vouches=vouches)
 
     def _coarse_second(self, sample: float) -> int | None:
         """Give the whole UTC second that an edge marks by the coarse clock, if it knows."""

@@ -27,18 +27,26 @@ class _Box:
 
     def __init__(self, insist: int) -> None:
         self._insist = insist
-        self._votes: deque[int] = deque(maxlen=REMEMBERED)
+        self._votes: deque[tuple[int, bool]] = deque(maxlen=REMEMBERED)
         self.against: tuple[int, int] = (0, 0)  # difference, how often in a row
         self.adopted: int | None = None
+        self._vouched = 0
 
-    def vote(self, difference: int) -> None:
-        self._votes.append(difference)
+    @property
+    def vouched(self) -> bool:
+        """Whether what is adopted was said often enough by one who knows it for himself."""
+        return self._vouched >= ADOPT_VOTES
+
+    def vote(self, difference: int, vouches: bool) -> None:
+        self._votes.append((difference, vouches))
         if self.adopted is None:
-            best, count = Counter(self._votes).most_common(1)[0]
+            said = Counter(difference for difference, _ in self._votes)
+            best, count = said.most_common(1)[0]
             if count >= ADOPT_VOTES and count >= ADOPT_SHARE * len(self._votes):
-                self.adopted = best
+                self.adopt(best)
         elif difference == self.adopted:
             self.against = (0, 0)
+            self._vouched += vouches
         else:
             other, count = self.against
             self.against = (difference, count + 1 if difference == other else 1)
@@ -47,6 +55,7 @@ class _Box:
 
     def adopt(self, difference: int) -> None:
         self.adopted, self.against = difference, (0, 0)
+        self._vouched = sum(vouches for said, vouches in self._votes if said == difference)
 
 
 class SecondVote:
@@ -57,9 +66,12 @@ class SecondVote:
         self._difference: int | None = None
         self._settled = False
 
-    def vote(self, voter: Voter, count: int, tai_s: int) -> None:
-        """Take a voter's word that the pulse of a count marks a second."""
-        self._boxes[voter].vote(tai_s - count)
+    def vote(self, voter: Voter, count: int, tai_s: int, *, vouches: bool = True) -> None:
+        """Take a voter's word that the pulse of a count marks a second.
+
+        One who may have it from the other voter does not vouch for it, and confirms nothing.
+        """
+        self._boxes[voter].vote(tai_s - count, vouches)
         against = {box.against[0] for box in self._boxes.values()}
         if len(against) == 1 and self._least_against() >= INSIST_TOGETHER:
             for box in self._boxes.values():
@@ -80,9 +92,9 @@ class SecondVote:
 
     @property
     def confirmed(self) -> bool:
-        """Whether both voters say so."""
+        """Whether both voters say so, each by himself."""
         return self._difference is not None and all(
-            box.adopted == self._difference for box in self._boxes.values()
+            box.adopted == self._difference and box.vouched for box in self._boxes.values()
         )
 
     @property

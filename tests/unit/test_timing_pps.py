@@ -1,7 +1,7 @@
 """The pulse's clock: what it makes of pulses, of their absence, and of those who misname them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +13,14 @@ from node.timing import HostSampleClock, RecordingClock
 from node.timing.clock_filter import ClockFilter
 from node.timing.leap import LeapTable
 from node.timing.pps import PpsSampleClock
-from node.types import NS_PER_S, Block, ClockQuality, HostReading, ReceiverReading
+from node.types import (
+    NS_PER_S,
+    Block,
+    ClockQuality,
+    ClockSource,
+    HostReading,
+    ReceiverReading,
+)
 from tests.timing.pps_wave import (
     MONOTONIC_NS,
     RATE_HZ,
@@ -25,6 +32,7 @@ from tests.timing.pps_wave import (
     a_message,
     a_reading,
     blocks,
+    glimpses,
 )
 
 SECONDS = 24
@@ -49,6 +57,10 @@ class Heard:
 
 def a_clock(**kwargs: object) -> PpsSampleClock:
     return PpsSampleClock(RATE_HZ, 0, HostSampleClock(RATE_HZ), **kwargs)  # type: ignore[arg-type]
+
+
+def confirmed(reading: HostReading) -> HostReading:
+    return replace(reading, quality=replace(reading.quality, second_confirmed=True))
 
 
 def says_the_truth(second: int) -> HostReading | None:
@@ -337,7 +349,7 @@ def test_the_host_clock_mends_a_count_that_was_off_by_some_frames(off: int) -> N
 
 def test_a_leap_second_is_told_before_at_and_after() -> None:
     def host(second: int) -> HostReading:
-        return a_reading(second, stepped_s=-1.0 if second >= LEAP_AT_S else 0.0)
+        return confirmed(a_reading(second, stepped_s=-1.0 if second >= LEAP_AT_S else 0.0))
 
     def receiver(second: int) -> ReceiverReading:
         return a_message(second, wrong_s=-1 if second >= LEAP_AT_S else 0)
@@ -475,3 +487,84 @@ def test_hours_before_the_first_pulse_the_error_that_is_told_holds_the_truth(loc
             error_s = count.seconds + count.rest_s + back_s
             assert abs(error_s) <= 3 * count.sigma_s
             assert abs(error_s) < 0.1  # a crystal's rate wanders by a few ppm, no farther
+
+
+class Changed(Crystal):
+    """A crystal that ran 35 ppm fast for a minute, and since then faster by some more."""
+
+    def __init__(self, more_ppm: float) -> None:
+        self._more = more_ppm * 1e-6
+
+    def sample(self, time_s: np.ndarray | float) -> np.ndarray:
+        t = np.asarray(time_s, np.float64)
+        return RATE_HZ * (t * (1 + 35e-6) + np.maximum(t - 60, 0) * self._more)
+
+    def time_s(self, sample: np.ndarray | float) -> np.ndarray:
+        n = np.asarray(sample, np.float64) / RATE_HZ
+        early = n / (1 + 35e-6)
+        return np.where(early < 60, early, (n + 60 * self._more) / (1 + 35e-6 + self._more))
+
+
+@pytest.mark.parametrize(("away_s", "more_ppm"), [(8 * 86_400, 1.0), (20 * 86_400, -0.4)])
+def test_a_pulse_that_was_away_for_days_begins_the_count_and_the_vote_anew(
+    away_s: int, more_ppm: float
+) -> None:
+    crystal, rng = Changed(more_ppm), np.random.default_rng(3)
+    pulses = np.concatenate([np.arange(1.0, 60.0), away_s + np.arange(30.0)])
+    heard = np.concatenate([pulses[:59], np.arange(600.5, away_s, 600), pulses[59:]])
+    clock = a_clock()
+    channel = PulseChannel(crystal.sample(pulses), rng)
+    told = []
+    stamps = HostStamps(crystal, rng)
+    for block, true in glimpses(channel, crystal.sample(heard), host=stamps):
+        clock.observe_block(block)
+        now_s = float(crystal.time_s(true + len(block.frames)))
+        clock.observe_host(confirmed(a_reading(now_s)))
+        if now_s % 1 < 0.1:
+            clock.observe_receiver(a_message(int(now_s), late_s=now_s % 1))
+        error_s = (clock.at(block.end_sample).utc_ns - START_UTC_S * NS_PER_S) / NS_PER_S - now_s
+        told.append((now_s, clock.quality().source, abs(error_s)))
+    assert max(error_s for now_s, _, error_s in told if now_s > 2) < 5e-3
+    assert [source for now_s, source, _ in told if now_s > away_s + 10] == ["pps"] * 20
+    assert clock.quality().second_confirmed
+    assert clock.state.pulses == 89
+    assert clock.state.missed == pytest.approx(away_s, rel=2e-4)
+
+
+@pytest.mark.parametrize("source", ["gps", "pps", "ntp"])
+def test_a_host_whose_second_may_be_the_receivers_own_confirms_nothing(source: ClockSource) -> None:
+    clock = a_clock()
+    play(
+        clock,
+        every_second(),
+        host=lambda s: a_reading(s, source=source, stepped_s=1.0),
+        receiver=lambda s: a_message(s, wrong_s=1),
+    )
+    assert clock.quality().source == "pps"
+    assert not clock.quality().second_confirmed
+
+
+def test_a_second_that_was_confirmed_stays_so_when_the_host_has_lost_its_servers() -> None:
+    clock = a_clock()
+    play(
+        clock,
+        every_second(40),
+        seconds=40,
+        host=lambda s: confirmed(a_reading(s)) if s < 20 else a_reading(s, source="free"),
+        receiver=a_message,
+    )
+    assert clock.quality().source == "pps"
+    assert clock.quality().second_confirmed
+
+
+def test_a_confirmed_host_confirms_the_pulse_only_where_both_name_the_same_second() -> None:
+    def host(second: int) -> HostReading:
+        return confirmed(a_reading(second)) if second >= 20 else a_reading(second, stepped_s=1.0)
+
+    clock = a_clock()
+    play(clock, every_second(40), seconds=40, host=host, receiver=lambda s: a_message(s, wrong_s=1))
+    assert clock.quality().source == "pps"
+    assert not clock.quality().second_confirmed
+    alone = a_clock()
+    play(alone, every_second(40), seconds=40, host=lambda s: confirmed(a_reading(s)))
+    assert alone.quality().second_confirmed

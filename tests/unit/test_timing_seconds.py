@@ -94,3 +94,26 @@ def test_host_and_receiver_that_change_their_word_together_are_soon_believed() -
         vote.vote("receiver", count, TAI_S + count + 1)
     assert vote.difference == TAI_S + 1
     assert vote.confirmed
+
+
+def test_a_voter_who_follows_the_other_confirms_nothing_and_settles_nothing() -> None:
+    vote = SecondVote()
+    for count in range(50):
+        vote.vote("receiver", count, TAI_S + count + 1)
+        vote.vote("host", count, TAI_S + count + 1, vouches=False)
+    assert vote.difference == TAI_S + 1
+    assert not vote.confirmed
+    # It follows a network now, and insists: who is right nobody knows.
+    count = voted(vote, [0] * INSIST["host"], voter="host", first=50)
+    assert vote.difference is None
+    assert vote.apart_s == 1
+    voted(vote, [0] * INSIST["receiver"], first=count)
+    assert vote.confirmed
+
+
+def test_a_word_that_was_vouched_for_stays_vouched_for() -> None:
+    vote = SecondVote()
+    for count in range(100):
+        vote.vote("receiver", count, TAI_S + count)
+        vote.vote("host", count, TAI_S + count, vouches=count < 10)
+        assert vote.confirmed == (count >= 4)
