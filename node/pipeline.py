@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -45,9 +45,11 @@ from node.types import (
 # An urban shot brings dozens of echoes. The strongest few tell what it was; judging them all would
 # make the cost of an event depend on the street.
 MAX_WINDOWS: Final = 6
-# So long after a moment at most, the detector knows of all impulses that began before it: two of its
-# steps, the quarter second that a new channel's floor takes, and what an onset leads its peak by.
+# So long after a moment at most, the detector knows of all impulses that began before it: two of
+# its steps, a quarter second for the floor of a new channel, and by what an onset leads its peak.
 JUDGED_S: Final = 0.5
+# A longer block is taken in parts, or what it completes would find its sound forgotten.
+PART_S: Final = 1.0
 # So many detections told by a clock that could not be trusted yet may be told again.
 MOST_UNTRUSTED: Final = 1000
 
@@ -114,6 +116,17 @@ class _Told:
     told_free: bool = False
 
 
+def _parts(block: Block, frames: int) -> Iterator[Block]:
+    """Cut a block into parts of so many frames at most."""
+    for first in range(0, max(1, len(block.frames)), frames):
+        yield replace(
+            block,
+            first_sample=block.first_sample + first,
+            frames=block.frames[first : first + frames],
+            lost_before=0 if first else block.lost_before,
+        )
+
+
 class Pipeline:
     """From blocks of sound to detections.
 
@@ -161,11 +174,12 @@ class Pipeline:
         self._burst = round(settings.burst_s * sample_rate_hz)
         self._longest = round(settings.event_s * sample_rate_hz)
         window_s = (self._before + self._after) / sample_rate_hz
-        # An event is handed on when its gap has passed, and may go on as a burst: the oldest frame
-        # still wanted is a whole event, both quiets and a window old; a second more for blocks
-        # and the detector's delay.
-        quiet_s = settings.gap_s + settings.burst_s
-        kept_s = settings.event_s + quiet_s + 2 * window_s + repeats.LEAD_S + TAIL_S + 1.0
+        # An event is handed on when its gap has passed, and may go on as a burst for as long as an
+        # event may be. What begins just before that has to end, too, before the burst is closed,
+        # by the sound from before its first shot.
+        kept_s = settings.event_s + settings.gap_s + window_s + TAIL_S + JUDGED_S + PART_S
+        if self._burst:
+            kept_s += settings.event_s + repeats.LEAD_S
         self._history = History(kept_s, sample_rate_hz, self._channels)
         self._waiting: deque[Event] = deque()
         self._open: list[_Told] = []  # bursts that may still go on, oldest first
@@ -188,13 +202,14 @@ class Pipeline:
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
             self._array.order.observe(block)
-        heard = self._heard(block)
-        self._history.push(heard)
-        self._waiting.extend(self._detector.push(heard))
         detections += self._tell_again()
-        while self._waiting and self._heard_out(self._waiting[0]):
-            detections += self._tell_next()
-        return detections + self._close_bursts(self._all_told_before())
+        for part in _parts(self._heard(block), round(PART_S * self._rate)):
+            self._history.push(part)
+            self._waiting.extend(self._detector.push(part))
+            while self._waiting and self._heard_out(self._waiting[0]):
+                detections += self._tell_next()
+            detections += self._close_bursts(self._all_told_before())
+        return detections
 
     def flush(self) -> list[Detection]:
         """Give what is still open; the stream has ended."""

@@ -166,6 +166,30 @@ def test_the_same_bytes_come_out_of_a_busy_street_however_it_is_cut(
     assert [to_json(d) for d in pieces] == [to_json(d) for d in whole]
 
 
+@pytest.mark.parametrize("event_s", [4.0, 6.0])
+def test_no_sound_is_wanted_that_was_let_go(
+    event_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = []
+
+    class Watched(History):
+        def window(self, first_sample: int, end_sample: int) -> npt.NDArray[np.float32]:
+            wanted.append(self._blocks[0].first_sample <= max(0, first_sample))
+            return super().window(first_sample, end_sample)
+
+    monkeypatch.setattr("node.pipeline.History", Watched)
+    # A burst that goes on for nearly as long as it may, then clatter for as long again.
+    burst = tuple(np.arange(2.0, 2.0 + event_s - 0.6, 0.45))
+    clatter = tuple(np.arange(2.0 + event_s - 0.1, 2.0 + 2 * event_s - 0.15, 0.45))
+    seconds = 2 * event_s + 5
+    sound = street(burst, seconds) // 2 + street(clatter, seconds, alike=False) // 2
+    settings = DetectSettings(event_s=event_s)
+    heard, _ = run(sound, list(range(256, len(sound), 256)), "gunfire", settings=settings)
+    assert len({d.event_id for d in heard}) == 2
+    assert wanted
+    assert all(wanted)
+
+
 def test_the_window_to_be_judged_is_the_sound_round_the_onset() -> None:
     sound = street((2.0,))
     _, listener = run(sound, [RATE_HZ, 2 * RATE_HZ + 7, 3 * RATE_HZ])
