@@ -237,9 +237,10 @@ class Pipeline:
         return [*self._close_bursts(event.impulses[0].onset_sample), self._tell(event)]
 
     def _tell(self, event: Event) -> Detection:
+        event = self._with_directions(event)
         told = self._gone_on(event)
         if told is None:
-            told = self._understand(event)
+            told = self._understand(event, self._count(event))
             if self._burst:
                 self._open.append(told)
         return self._message(told)
@@ -257,9 +258,12 @@ class Pipeline:
                 or after[-1].onset_sample - before[0].onset_sample > self._longest
             ):
                 continue
-            both = Event(before + after, told.event.lost_samples + event.lost_samples)
-            joined = self._understand(both)
-            if joined.rounds.shots[-1] >= len(before):
+            both = self._with_directions(
+                Event(before + after, told.event.lost_samples + event.lost_samples)
+            )
+            rounds = self._count(both)
+            if rounds.shots[-1] >= len(before):
+                joined = self._understand(both, rounds)
                 told.event, told.rounds = joined.event, joined.rounds
                 told.judgement, told.direction = joined.judgement, joined.direction
                 told.revision += 1
@@ -308,7 +312,7 @@ class Pipeline:
         if more is None:
             return False
         event, told.rounds = more
-        told.event = replace(event, impulses=tuple(self._located(i) for i in event.impulses))
+        told.event = self._with_directions(event)
         return True
 
     def _tell_again(self) -> list[Detection]:
@@ -323,13 +327,18 @@ class Pipeline:
             again.append(self._message(told))
         return again
 
-    def _understand(self, event: Event) -> _Told:
-        """Say where an event came from, which of its impulses are shots, and what it was."""
-        event = replace(event, impulses=tuple(self._located(i) for i in event.impulses))
+    def _with_directions(self, event: Event) -> Event:
+        return replace(event, impulses=tuple(self._located(i) for i in event.impulses))
+
+    def _count(self, event: Event) -> Rounds:
+        """Say which impulses of an event are shots."""
         first = math.floor(event.impulses[0].onset_sample - LEAD_S * self._rate)
         end = math.ceil(event.impulses[-1].onset_sample + TAIL_S * self._rate)
         sound = self._history.window(first, end)
-        rounds = count_rounds(event.impulses, sound, first, self._rate)
+        return count_rounds(event.impulses, sound, first, self._rate)
+
+    def _understand(self, event: Event, rounds: Rounds) -> _Told:
+        """Say where the shots of an event came from, and what they were."""
         bearings = [event.impulses[i].direction for i in rounds.shots]
         known = [bearing for bearing in bearings if bearing is not None]
         direction = min(known, key=lambda bearing: bearing.sigma_deg, default=None)

@@ -238,6 +238,12 @@ def test_another_sound_soon_after_is_another_event() -> None:
     assert heard[0].event_id != heard[1].event_id
 
 
+def test_what_does_not_go_on_a_burst_is_judged_once() -> None:
+    heard, listener = run(street((1.0, 1.9, 2.8), alike=False), [], "gunfire")
+    assert [(d.revision, d.round_count) for d in heard] == [(0, 1), (0, 1), (0, 1)]
+    assert len(listener.windows) == 3
+
+
 @pytest.mark.parametrize(("burst_s", "events"), [(0.0, 2), (0.8, 2), (1.0, 1)])
 def test_a_burst_goes_on_for_as_long_a_pause_as_is_set(burst_s: float, events: int) -> None:
     settings = DetectSettings(burst_s=burst_s)
