@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -46,6 +47,7 @@ LEAP_SLACK_S: Final = 0.01
 CONTRADICTIONS: Final = 3
 # For so long its last valid word counts, for the host's second or against it.
 RECEIVER_SAID_S: Final = 60.0
+STEPS_REMEMBERED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ class Discipline:
         self._offset_ns: int | None = None
         self._width_ns = 0
         self._sigma_s = FREE_SIGMA_S
+        self._bound_s: float | None = None
+        self._claimed = FREE  # what chrony or the kernel said at the moment before
         self._step: _Step | None = None
+        self._moves: deque[tuple[int, float]] = deque(maxlen=STEPS_REMEMBERED)  # when, s
         self._contradicted = 0
         self._contradicted_ns = 0  # CLOCK_MONOTONIC when it did last
         self._off_s = 0.0
@@ -111,16 +116,54 @@ class Discipline:
         """Give the host clock's quality, and in words what is wrong with it."""
         now_ns = evidence.host.monotonic_ns
         reasons: list[str] = []
-        quality = _told(evidence)
-        quality, disagreement = weigh(quality, evidence.opinion, now_ns)
+        self._notice_step(evidence)
+        quality = self._claimed = _told(evidence)
+        quality, disagreement = weigh(quality, self._current(evidence.opinion), now_ns)
         if disagreement:
             reasons.append(disagreement)
             quality = replace(quality, source="free")
         quality = self._by_receiver(quality, evidence, reasons)
         quality = self._by_steps(quality, evidence, reasons)
         quality = self._lasting(quality, now_ns)
-        self._sigma_s = quality.sigma_s
+        self._sigma_s, self._bound_s = quality.sigma_s, quality.bound_s
         return quality, tuple(reasons)
+
+    def _notice_step(self, evidence: Evidence) -> None:
+        """Compare the host's two clocks with the moment before."""
+        host, tracking = evidence.host, evidence.tracking
+        before_ns, before_width_ns = self._offset_ns, self._width_ns
+        self._offset_ns, self._width_ns = host.utc_minus_monotonic_ns, host.width_ns
+        if before_ns is None:
+            return
+        change_ns = host.utc_minus_monotonic_ns - before_ns
+        if abs(change_ns) <= STEP_NS + (host.width_ns + before_width_ns) // 2:
+            return
+        self.steps += 1
+        step_s = change_ns / NS_PER_S
+        if self._is_leap(step_s, host):
+            return
+        self._moves.append((host.monotonic_ns, step_s))
+        self._agreed_ns = None
+        # One within the error told before says nothing new. Nor does one by whoever takes over a
+        # clock that nobody had vouched for; but while a source rises somebody has.
+        rising = self._source == "free"
+        believed = self._claimed.source if rising else self._source
+        sigma_s = self._claimed.sigma_s if rising else self._sigma_s
+        if believed != "free" and abs(step_s) > sigma_s:
+            log.warning("the host's clock was stepped by %+.6f s", step_s)
+            before_s = self._step.seconds if self._step else 0.0
+            updates = {tracking.updated_s} if tracking else set()
+            self._step = _Step(before_s + step_s, host.monotonic_ns, updates)
+        elif self._step:
+            self._step.seconds += step_s
+        self._sigma_s = math.hypot(self._sigma_s, step_s)
+
+    def _current(self, opinion: Opinion | None) -> Opinion | None:
+        """Give an opinion unless the clock that it was of has been stepped since."""
+        if opinion is None:
+            return None
+        moved_s = sum(step_s for at_ns, step_s in self._moves if at_ns >= opinion.monotonic_ns)
+        return None if abs(moved_s) > opinion.uncertainty_s else opinion
 
     def _by_receiver(
         self, quality: ClockQuality, evidence: Evidence, reasons: list[str]
@@ -142,16 +185,20 @@ class Discipline:
                 self._contradicted_ns = reading.monotonic_ns
                 self._off_s = off_s
         if self._contradicted >= CONTRADICTIONS:
+            # A message is late by a varying part of a second: whole ones do not change with it.
+            whole_s = math.floor(self._off_s - EARLIEST_S)
             reasons.append(
-                f"the host's clock is {self._off_s:+.1f} s off by the receiver; see `chronyc "
-                "sources` and `cgps`"
+                f"the host's clock is {whole_s:+d} s off by the receiver; see `chronyc sources` "
+                "and `cgps`"
             )
             sigma_s = math.hypot(quality.sigma_s, self._off_s)
             return replace(
                 quality, source="free", sigma_s=sigma_s, bound_s=None, second_confirmed=False
             )
         recently = self._agreed_ns is not None and self._agreed_ns > said_ns
-        if quality.source == "ntp" and recently:
+        # Where only the kernel speaks, the clock may follow this very receiver.
+        network = evidence.tracking is not None and evidence.tracking.source == "ntp"
+        if quality.source == "ntp" and network and recently:
             return replace(quality, second_confirmed=True)
         return quality
 
@@ -160,21 +207,6 @@ class Discipline:
     ) -> ClockQuality:
         """Believe nothing after a step until somebody has measured anew."""
         host, tracking = evidence.host, evidence.tracking
-        if self._offset_ns is not None:
-            change_ns = host.utc_minus_monotonic_ns - self._offset_ns
-            if abs(change_ns) > STEP_NS + (host.width_ns + self._width_ns) // 2:
-                self.steps += 1
-                step_s = change_ns / NS_PER_S
-                # One within the error told before says nothing new, nor does a leap second.
-                told = abs(step_s) <= self._sigma_s or self._is_leap(step_s, host)
-                if not told and self._source != "free":
-                    log.warning("the host's clock was stepped by %+.6f s", step_s)
-                    before = self._step.seconds if self._step else 0.0
-                    updates = {tracking.updated_s} if tracking else set()
-                    self._step = _Step(before + step_s, host.monotonic_ns, updates)
-                elif self._step:
-                    self._step.seconds += step_s
-        self._offset_ns, self._width_ns = host.utc_minus_monotonic_ns, host.width_ns
         step = self._step
         if step is None:
             return quality
@@ -218,7 +250,11 @@ class Discipline:
             return quality
         if self._source == "free":
             return replace(FREE, sigma_s=min(self._sigma_s, FREE_SIGMA_S))
-        return replace(quality, source=self._source)
+        # The better error comes with the better source.
+        sigma_s, bound_s = max(quality.sigma_s, self._sigma_s), None
+        if quality.bound_s is not None and self._bound_s is not None:
+            bound_s = max(quality.bound_s, self._bound_s)
+        return replace(quality, source=self._source, sigma_s=sigma_s, bound_s=bound_s)
 
 
 def _told(evidence: Evidence) -> ClockQuality:

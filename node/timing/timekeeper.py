@@ -137,7 +137,10 @@ class Timekeeper:
         evidence = Evidence(host, tracking, self._opinion.latest, readings)
         quality, judged = self._discipline.judge(evidence)
         host = replace(host, quality=quality)
-        self._network = host if quality.source == "ntp" else None
+        # The kernel alone says "ntp" even of a clock that follows this very receiver.
+        network = tracking is not None and tracking.source == "ntp"
+        vouched = quality.source == "ntp" and (network or quality.second_confirmed)
+        self._network = host if vouched else None
         reasons = [*judged, *self._silences(tracking)]
         if state is not None and self._gpsd is not None:
             if self._gpsd.failure:

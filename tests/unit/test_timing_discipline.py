@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from node.timing.chrony import ChronyError, Tracking, ask, parse
@@ -164,7 +165,7 @@ def test_a_step_within_the_error_that_was_told_is_no_news(node: Node) -> None:
 
 @pytest.mark.parametrize("off_s", [1, -1, 3600])
 def test_a_receiver_that_contradicts_the_second_makes_it_free(node: Node, off_s: int) -> None:
-    node.tracking, node.kernel = None, NTP
+    node.tracking = parse(NTP_LINE)
     node.receiver_off_s = 0
     quality = node.run(20)
     assert (quality.source, quality.second_confirmed) == ("ntp", True)
@@ -203,6 +204,93 @@ def test_its_own_receiver_does_not_confirm_a_second_but_a_server_does(node: Node
     assert (quality.source, quality.second_confirmed) == ("free", False)
     assert quality.sigma_s >= 1.0
     assert "elsewhere" in node.reasons[0]
+
+
+def test_a_receiver_does_not_confirm_a_kernel_that_may_follow_it(node: Node) -> None:
+    node.tracking, node.kernel = None, NTP  # chronyc is not asked, or silent
+    node.receiver_off_s = 0
+    quality = node.run(20)
+    assert (quality.source, quality.second_confirmed) == ("ntp", False)
+    node.opinion = Opinion("elsewhere", 1e-3, 5e-3, node.second * NS_PER_S)
+    assert node.run().second_confirmed
+
+
+@pytest.mark.parametrize("step_s", [1.0, -3600.0, 0.05])
+def test_a_step_while_a_source_rises_makes_the_rise_begin_anew(step_s: float) -> None:
+    node = Node()
+    node.tracking, node.kernel = None, NTP
+    node.run(5)
+    node.stepped_s = step_s
+    assert node.run().source == "free"
+    assert "stepped" in node.reasons[0]
+    assert node.run(60).source == "free"
+    node.opinion = Opinion("here", 0.0, 1e-3, node.second * NS_PER_S)
+    assert node.run(int(RISE_S)).source == "free"
+    assert node.run(2).source == "ntp"
+
+
+def test_who_steps_the_clock_as_he_takes_it_over_is_not_suspected() -> None:
+    node = Node()
+    node.run(20)
+    node.stepped_s, node.kernel = 1e6, NTP  # timesyncd, when the network came up
+    assert node.run(int(RISE_S) + 2).source == "ntp"
+
+
+@pytest.mark.parametrize("source", ["free", "ntp"])
+def test_an_opinion_from_before_a_step_says_nothing_of_the_clock_after_it(source: str) -> None:
+    node = Node()
+    node.kernel = NTP if source == "ntp" else FREE
+    node.opinion = Opinion("here", 1e-3, 4e-3, 0)
+    before = node.run(20)
+    assert (before.source, before.second_confirmed) == (source, source == "ntp")
+    assert before.sigma_s < 10e-3
+    node.stepped_s = 3600.0
+    for _ in range(60):
+        after = node.run()
+        assert after.sigma_s >= 3600
+        assert not after.second_confirmed
+    # What was asked before the step may be told after it.
+    node.opinion = Opinion("there", 1e-3, 4e-3, 19 * NS_PER_S)
+    assert node.run().sigma_s >= 3600
+    node.opinion = Opinion("here", -3600.0, 4e-3, node.second * NS_PER_S)
+    assert node.run().sigma_s >= 3600
+    node.stepped_s = 0.0
+    node.run()
+    node.opinion = Opinion("here", 1e-3, 4e-3, (node.second + 1) * NS_PER_S)
+    assert node.run(12).sigma_s < 10e-3
+
+
+def test_an_opinion_outlives_a_step_within_its_own_error() -> None:
+    node = Node()
+    node.opinion = Opinion("here", 1e-3, 50e-3, 0)
+    node.run(5)
+    node.stepped_s = 20e-3
+    assert node.run().sigma_s < 0.1
+
+
+def test_a_better_error_is_told_with_the_better_source_and_not_before_it(node: Node) -> None:
+    node.tracking, node.kernel = None, NTP
+    assert node.run(20) == NTP
+    node.tracking = replace(parse(PPS_LINE), interval_s=4.0)
+    for _ in range(int(RISE_S)):
+        quality = node.run()
+        assert (quality.source, quality.sigma_s, quality.bound_s) == ("ntp", 2e-3, 6e-3)
+    quality = node.run(2)
+    assert quality.source == "pps"
+    assert quality.sigma_s < 1e-3
+
+
+def test_what_is_wrong_is_told_in_words_that_do_not_change_with_each_message() -> None:
+    discipline, rng = Discipline(), np.random.default_rng(1)
+    told = set()
+    for second in range(60):
+        late_ns = round(rng.uniform(0.05, 0.95) * NS_PER_S)
+        now_ns = second * NS_PER_S + late_ns
+        said = ReceiverReading(now_ns, (UTC_S + second - 1) * NS_PER_S, valid=True)
+        host = HostReading(now_ns, UTC_S * NS_PER_S, 50, NTP)
+        told.add(discipline.judge(Evidence(host, receiver=(said,)))[1])
+    assert len(told - {()}) == 1
+    assert "+1 s off by the receiver" in str(told)
 
 
 def test_a_reference_that_is_gone_leaves_holdover_with_a_growing_error() -> None:
