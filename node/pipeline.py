@@ -52,6 +52,9 @@ JUDGED_S: Final = 0.5
 PART_S: Final = 1.0
 # So many detections told by a clock that could not be trusted yet may be told again.
 MOST_UNTRUSTED: Final = 1000
+# So many of them in a second of sound: each is a commit to disk on the thread that hears, which on
+# an SD card takes up to 50 ms.
+AGAIN_PER_S: Final = 8
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,17 @@ class _Told:
     direction: Direction | None
     revision: int = 0
     told_free: bool = False
+
+    def slim(self) -> None:
+        """Forget the impulses that no message needs: echoes, but for the one that names it."""
+        first = self.event.impulses[0]
+        shots = [self.event.impulses[i] for i in self.rounds.shots]
+        others = () if shots[0] is first else (first,)
+        clipped = any(impulse.clipped for impulse in self.event.impulses)
+        kept = (*others, *shots)
+        kept = (replace(kept[0], clipped=clipped), *kept[1:])
+        self.event = replace(self.event, impulses=kept)
+        self.rounds = replace(self.rounds, shots=tuple(range(len(others), len(kept))))
 
 
 def _parts(block: Block, frames: int) -> Iterator[Block]:
@@ -184,6 +198,7 @@ class Pipeline:
         self._waiting: deque[Event] = deque()
         self._open: list[_Told] = []  # bursts that may still go on, oldest first
         self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
+        self._again_at = 0  # on the sample counter
         self._stream = 0
 
     @property
@@ -199,10 +214,11 @@ class Pipeline:
             detections = self.flush()
             self._stream = block.stream
             self._untrusted.clear()
+            self._again_at = 0
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
             self._array.order.observe(block)
-        detections += self._tell_again()
+        detections += self._tell_some_again(block.end_sample)
         for part in _parts(self._heard(block), round(PART_S * self._rate)):
             self._history.push(part)
             self._waiting.extend(self._detector.push(part))
@@ -217,7 +233,8 @@ class Pipeline:
         detections: list[Detection] = []
         while self._waiting:
             detections += self._tell_next()
-        return detections + self._close_bursts(math.inf)
+        detections += self._close_bursts(math.inf)
+        return detections + self._tell_again(MOST_UNTRUSTED)
 
     def _heard(self, block: Block) -> Block:
         if self._microphones is None:
@@ -241,7 +258,9 @@ class Pipeline:
         told = self._gone_on(event)
         if told is None:
             told = self._understand(event, self._count(event))
-            if self._burst:
+            if not self._burst:
+                told.slim()
+            else:
                 self._open.append(told)
         return self._message(told)
 
@@ -286,6 +305,7 @@ class Pipeline:
                 revised.append(self._message(told))
             if self._until(told) == until:
                 self._open.remove(told)
+                told.slim()
         return revised
 
     def _until(self, told: _Told) -> int:
@@ -315,16 +335,24 @@ class Pipeline:
         told.event = self._with_directions(event)
         return True
 
-    def _tell_again(self) -> list[Detection]:
-        """Revise what was told before the clock could be trusted, now that it can be."""
-        if not self._untrusted or self._clock.quality().source == "free":
+    def _tell_some_again(self, now_sample: int) -> list[Detection]:
+        if now_sample < self._again_at:
             return []
-        again = []
-        while self._untrusted:
+        again = self._tell_again(AGAIN_PER_S)
+        if again:
+            self._again_at = now_sample + self._rate
+        return again
+
+    def _tell_again(self, most: int) -> list[Detection]:
+        """Revise what was told before the clock could be trusted, now that it can be."""
+        again: list[Detection] = []
+        if self._clock.quality().source == "free":
+            return again
+        while self._untrusted and len(again) < most:
             told = self._untrusted.popleft()
-            told.told_free = False
-            told.revision += 1
-            again.append(self._message(told))
+            if told.told_free:  # no other revision has told it since
+                told.revision += 1
+                again.append(self._message(told))
         return again
 
     def _with_directions(self, event: Event) -> Event:
@@ -369,7 +397,9 @@ class Pipeline:
     def _message(self, told: _Told) -> Detection:
         shots = [told.event.impulses[i] for i in told.rounds.shots]
         quality = self._clock.quality()
-        if quality.source == "free" and not told.told_free:
+        if quality.source != "free":
+            told.told_free = False
+        elif not told.told_free:
             told.told_free = True
             self._untrusted.append(told)
         return build_detection(

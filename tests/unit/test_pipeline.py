@@ -17,7 +17,7 @@ from node.detect import ChannelOrder
 from node.detect.direction import sound_speed_m_s
 from node.history import History
 from node.messages import Detection, Origin, to_json
-from node.pipeline import MAX_WINDOWS, Array, Pipeline
+from node.pipeline import AGAIN_PER_S, MAX_WINDOWS, Array, Pipeline
 from node.settings import DetectSettings
 from node.timing import RecordingClock
 from node.types import (
@@ -269,6 +269,83 @@ def test_what_was_told_before_the_clock_could_be_trusted_is_told_again_with_the_
     assert parse_utc_ns(first.onset_utc) - parse_utc_ns(again.onset_utc) == 7 * NS_PER_S
     assert again.clock.sigma_s < first.clock.sigma_s
     assert (later.revision, later.clock.source) == (0, "gps")
+
+
+def test_many_are_told_again_a_few_a_second_and_none_is_lost() -> None:
+    clock = Clock(trusted_from=10**9)
+    under_test = pipeline(Listener("gunfire"), clock)
+    sound = street(tuple(1 + 2.5 * i for i in range(20)), seconds=52.0, alike=False)
+    first = [d for at in range(0, len(sound), 1200) for d in push(under_test, sound, at, 1200)]
+    assert len(first) == 20
+    clock.trusted_from = 0
+    quiet = street((), seconds=60.0)
+    again = [push(under_test, quiet, at, 1200, len(sound)) for at in range(0, 24_000, 1200)]
+    assert sum(map(len, again)) == 2 * AGAIN_PER_S
+    assert max(map(len, again[:10])) <= AGAIN_PER_S
+    assert not any(again[1:10])
+    left = under_test.flush()
+    told = [d for some in again for d in some] + left
+    assert [(d.event_id, d.revision) for d in told] == [(d.event_id, 1) for d in first]
+    assert {d.clock.source for d in told} == {"gps"}
+
+
+def test_what_waits_to_be_told_again_waits_until_the_clock_can_be_trusted_again() -> None:
+    clock = Clock(trusted_from=10**9)
+    under_test = pipeline(Listener("gunfire"), clock)
+    sound = street(tuple(1 + 2.5 * i for i in range(12)), seconds=32.0, alike=False)
+    first = [d for at in range(0, len(sound), 1200) for d in push(under_test, sound, at, 1200)]
+    quiet = street((), seconds=60.0)
+    told = []
+    for second, trusted in enumerate((True, False, False, True)):
+        clock.trusted_from = 0 if trusted else 10**9
+        told.append(push(under_test, quiet, second * RATE_HZ, RATE_HZ, len(sound)))
+    assert [len(some) for some in told] == [AGAIN_PER_S, 0, 0, 12 - AGAIN_PER_S]
+    assert [d.event_id for some in told for d in some] == [d.event_id for d in first]
+
+
+def test_what_a_revision_has_told_by_a_better_clock_is_not_told_once_more_for_it() -> None:
+    clock = Clock(trusted_from=10**9)
+    under_test = pipeline(Listener("gunfire"), clock)
+    # Enough before it to keep the last one waiting, which then goes on as a burst.
+    others = tuple(1 + 2.5 * i for i in range(AGAIN_PER_S))
+    last_s = others[-1] + 2.5
+    sound = street(others, last_s + 8, alike=False) + street((last_s, last_s + 0.9), last_s + 8)
+    trusted = round((last_s + 0.85) * RATE_HZ)
+    heard = []
+    for at in range(0, len(sound), 600):
+        clock.trusted_from = 0 if at >= trusted else 10**9
+        heard += push(under_test, sound, at, 600)
+    burst = [d for d in heard if d.event_id == heard[AGAIN_PER_S].event_id]
+    assert [(d.revision, d.round_count, d.clock.source) for d in burst] == [
+        (0, 1, "free"),
+        (1, 2, "gps"),
+    ]
+
+
+def push(
+    under_test: Pipeline, sound: npt.NDArray[np.int16], at: int, frames: int, after: int = 0
+) -> list[Detection]:
+    return under_test.push(Block(after + at, sound[at : at + frames], RATE_HZ))
+
+
+@pytest.mark.parametrize("burst_s", [0.0, 1.5])
+def test_what_waits_for_a_better_clock_keeps_no_echoes(burst_s: float) -> None:
+    clock = Clock(trusted_from=10**9)
+    under_test = pipeline(Listener("gunfire"), clock, settings=DetectSettings(burst_s=burst_s))
+    # An echo that clips, so that it has to be remembered that one did.
+    sound = street((1.0,), seconds=8.0) // 2
+    for echo in range(20):
+        sound += street((1.2 + 0.07 * echo,), seconds=8.0, alike=False) // 3
+    sound[round(1.35 * RATE_HZ) : round(1.35 * RATE_HZ) + 60] = 32_767
+    (first,) = push(under_test, sound, 0, len(sound))
+    (kept,) = under_test._untrusted
+    assert len(kept.event.impulses) <= 1 + first.round_count
+    assert first.audio.clipped
+    clock.trusted_from = 0
+    (again,) = push(under_test, street((), 8.0), 0, 1200, len(sound))
+    told_anew = {"revision", "type", "onset_utc", "rounds", "clock"}
+    assert again.model_dump(exclude=told_anew) == first.model_dump(exclude=told_anew)
+    assert [r.snr_db for r in again.rounds] == [r.snr_db for r in first.rounds]
 
 
 def test_a_channel_that_is_no_microphone_is_not_listened_to() -> None:
