@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 import node
 from node.capture import load_geometry
@@ -31,6 +32,7 @@ from node.messages import (
     ArrayHealth,
     ChronyHealth,
     Detection,
+    Health,
     Origin,
     OutboxStatus,
     Position,
@@ -43,9 +45,10 @@ from node.messages import (
     to_json,
     with_transport,
 )
-from node.pipeline import Array, Pipeline
+from node.pipeline import MOST_UNTRUSTED, Array, Pipeline
 from node.settings import Settings
 from node.timing import (
+    Fix,
     HostClock,
     HostClockReader,
     HostSampleClock,
@@ -74,6 +77,10 @@ FAR_M: Final = 20.0
 SIGMAS: Final = 6.0
 # A loss is a reason for as long as a technician would need to see it.
 TELL_LOSS_S: Final = 600.0
+# A reason may hold a number that changes each second; what is new but for that is told at once.
+REWORD_S: Final = 10.0
+# Of so many events it is known that something was published: all that may be told again, and more.
+MOST_PUBLISHED: Final = 4 * MOST_UNTRUSTED
 # What could not be written to a full disk waits in memory: a day of a busy street, some 10 MB.
 MOST_UNSAVED: Final = 10_000
 DRAIN_S: Final = 5.0
@@ -112,9 +119,11 @@ class Daemon:
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
         self._unsaved: deque[Detection] = deque(maxlen=MOST_UNSAVED)
+        self._published: dict[str, bool] = {}  # events, the latest last
         self._read_clock_again_s = 0.0
-        self._status_again_s = 0.0
-        self._status_said: object = None
+        self._status_said_s = -math.inf
+        self._status_news: object = None
+        self._status_reasons: tuple[str, ...] = ()
         self._stopping = False
         self._timekeeper = Timekeeper(settings.timing, self._host_clock)
         self._moment: Moment | None = None
@@ -177,12 +186,22 @@ class Daemon:
 
     def _take(self, detections: list[Detection]) -> None:
         for detection in detections:
-            rejected = detection.grade == "not_gunfire" and not detection.abstained
-            if rejected and not self._settings.classify.publish_rejected:
+            if not self._to_be_published(detection):
                 continue
             if len(self._unsaved) == MOST_UNSAVED:
                 log.error("detection could not be saved: %s", to_json(self._unsaved[0]).decode())
             self._unsaved.append(detection)
+
+    def _to_be_published(self, detection: Detection) -> bool:
+        """Say whether a detection goes out; a verdict that went out is taken back in any case."""
+        rejected = detection.grade == "not_gunfire" and not detection.abstained
+        known = self._published.pop(detection.event_id, False)
+        if rejected and not known and not self._settings.classify.publish_rejected:
+            return False
+        self._published[detection.event_id] = True
+        if len(self._published) > MOST_PUBLISHED:
+            del self._published[next(iter(self._published))]
+        return True
 
     def _save(self, outbox: Outbox) -> None:
         """Make durable what was heard; what cannot be is kept, told, and tried again."""
@@ -219,7 +238,7 @@ class Daemon:
         self._ears.clock.observe_host(moment.host)
         for reading in moment.receiver_readings:
             self._ears.clock.observe_receiver(reading)
-        self._place(moment)
+        self._place(moment.receiver.position if moment.receiver else None)
         for name, reason in self._reasons(moment).items():
             self._trouble.pop(name, None)
             if reason:
@@ -235,17 +254,23 @@ class Daemon:
             "order": f"no direction is told: {order.state.reason}" if order and unproven else "",
         }
 
-    def _place(self, moment: Moment) -> None:
+    def _place(self, fix: Fix | None) -> None:
         """Take the receiver's averaged place where none was surveyed, and compare where one was."""
         self._trouble.pop("position", None)
-        fix = moment.receiver.position if moment.receiver else None
         if fix is None:
             return
-        surveyed = self._settings.node.position
-        if surveyed is None:
+        try:
             averaged = Position(
                 lat_deg=fix.lat_deg, lon_deg=fix.lon_deg, alt_m=fix.alt_m, sigma_m=fix.sigma_m
             )
+        except ValidationError:
+            self._trouble["position"] = (
+                f"the receiver's place is not used, since no node stands at {fix.lat_deg:g}, "
+                f"{fix.lon_deg:g} degrees, {fix.alt_m:g} ± {fix.sigma_m:g} m: see its antenna"
+            )
+            return
+        surveyed = self._settings.node.position
+        if surveyed is None:
             self._origin = replace(self._origin, position=averaged)
             return
         apart_m = fix.metres_to(surveyed.lat_deg, surveyed.lon_deg)
@@ -268,16 +293,16 @@ class Daemon:
 
     def _tell(self, outbox: Outbox, publisher: MqttPublisher, *, at_once: bool = False) -> None:
         """Publish the status when what it says has changed, and once a minute."""
-        reasons = (
-            *self._trouble.values(),
-            *outbox.notices,
-            *self._publisher_trouble(publisher),
-        )[:MOST_REASONS]
-        news = (reasons, self._ears.clock.quality().source)
-        if news == self._status_said and time.monotonic() < self._status_again_s and not at_once:
+        notices, unsent = outbox.notices, self._publisher_trouble(publisher)
+        reasons = (*self._trouble.values(), *notices, *unsent)[:MOST_REASONS]
+        source = self._ears.clock.quality().source
+        news = (frozenset(self._trouble), notices, len(unsent), source)
+        old_s = time.monotonic() - self._status_said_s
+        reworded = reasons != self._status_reasons and old_s >= REWORD_S
+        if not (at_once or news != self._status_news or reworded or old_s >= STATUS_S):
             return
-        self._status_said = news
-        self._status_again_s = time.monotonic() + STATUS_S
+        self._status_said_s = time.monotonic()
+        self._status_news, self._status_reasons = news, reasons
         for reason in reasons:
             log.debug("degraded: %s", reason)
         status = build_status(
@@ -296,8 +321,18 @@ class Daemon:
         if time.monotonic() < self._health_again_s or self._moment is None:
             return
         self._health_again_s = time.monotonic() + HEALTH_S
-        chrony, receiver, order = self._moment.tracking, self._moment.receiver, self._ears.order
-        health = build_health(
+        try:
+            health = self._health(self._moment, pipeline, outbox)
+        except ValidationError as error:
+            log.warning("no health is told, since chrony or the receiver says oddities: %s", error)
+            return
+        publisher.say(
+            node_topic(self._origin.site, self._origin.node_id, "health"), to_json(health)
+        )
+
+    def _health(self, moment: Moment, pipeline: Pipeline, outbox: Outbox) -> Health:
+        chrony, receiver, order = moment.tracking, moment.receiver, self._ears.order
+        return build_health(
             self._origin,
             utc_ns=self._host_clock_utc_ns(),
             uptime_s=time.monotonic() - self._started_s,
@@ -332,9 +367,6 @@ class Daemon:
                 order_reason=None if order is None else order.state.reason,
             ),
             outbox=OutboxStatus(depth=outbox.depth, dropped=outbox.dropped),
-        )
-        publisher.say(
-            node_topic(self._origin.site, self._origin.node_id, "health"), to_json(health)
         )
 
     def _publisher_trouble(self, publisher: MqttPublisher) -> tuple[str, ...]:

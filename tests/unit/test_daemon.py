@@ -1,0 +1,219 @@
+"""The daemon's own rules, without a card or a broker: what it publishes, and when it says so."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+import pytest
+
+from node.capture import SimulatedSource
+from node.daemon import MOST_PUBLISHED, REWORD_S, STATUS_S, Daemon
+from node.deliver import Delivery, MqttPublisher, Outbox
+from node.messages import Detection, parse_status
+from node.pipeline import Pipeline
+from node.settings import Settings
+from node.timing import FakeHostClock, Fix, ReceiverState
+from node.types import ClockQuality
+from tests.unit.test_pipeline import run, street
+
+HOST = FakeHostClock(10**18, ClockQuality("ntp", 1e-3))
+SILENCE = np.zeros((48_000, 1), np.int16)
+
+
+def daemon(folder: Path, **sections: dict[str, Any]) -> Daemon:
+    settings = Settings.model_validate(
+        {
+            "node": {"id": "roof-1", "site": "test"},
+            "capture": {"channels": 1},
+            "timing": {"chrony": False},
+            "outbox": {"path": folder / "outbox.sqlite3"},
+        }
+        | sections
+    )
+    return Daemon(settings, SimulatedSource(SILENCE, 48_000, paced=False), HOST)
+
+
+@pytest.fixture(scope="module")
+def shot() -> Detection:
+    (detection,), _ = run(street((1.0,)), [], "gunfire")
+    return detection
+
+
+def revised(detection: Detection, revision: int, grade: str) -> Detection:
+    change = {"revision": revision, "type": "update" if revision else "new", "grade": grade}
+    return detection.model_copy(update=change)
+
+
+@pytest.mark.parametrize(
+    ("grades", "published"),
+    [
+        (("gunfire", "not_gunfire"), [0, 1]),
+        (("gunfire", "not_gunfire", "not_gunfire"), [0, 1, 2]),
+        (("not_gunfire",), []),
+        (("not_gunfire", "gunfire"), [1]),
+        (("not_gunfire", "not_gunfire", "probable_gunfire", "not_gunfire"), [2, 3]),
+    ],
+)
+def test_a_verdict_is_taken_back_wherever_it_was_published(
+    tmp_path: Path, shot: Detection, grades: tuple[str, ...], published: list[int]
+) -> None:
+    node = daemon(tmp_path, classify={"publish_rejected": False})
+    node._take([revised(shot, i, grade) for i, grade in enumerate(grades)])
+    assert [d.revision for d in node._unsaved] == published
+
+
+def test_of_events_long_ago_it_is_forgotten_that_they_were_published(
+    tmp_path: Path, shot: Detection
+) -> None:
+    node = daemon(tmp_path, classify={"publish_rejected": False})
+    for i in range(MOST_PUBLISHED + 10):
+        node._take([shot.model_copy(update={"event_id": str(i)})])
+    assert len(node._published) == MOST_PUBLISHED
+
+
+class Hour:
+    """A clock to be turned by hand, an outbox, and all the statuses that are said."""
+
+    def __init__(self, node: Daemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        node._read_clock()
+        node._trouble.clear()
+        self.now_s = time.monotonic()
+        monkeypatch.setattr("node.daemon.time", SimpleNamespace(monotonic=lambda: self.now_s))
+        self.node = node
+        self.outbox = outbox
+        self.publisher = create_autospec(MqttPublisher, instance=True)
+        self.publisher.delivery.return_value = Delivery(True, (), 0, 0)
+        self.said: list[tuple[float, tuple[str, ...]]] = []
+
+    def tell(self) -> None:
+        """Let the node say its status, if it has a reason to."""
+        self.publisher.set_status.reset_mock()
+        self.node._tell(self.outbox, self.publisher)
+        for call in self.publisher.set_status.call_args_list:
+            self.said.append((self.now_s, parse_status(call.args[0]).reasons))
+
+
+@pytest.fixture
+def hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hour]:
+    with Outbox(tmp_path / "outbox.sqlite3", 2**20) as outbox:
+        yield Hour(daemon(tmp_path), outbox, monkeypatch)
+
+
+def test_a_reason_that_counts_seconds_is_not_a_status_a_second(hour: Hour) -> None:
+    for second in range(60):
+        hour.node._trouble["clock"] = f"the receiver has been silent for {second} s"
+        hour.tell()
+        hour.now_s += 1
+    assert len(hour.said) == 60 / REWORD_S
+    assert hour.said[1][1] == (f"the receiver has been silent for {REWORD_S:.0f} s",)
+
+
+def test_a_trouble_that_comes_or_goes_is_told_at_once(hour: Hour) -> None:
+    hour.tell()
+    hour.now_s += 1
+    hour.node._trouble["order"] = "no direction is told"
+    hour.tell()
+    hour.now_s += 1
+    hour.publisher.delivery.return_value = Delivery(True, ("1 refused",), 0, 0)
+    hour.tell()
+    hour.now_s += 1
+    del hour.node._trouble["order"]
+    hour.tell()
+    assert [reasons for _, reasons in hour.said] == [
+        (),
+        ("no direction is told",),
+        ("no direction is told", "1 refused"),
+        ("1 refused",),
+    ]
+
+
+def test_another_source_of_the_clock_is_told_at_once(hour: Hour) -> None:
+    hour.tell()
+    hour.now_s += 1
+    gps = replace(HOST.read(), quality=ClockQuality("gps", 1e-5))
+    hour.node._ears.clock.observe_host(gps)
+    hour.tell()
+    assert len(hour.said) == 2
+
+
+def test_a_status_without_news_is_said_once_a_minute(hour: Hour) -> None:
+    for _ in range(round(3 * STATUS_S)):
+        hour.tell()
+        hour.now_s += 1
+    after_s = [at_s - hour.said[0][0] for at_s, _ in hour.said]
+    assert after_s == pytest.approx([0, STATUS_S, 2 * STATUS_S], abs=1e-3)
+
+
+ULAANBAATAR = Fix(lat_deg=47.9, lon_deg=106.9, alt_m=1350.0, sigma_m=3.0)
+
+
+def test_a_place_that_was_not_surveyed_is_the_receivers(tmp_path: Path) -> None:
+    node = daemon(tmp_path)
+    node._place(ULAANBAATAR)
+    assert node._origin.position is not None
+    assert node._origin.position.alt_m == 1350.0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"alt_m": 9300.0},
+        {"alt_m": -612.0},
+        {"alt_m": 1e200},
+        {"alt_m": math.nan},
+        {"sigma_m": math.inf},
+        {"sigma_m": -1.0},
+        {"lon_deg": 180.0000001},
+        {"lat_deg": math.inf},
+    ],
+)
+@pytest.mark.parametrize("surveyed", [False, True])
+def test_a_place_where_no_node_can_be_is_told_and_stops_no_hearing(
+    tmp_path: Path, odd: dict[str, float], surveyed: bool
+) -> None:
+    where = {"lat_deg": 47.9, "lon_deg": 106.9, "alt_m": 1350.0, "sigma_m": 1.0}
+    about = {"id": "roof-1", "site": "test"}
+    node = daemon(tmp_path, node=about | ({"position": where} if surveyed else {}))
+    node._place(ULAANBAATAR)
+    before = node._origin.position
+    node._place(replace(ULAANBAATAR, **odd))
+    assert node._origin.position == before
+    assert "the receiver's place is not used" in node._trouble["position"]
+    node._place(ULAANBAATAR)
+    assert "position" not in node._trouble
+
+
+def test_a_receiver_that_says_oddities_costs_a_health_and_no_more(
+    hour: Hour, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = ReceiverState(
+        fix=3,
+        satellites_used=-1,
+        satellites_seen=8,
+        utc_valid=True,
+        reason="",
+        pps_seen=True,
+        position=None,
+        averaged_s=0.0,
+    )
+    assert hour.node._moment is not None
+    moment = replace(hour.node._moment, receiver=receiver)
+    pipeline = create_autospec(Pipeline, instance=True)
+    pipeline.floor_dbfs = (None,)
+    hour.node._moment = moment
+    hour.now_s += 10_000
+    hour.node._tell_health(pipeline, hour.outbox, hour.publisher)
+    assert not hour.publisher.say.called
+    assert "no health is told" in caplog.text
+    hour.node._moment = replace(moment, receiver=replace(receiver, satellites_used=7))
+    hour.now_s += 10_000
+    hour.node._tell_health(pipeline, hour.outbox, hour.publisher)
+    assert hour.publisher.say.called
