@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+from node.timing.clock_filter import CALM_S, DRIFT_WALK
 from node.timing.leap import LeapTable
 from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant, ReceiverReading
 
@@ -45,8 +46,13 @@ DEVICE_DELAY_SIGMA_S: Final = 200e-6
 # Before the rate is known: sound cards' crystals are specified to ±50 or ±100 ppm.
 RATE_SIGMA: Final = 60e-6
 LARGEST_RATE_ERROR: Final = 500e-6  # no crystal in a sound card is worse
-# What a crystal's rate wanders by within a window's length (sun and clouds, signal.md 1.2).
+# What a crystal's rate wanders by within a window's length (sun and clouds, signal.md 1.2), and
+# over hours: the walk that the pulse's filter takes a crystal for.
 RATE_WANDER: Final = 0.2e-6
+RATE_WALK: Final = DRIFT_WALK * CALM_S  # 1 / sqrt(s)
+# The host's monotonic clock runs by its own crystal while nobody disciplines it, and by UTC's rate
+# after; processor boards' are specified to ±30 or ±50 ppm.
+HOST_RATE_SIGMA: Final = 30e-6
 # Lateness of a lone stamp, whose company could not vouch for it.
 LONE_STAMP_SIGMA_S: Final = 5e-3
 # A USB card stamps at its 1 ms frames. Until a window is full, the blocks may all have met the
@@ -83,6 +89,7 @@ class HostSampleClock:
         self._loss_at = -1
         self._newest = 0
         self._reading: HostReading | None = None
+        self._free: tuple[int, int] | None = None  # samples between which it last was so
         self.host_steps = 0
         self.last_host_step_s = 0.0
 
@@ -93,6 +100,7 @@ class HostSampleClock:
             self._minima.clear()
             self._line = None
             self._loss_at = -1
+            self._free = None
         elif block.lost_before:
             self._loss_at = block.first_sample
         self._newest = block.end_sample
@@ -114,6 +122,13 @@ class HostSampleClock:
         else:
             return
         self._line = _lower_edge(list(self._minima), self._rate)
+
+    def _host_rate_sigma_s(self, sample: float) -> float:
+        """Give what the host's own crystal may have made of the time from a sample until now."""
+        if self._free is None:
+            return 0.0
+        since, until = self._free
+        return HOST_RATE_SIGMA * max(0.0, until - max(since, sample)) / self._rate
 
     def _loss_sigma_s(self, sample: float) -> float:
         settled = self._loss_at + (LEVEL_BINS + 1) * self._rate <= self._newest
@@ -146,6 +161,10 @@ class HostSampleClock:
     def observe_host(self, reading: HostReading) -> None:
         """Learn the host's UTC offset and discipline."""
         held = self._reading
+        if reading.quality.source == "free":
+            goes_on = held is not None and held.quality.source == "free"
+            since = self._free[0] if self._free and goes_on else self._newest
+            self._free = since, self._newest
         if held is not None:
             change_ns = reading.utc_minus_monotonic_ns - held.utc_minus_monotonic_ns
             if abs(change_ns) > STEP_NS + (reading.width_ns + held.width_ns) // 2:
@@ -184,6 +203,7 @@ class HostSampleClock:
             sigma_s=math.hypot(
                 line.sigma_s(sample),
                 self._loss_sigma_s(sample),
+                self._host_rate_sigma_s(sample),
                 self._device_delay_sigma_s,
                 reading.width_ns / NS_PER_S,
                 reading.quality.sigma_s,
@@ -312,6 +332,7 @@ class _Line:
             PHASE_SIGMA_S * (1 - self.bins / WINDOW_BINS),
             rate_sigma * (span_s / 2 + outside_s),
             RATE_WANDER * (span_s / 4 + outside_s),
+            RATE_WALK * math.sqrt(outside_s**3 / 3),
         )
 
 

@@ -9,6 +9,7 @@ from stamps import RATE_HZ, Kind, make_stamps
 from node.timing import HostSampleClock, RecordingClock
 from node.types import NS_PER_S, Block, ClockQuality, HostReading
 from node.utc import parse_utc_ns
+from tests.timing.pps_wave import Crystal
 
 UTC_MINUS_MONOTONIC_NS = 1_700_000_000 * NS_PER_S
 PERFECT = ClockQuality(source="ntp", sigma_s=0.0)
@@ -102,6 +103,59 @@ def test_a_clock_that_is_young_or_far_away_says_so() -> None:
     later = clock.at(480 * 6000 + 600 * RATE_HZ).sigma_s
     assert lone > 10 * grown
     assert later > 5e-5 + grown
+
+
+@pytest.mark.parametrize("hours", [3, 12])
+def test_hours_before_the_stamps_the_error_that_is_told_holds_the_truth(hours: int) -> None:
+    before_s = hours * 3600
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        crystal = Crystal(before_s + 130, rng)
+        clock = a_clock()
+        for time_s in np.arange(before_s, before_s + 120, 0.1):
+            first = int(crystal.sample(time_s))
+            late_s = abs(rng.normal(0, 200e-6))
+            clock.observe_block(a_block(first, float(crystal.time_s(first)) + late_s))
+        for back_s in (600, 1800, before_s):
+            sample = float(crystal.sample(before_s - back_s))
+            instant = clock.at(sample)
+            error_s = (instant.utc_ns - UTC_MINUS_MONOTONIC_NS) / NS_PER_S - (before_s - back_s)
+            assert abs(error_s) <= 3 * instant.sigma_s
+            assert instant.sigma_s < 100e-9 * back_s * np.sqrt(back_s)
+
+
+@pytest.mark.parametrize("host_ppm", [-50.0, 20.0])
+def test_times_from_before_a_late_synchronisation_tell_the_hosts_own_rate(host_ppm: float) -> None:
+    """The host's monotonic clock ran by its crystal alone until chrony found a server."""
+    clock = a_clock()
+    free = ClockQuality("free", 3600.0)
+    rate, alone_s = 1 + host_ppm * 1e-6, 7200
+
+    def monotonic_s(time_s: float) -> float:
+        return min(time_s, alone_s) * rate + max(time_s - alone_s, 0.0)
+
+    for second in range(alone_s + 20):
+        offset_s = alone_s - alone_s * rate
+        if second < alone_s:
+            clock.observe_host(a_reading(quality=free))
+        else:
+            clock.observe_host(a_reading(UTC_MINUS_MONOTONIC_NS + round(offset_s * NS_PER_S)))
+        clock.observe_block(a_block(second * RATE_HZ, monotonic_s(second)))
+    for second in (0, 1800, 7000, 7100):
+        instant = clock.at(second * RATE_HZ)
+        error_s = (instant.utc_ns - UTC_MINUS_MONOTONIC_NS) / NS_PER_S - second
+        assert abs(error_s) <= 3 * instant.sigma_s
+    assert clock.at((alone_s + 15) * RATE_HZ).sigma_s < 1e-3
+
+
+def test_a_short_doubt_says_little_of_what_was_heard_before_it() -> None:
+    clock = a_clock()
+    for second in range(200):
+        doubt = 100 <= second < 110
+        quality = ClockQuality("free", 3600.0) if doubt else PERFECT
+        clock.observe_host(a_reading(quality=quality))
+        clock.observe_block(a_block(second * RATE_HZ, float(second)))
+    assert clock.at(20 * RATE_HZ).sigma_s < 1.5e-3
 
 
 def test_the_disciplines_own_error_counts_in() -> None:
