@@ -7,6 +7,7 @@ correlated with that after each other one. Pure.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,9 @@ BEFORE_S: Final = 0.005
 # The whole response, and what is left of it where another strong arrival comes sooner.
 LONG_S: Final = 0.15
 SHORT_S: Final = 0.06
+# Where shots come faster than that, this share of what is between them, and at least so much.
+SHARE: Final = 0.8
+SHORTEST_S: Final = 0.025
 STRONG_DB: Final = 6.0
 # A short response resembles others by chance more easily.
 SHORT_DISCOUNT: Final = 0.9
@@ -63,9 +67,14 @@ def likeness(
     alike = np.full((count, count), np.nan)
     chosen = np.sort(np.argsort(-level_db, kind="stable")[:MOST])
     strong_s = onset_s[level_db >= level_db.max() - STRONG_DB]
-    crowded = np.array([_next(strong_s, t) < LONG_S for t in onset_s[chosen]])
+    next_s = np.array([_next(strong_s, t) for t in onset_s])
+    crowded = next_s[chosen] < LONG_S
+    # Nothing of the next shot may be in what is compared, nor within reach of its shift.
+    gap_s = float(next_s.min(initial=np.inf))
+    short_s = min(SHORT_S, max(SHORTEST_S, SHARE * gap_s))
+    lengths = ((LONG_S, SLACK_S), (short_s, min(SLACK_S, SHARE * gap_s / 2)))
     each = [
-        _of_channel(sound[:, c], onset_s[chosen], level_db[chosen], sample_rate_hz)
+        _of_channel(sound[:, c], onset_s[chosen], level_db[chosen], sample_rate_hz, lengths)
         for c in range(sound.shape[1])
     ]
     long, short = (_median([e[k] for e in each]) for k in (0, 1))
@@ -90,21 +99,26 @@ def _of_channel(
     onset_s: Float64Array,
     level_db: Float64Array,
     sample_rate_hz: int,
-) -> tuple[Float64Array, Float64Array]:
+    lengths: Sequence[tuple[float, float]],
+) -> list[Float64Array]:
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
     top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
     sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
     y = signal.sosfilt(sos, x.astype(np.float64))[::step]
     rate = sample_rate_hz / step
-    long, short = (_correlations(y, onset_s, level_db, rate, s) for s in (LONG_S, SHORT_S))
-    return long, short
+    return [_correlations(y, onset_s, level_db, rate, *length) for length in lengths]
 
 
 def _correlations(
-    y: Float64Array, onset_s: Float64Array, level_db: Float64Array, rate: float, length_s: float
+    y: Float64Array,
+    onset_s: Float64Array,
+    level_db: Float64Array,
+    rate: float,
+    length_s: float,
+    slack_s: float,
 ) -> Float64Array:
     before, after = round(BEFORE_S * rate), round(length_s * rate)
-    slack = round(SLACK_S * rate)
+    slack = round(slack_s * rate)
     padded = np.pad(y, (before + slack, after + slack))
     at = np.round(onset_s * rate).astype(int) + slack  # of the window's first sample, padded
     span = before + after

@@ -14,6 +14,7 @@ the later ones are their echoes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,6 +40,10 @@ SAME_LEVEL_DB: Final = 4.0
 TURNED_DB: Final = 8.0
 # No gun in a hand fires twice within so long: 1 500 rounds a minute.
 FASTEST_S: Final = 0.04
+
+# A trigger tells the peak of so much after an onset; before an onset lies its rise.
+PEAK_S: Final = 0.025
+OWN_BEFORE_S: Final = 0.0005
 
 # Bearings within so much, or three sigma, are one.
 SAME_BEARING_DEG: Final = 15.0
@@ -82,6 +87,7 @@ def count_rounds(
         return Rounds((0,), is_minimum=False)
     onset_s = np.array([i.onset_sample - first_sample for i in impulses]) / sample_rate_hz
     level_db = np.array([impulse.snr_db for impulse in impulses])
+    level_db += _louder_next_db(sound, onset_s, sample_rate_hz)
     alike = likeness(sound, onset_s, level_db, sample_rate_hz)
     located = [impulse.direction is not None for impulse in impulses]
     if located[0] and np.mean(located) >= MOSTLY:
@@ -121,8 +127,12 @@ def by_response(
         for i in range(first + 1, len(onset_s)):
             repeats = alike[first, i] >= ALIKE
             level = abs(level_db[i] - level_db[first]) <= TURNED_DB
-            if repeats and level and onset_s[i] - onset_s[group[-1]] >= FASTEST_S:
+            if not (repeats and level):
+                continue
+            if onset_s[i] - onset_s[group[-1]] >= FASTEST_S:
                 group.append(i)
+            elif len(group) > 1 and level_db[i] > level_db[group[-1]]:
+                group[-1] = i  # the one before was an echo that came just before the shot
         if len(group) > len(shots):
             shots = group
     rest = [i for i in range(len(onset_s)) if i not in shots]
@@ -164,6 +174,8 @@ def by_bearing(
         cluster = left & _same_bearing(azimuth_deg, sigma_deg, i)
         left &= ~cluster
         if cluster.sum() < SECOND_GUN:
+            # A lone one that is as loud as the gun: another gun, or a wall that is as near.
+            perhaps |= bool(usual_db - level_db[i] <= SECOND_GUN_DB)
             continue
         loud = cluster & (level_db > _usual_db(level_db[cluster]) - SAME_LEVEL_DB)
         weaker_db = usual_db - float(np.median(level_db[loud]))
@@ -185,6 +197,28 @@ def cadence_rpm(shot_s: Float64Array) -> float | None:
     middle_s = float(np.median(gaps_s))
     spread_s = float(np.subtract(*np.percentile(gaps_s, [75, 25])))
     return 60 / middle_s if spread_s <= STEADY * middle_s else None
+
+
+def _louder_next_db(
+    sound: npt.NDArray[np.float32], onset_s: Float64Array, sample_rate_hz: int
+) -> Float64Array:
+    """Give by how much an impulse's level is that of one that came just after it, in dB, negative.
+
+    A trigger tells the peak of what follows for some time: of an echo just before a shot, the
+    shot's.
+    """
+    off_db = np.zeros(len(onset_s))
+    for i in np.flatnonzero(np.diff(onset_s) < PEAK_S).tolist():
+        first = int((onset_s[i] - OWN_BEFORE_S) * sample_rate_hz)
+        own = int((onset_s[i + 1] - OWN_BEFORE_S) * sample_rate_hz)
+        last = int((onset_s[i] + PEAK_S) * sample_rate_hz)
+        if not 0 <= first < own < last <= len(sound):
+            continue
+        x = np.abs(sound[first:last] - sound[first:last].mean(axis=0))
+        peak, own_peak = float(x.max()), float(x[: own - first].max())
+        if 0 < own_peak < peak:
+            off_db[i] = 20 * math.log10(own_peak / peak)
+    return off_db
 
 
 def _same_bearing(
