@@ -312,6 +312,14 @@ def _alike(likeness: Float64Array, loud: npt.NDArray[np.bool_]) -> list[int]:
 
 
 def _odd_ones(likeness: Float64Array, used: list[int]) -> list[int]:
-    """Give the channels that most others resemble upside down."""
-    return [c for c in used
-            if sum(likeness[c, o] < 0 for o in used if o != c) > (len(used) - 1) / 2]  # fmt: skip
+    """Give the channels that are upside down: the fewer; of two halves, the one without the first.
+
+    All are told against the one that resembles the others most. Which half is upright is not to be
+    known, and turns no direction.
+    """
+    inside = np.ix_(used, used)
+    signs = likeness[used[int(np.argmax(np.abs(likeness[inside]).sum(axis=1)))], used] < 0
+    down = int(signs.sum())
+    if 2 * down > len(used) or (2 * down == len(used) and signs[0]):
+        signs = ~signs
+    return [channel for channel, odd in zip(used, signs.tolist(), strict=True) if odd]
