@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from node.errors import SceneError
 
@@ -144,6 +145,26 @@ def make_geometry(
     return ArrayGeometry(name, places, late, calibrated, timing_sigma_s)
 
 
+def check_places(places_m: Sequence[tuple[float, float, float]]) -> None:
+    """See whether the microphones of one array can stand so to each other.
+
+    Parameters
+    ----------
+    places_m
+        One place a microphone: x, y and z in metres.
+
+    Raises
+    ------
+    ValueError
+        There are too many, or two are at one place.
+    """
+    if len(places_m) > MOST_CHANNELS:
+        raise ValueError(f"{len(places_m)} microphones, at most {MOST_CHANNELS} are taken")
+    for (i, one), (j, other) in combinations(enumerate(places_m), 2):
+        if math.dist(one, other) < CLOSEST_M:
+            raise ValueError(f"channels {i} and {j} are at one place; give each microphone its own")
+
+
 def built_in_arrays() -> dict[str, npt.NDArray[np.float64]]:
     """Give the positions of every built-in array, shape [channels, 3], in m; mono as one."""
     channels = {"mono": 1}
@@ -178,20 +199,24 @@ _BUILT_IN: Final[dict[str, Callable[[int], npt.NDArray[np.float64]]]] = {
 }
 
 
+# Numbers, not texts or truths that could be taken for some.
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(default=None, min_length=1, max_length=64)
-    positions_m: list[tuple[FiniteFloat, FiniteFloat, FiniteFloat]] = Field(
+    positions_m: list[tuple[_Number, _Number, _Number]] = Field(
         min_length=1, max_length=MOST_CHANNELS
     )
-    delays_s: list[Annotated[float, Field(ge=-LATEST_S, le=LATEST_S)]] | None = None
-    timing_sigma_s: float | None = Field(default=None, ge=0, le=UNSUREST_S)
+    delays_s: list[Annotated[_Number, Field(ge=-LATEST_S, le=LATEST_S)]] | None = None
+    timing_sigma_s: Annotated[_Number, Field(ge=0, le=UNSUREST_S)] | None = None
 
 
 def _read(path: Path) -> ArrayGeometry:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin it with a mark
     except OSError as error:
         raise SceneError(
             f"{path}: cannot read the array ({error.strerror}); see the name"
@@ -218,13 +243,10 @@ def _read(path: Path) -> ArrayGeometry:
             f"{path}: positions_m reach {np.abs(positions).max():g} m, at most {LARGEST_M:g} m are "
             "taken; give metres, not millimetres"
         )
-    apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    i, j = np.unravel_index(np.argmin(apart + 1e9 * np.eye(len(positions))), apart.shape)
-    if i != j and apart[i, j] < CLOSEST_M:
-        raise SceneError(
-            f"{path}: channels {min(i, j)} and {max(i, j)} are at one place; give each microphone "
-            "its own"
-        )
+    try:
+        check_places(file.positions_m)
+    except ValueError as error:
+        raise SceneError(f"{path}: {error}") from error
     if file.delays_s is not None and len(file.delays_s) != len(positions):
         raise SceneError(
             f"{path}: {len(file.delays_s)} delays_s for {len(positions)} microphones; give one each"

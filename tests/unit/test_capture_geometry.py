@@ -46,6 +46,12 @@ def test_a_file_gives_its_own_array(tmp_path: Path) -> None:
     assert geometry.positions_m.tolist() == [[0, 0, 0], [0.1, 0, 0.5]]
 
 
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mast.toml"
+    path.write_text("positions_m = [[0, 0, 0], [0.1, 0, 0.5]]\n", encoding="utf-8-sig")
+    assert load_geometry(path, 2).positions_m.tolist() == [[0, 0, 0], [0.1, 0, 0.5]]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -58,7 +64,26 @@ def test_a_file_gives_its_own_array(tmp_path: Path) -> None:
         ),
         # In microseconds, which are not asked for.
         ("positions_m = [[0, 0, 0], [0.1, 0, 0]]\ndelays_s = [0, 1.2]", "delays_s.1"),
-        ("positions_m = [[0, 0, 0], [0.1, 0, 0]]\ndelays_s = [0, nan]", "delays_s.1"),
+        (
+            "positions_m = [[0, 0, 0], [0.1, 0, 0]]\ndelays_s = [0, nan]",
+            "delays_s.1: input should be a finite",
+        ),
+        (
+            "positions_m = [[0, 0, 0], [0.1, 0, 0]]\ndelays_s = [0, true]",
+            "delays_s.1: input should be a valid number",
+        ),
+        (
+            "positions_m = [[0, 0, 0], [1, 0, 0]]\ndelays_s = [0, 0]\ntiming_sigma_s = '0'",
+            "timing_sigma_s: input should be a valid number",
+        ),
+        (
+            "positions_m = [[0, 0, 0], ['0.1', 0, 0]]",
+            "positions_m.1.0: input should be a valid number",
+        ),
+        (
+            "positions_m = [[0, 0, 0], [0, true, 0]]",
+            "positions_m.1.1: input should be a valid number",
+        ),
         ("positions_m = [[0, 0, nan], [1, 0, 0]]", "positions_m.0.2"),
         ("positions = [[0, 0, 0]]", "positions"),
         ("positions_m = []", "positions_m"),
