@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from node.capture.geometry import LARGEST_M
+from node.capture.geometry import LARGEST_M, check_places
 from node.errors import RecordingError
 from node.utc import parse_utc_ns
 
@@ -25,6 +25,7 @@ LOWEST_M: Final = -500
 HIGHEST_M: Final = 9_000
 LEAST_SURE_M: Final = 10_000
 LARGEST_ANGLE_DEG: Final = 360
+FARTHEST_KM: Final = 1_000  # from the zero of a survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,12 @@ def _microphones(sidecar: Mapping[str, Any]) -> tuple[tuple[float, float, float]
         return None
     if not isinstance(rows, list) or not rows:
         raise ValueError("microphones_m is not a list of [x, y, z], one for each microphone")
-    return tuple(_microphone(i, row) for i, row in enumerate(rows))
+    places = tuple(_microphone(i, row) for i, row in enumerate(rows))
+    try:
+        check_places(places)
+    except ValueError as error:
+        raise ValueError(f"microphones_m: {error}") from None
+    return places
 
 
 def _microphone(i: int, row: object) -> tuple[float, float, float]:
@@ -179,12 +185,23 @@ def _text(sidecar: Mapping[str, Any], key: str) -> str | None:
     value = sidecar.get(key)
     if value is not None and not (isinstance(value, str) and value):
         raise ValueError(f"{key} is not a text")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:  # JSON can write half of a surrogate pair
+        raise ValueError(f"{key} is not text that UTF-8 can hold") from None
     return value
 
 
 def _local(key: str, place: Mapping[str, Any]) -> LocalPlace:
-    x, y, z = (_number(f"{key}.{axis}", place.get(axis)) for axis in "xyz")
+    x, y, z = (_coordinate(f"{key}.{axis}", place.get(axis)) for axis in "xyz")
     return LocalPlace(x, y, z, _sigma(key, place))
+
+
+def _coordinate(name: str, value: object) -> float:
+    metres = _number(name, value)
+    if abs(metres) > FARTHEST_KM * 1000:
+        raise ValueError(f"{name} is {metres:g}, outside of ±{FARTHEST_KM} km")
+    return metres
 
 
 def _geodetic(key: str, place: Mapping[str, Any]) -> GeodeticPlace:

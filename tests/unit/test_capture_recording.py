@@ -260,6 +260,11 @@ def test_a_header_that_does_not_know_its_length_is_no_error(tmp_path: Path) -> N
         (f'{{"location": {{"x": {10**400}, "y": 2, "z": 0}}}}', "location.x"),
         pytest.param("[" * 200_000, "not JSON", id="nested too deep"),
         ('{"serial_number": ""}', "serial_number"),
+        (r'{"serial_number": "\ud800"}', "serial_number is not text that UTF-8 can hold; mend it"),
+        (r'{"timestamp": "\udc00"}', "timestamp is not text that UTF-8 can hold"),
+        (r'{"array": "a\ud83d.toml"}', "array is not text that UTF-8 can hold"),
+        ('{"location": {"x": 1e300, "y": 2, "z": 0}}', "location.x is 1e+300, outside of ±1000 km"),
+        ('{"position": {"x": 0, "y": 2, "z": -2e6}}', "position.z is -2e+06, outside of"),
         ('{"heading_deg": 361}', "json: heading_deg is 361, outside of ±360 degrees; mend it"),
         ('{"heading_deg": -360.5}', "heading_deg is -360.5, outside of"),
         ('{"pitch_deg": "steep"}', "json: pitch_deg is not a number; mend it"),
@@ -274,6 +279,16 @@ def test_a_header_that_does_not_know_its_length_is_no_error(tmp_path: Path) -> N
         ('{"microphones_m": [[0, 0, 0], [0, "1", 0]]}', "microphones_m[1].y is not a number"),
         ('{"microphones_m": [[0, 0, 0], [0, 0, 141]]}', "microphones_m[1] reaches 141 m, at most"),
         ('{"microphones_m": [[1e300, 0, 0]]}', "give metres, not millimetres"),
+        (
+            '{"microphones_m": [[0, 0, 0], [1, 0, 0], [1, 0, 1e-4]]}',
+            "json: microphones_m: channels 1 and 2 are at one place; give each microphone its own; "
+            "mend it",
+        ),
+        pytest.param(
+            json.dumps({"microphones_m": [[0.01 * k, 0, 0] for k in range(65)]}),
+            "microphones_m: 65 microphones, at most 64 are taken",
+            id="more microphones than a card has",
+        ),
         ("\udcff", "not JSON"),
     ],
 )
