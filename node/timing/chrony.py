@@ -112,7 +112,12 @@ def ask(command: tuple[str, ...] = COMMAND) -> Tracking:
     """
     try:
         done = subprocess.run(  # noqa: S603 - no shell; the command is ours
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
         )
     except FileNotFoundError:
         raise ChronyError(f"{command[0]} is not installed") from None
@@ -140,7 +145,7 @@ def parse(line: str) -> Tracking:
         if len(fields) != FIELDS:
             raise ValueError(f"{len(fields)} fields")
         updated, offset, _, rms, rate, _, _, delay, dispersion, interval = map(float, figures)
-        if not all(map(math.isfinite, (offset, rms, delay, dispersion))):
+        if not all(map(math.isfinite, map(float, figures))):
             raise ValueError("not finite")
         tracking = Tracking(
             reference=name or identifier,
@@ -213,6 +218,12 @@ class ChronyWatch:
                 if self._failure is None:
                     log.info("chrony: %s", error)
                 self._failure = str(error)
+            except Exception as error:
+                # A fault of ours. Without this thread chrony's last word would only grow stale.
+                failure = f"chronyc was not understood: {type(error).__name__}"
+                if self._failure != failure:
+                    log.exception("chrony-watch")
+                self._failure = failure
             else:
                 self._latest, self._failure = (time.monotonic(), tracking), None
             self._closing.wait(INTERVAL_S)

@@ -81,8 +81,8 @@ class GpsdListener:
             return self._receiver.state(now_ns)
 
     def _run(self) -> None:
-        told = None
         while not self._closing.is_set():
+            fault: Exception | None = None
             try:
                 self._listen()
                 failure = f"gpsd at {self._address} has hung up"
@@ -92,11 +92,15 @@ class GpsdListener:
                     "See `gpsmon` or `cgps`"
                 )
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                reason = getattr(error, "strerror", None) or _said(error)
                 failure = f"gpsd at {self._address}: {reason}"
-            if failure != told:
-                log.warning("%s", failure)
-            told = self._failure = failure
+            except Exception as error:
+                # A fault of ours. Without this thread nobody would learn of it, nor hear gpsd.
+                fault = error
+                failure = f"gpsd at {self._address} was not understood: {_said(error)}"
+            if failure != self._failure:
+                log.warning("%s", failure, exc_info=fault)
+            self._failure = failure
             self._closing.wait(PAUSE_S)
 
     def _listen(self) -> None:
@@ -121,10 +125,14 @@ class GpsdListener:
         report = json.loads(line)
         if not isinstance(report, dict):
             return
-        if report.get("class") in ("TPV", "SKY", "PPS", "TOFF"):
-            self._failure = None
         host_utc_ns = self._host_utc_ns(now_ns)
         with self._lock:
             reading = self._receiver.take(report, now_ns, host_utc_ns)
             if reading is not None:
                 self._readings.append(reading)
+        if report.get("class") in ("TPV", "SKY", "PPS", "TOFF"):
+            self._failure = None
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -192,6 +192,10 @@ class SecondOpinion:
             except (ntplib.NTPException, OSError) as error:
                 failures[server] = str(error)
                 log.warning("no second opinion from %s: %s", server, error)
+            except Exception as error:
+                # A fault of ours. The thread goes on, and asks the others.
+                failures[server] = type(error).__name__
+                log.exception("no second opinion from %s", server)
         self._failures = failures
         if opinions:
             self._latest = min(opinions, key=lambda opinion: opinion.uncertainty_s)

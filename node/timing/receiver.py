@@ -42,6 +42,8 @@ UNSTATED_SIGMA_M: Final = 10.0
 MOVED_M: Final = 50.0
 MOVED_S: Final = 60.0
 SIGMAS: Final = 6.0
+# No figure of a report that is used here is as large.
+MOST: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,8 @@ class Receiver:
         if host_utc_ns is not None and abs(host_utc_ns - utc_ns) < NS_PER_S:
             return ""
         told = report.get("leapseconds")
+        if not _is_count(told):
+            told = None
         known = self._leaps.gps_minus_utc_s(utc_ns // NS_PER_S)
         if told is None:
             return "whether it knows the leap seconds is not told; it does after 12.5 minutes"
@@ -310,8 +314,9 @@ class _Average:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < MOST
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    # JSON's whole numbers have no end: not each is one that a float can hold.
+    return type(value) in (int, float) and abs(value) < MOST  # type: ignore[arg-type]

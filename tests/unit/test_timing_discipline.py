@@ -1,11 +1,12 @@
 """What disciplines the clock: falls at once, rises when it has lasted."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from node.timing.chrony import ChronyError, Tracking, ask, parse
+from node.timing.chrony import ChronyError, ChronyWatch, Tracking, ask, parse
 from node.timing.discipline import RECEIVER_SAID_S, RISE_S, Discipline, Evidence
 from node.timing.host import FREE
 from node.timing.ntp import Opinion
@@ -92,8 +93,10 @@ def test_what_chrony_does_not_vouch_for_is_free(line: str) -> None:
 def test_what_is_not_of_chronys_form_is_refused(line: str) -> None:
     with pytest.raises(ChronyError, match="answered"):
         parse(line)
-    with pytest.raises(ChronyError, match="answered"):
-        parse(PPS_LINE.replace("0.000007533", "nan"))
+    for figure in ("0.000007533", "1795642312.058685243", "4.0", "-0.000150289", "0.021"):
+        for word in ("nan", "inf"):
+            with pytest.raises(ChronyError, match="answered"):
+                parse(PPS_LINE.replace(figure, word))
 
 
 def test_chrony_that_is_absent_fails_or_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +107,37 @@ def test_chrony_that_is_absent_fails_or_hangs_is_named(monkeypatch: pytest.Monke
     monkeypatch.setattr("node.timing.chrony.TIMEOUT_S", 0.1)
     with pytest.raises(ChronyError, match="does not answer"):
         ask(("sleep", "5"))
+
+
+def test_what_chronyc_says_in_no_alphabet_is_a_failure_and_no_end_of_asking() -> None:
+    with pytest.raises(ChronyError, match="answered"):
+        ask(("printf", r"\377\376"))
+
+
+def test_an_unforeseen_fault_is_told_and_chrony_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([RuntimeError(), RuntimeError(), parse(PPS_LINE)])
+
+    def fault(_command: tuple[str, ...]) -> Tracking:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("node.timing.chrony.ask", fault)
+    monkeypatch.setattr("node.timing.chrony.INTERVAL_S", 0.2)
+    watch = ChronyWatch()
+    watch.start()
+    end = time.monotonic() + 10
+    told = set()
+    while watch.latest is None:
+        assert time.monotonic() < end
+        told.add(watch.failure)
+        time.sleep(0.01)
+    watch.close()
+    assert "RuntimeError" in str(told)
+    assert caplog.text.count("Traceback") == 1
 
 
 def test_a_source_rises_when_it_has_lasted_and_falls_at_once(node: Node) -> None:

@@ -67,3 +67,18 @@ def test_a_server_whose_name_no_dns_can_hold_is_a_failure_of_that_server(server:
     second = SecondOpinion((server,), 16)
     assert second.ask_all() is None
     assert "cannot be looked up" in second.failures[server]
+
+
+def test_an_unforeseen_fault_is_a_failure_of_that_server_and_the_others_are_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(server: str) -> Opinion:
+        if server == "broken":
+            raise RuntimeError
+        return Opinion(server, 0.0, 1e-3, 0)
+
+    monkeypatch.setattr("node.timing.ntp.ask", fault)
+    second = SecondOpinion(("broken", "good"), 16)
+    assert second.ask_all() == Opinion("good", 0.0, 1e-3, 0)
+    assert second.failures == {"broken": "RuntimeError"}
+    assert "Traceback" in caplog.text
