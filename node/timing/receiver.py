@@ -162,7 +162,7 @@ class Receiver:
             satellites_used=self._used,
             satellites_seen=self._seen,
             utc_valid=fresh and not self._why,
-            reason=self._why if fresh or last_s is None else f"silent for {last_s:.0f} s",
+            reason=self._why if fresh or last_s is None else f"silent for more than {FRESH_S:g} s",
             pps_seen=pulse is not None and monotonic_ns - pulse <= PULSE_FRESH_S * NS_PER_S,
             position=self._average.position,
             averaged_s=self._average.seconds,
