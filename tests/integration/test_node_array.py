@@ -53,17 +53,20 @@ def street() -> RenderedNode:
 
 
 class Card(SimulatedSource):
-    """Plays the street, and sets the host's clock so that it is right to 2 ms at frame 0."""
+    """Plays the street from a moment that is known before: the host's clock is right to 2 ms then.
 
-    def __init__(self, street: RenderedNode, clock: FakeHostClock) -> None:
+    To set that clock when the card is opened would be a step of it.
+    """
+
+    def __init__(self, street: RenderedNode) -> None:
         super().__init__(street.frames(), RATE, paced=True)
-        self._clock = clock
-        self._start_ns = round(street.scene.start_utc.timestamp()) * NS_PER_S
+        self._begin_ns = time.monotonic_ns() + 2 * NS_PER_S
+        start_ns = round(street.scene.start_utc.timestamp()) * NS_PER_S
+        self.clock = FakeHostClock(start_ns - self._begin_ns + 1_500_000, NTP)
 
     def __enter__(self) -> Self:
         super().__enter__()
-        assert self.frame0_monotonic_ns is not None
-        self._clock.utc_minus_monotonic_ns = self._start_ns - self.frame0_monotonic_ns + 1_500_000
+        self.frame0_monotonic_ns = self._begin_ns
         return self
 
 
@@ -114,12 +117,11 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory, street: RenderedNode) -> Heard:
-    clock = FakeHostClock(0, NTP)
-    card = Card(street, clock)
+    card = Card(street)
     with PrivateBroker() as broker, pytest.MonkeyPatch.context() as patch:
         patch.setattr("node.daemon.HEALTH_S", 7.0)
         words = Heard(broker.port)
-        Daemon(settings_for(tmp_path_factory.mktemp("node"), broker.url), card, clock).run()
+        Daemon(settings_for(tmp_path_factory.mktemp("node"), broker.url), card, card.clock).run()
         words.close()
     return words
 
