@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from node.timing.host import SIGMAS_IN_BOUND
 from node.types import ClockQuality, ClockSource
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ STALE_S: Final = 10.0
 FIELDS: Final = 14
 NOT_SYNCHRONISED: Final = "Not synchronised"
 LOCAL_REFERENCE: Final = "7F7F0101"  # chrony serving its own clock, which nothing disciplines
-SIGMAS_IN_BOUND: Final = 3.0
 # What chrony cannot know of: a network's two ways differ by some ms, a receiver's messages come
 # late by tens of ms (platform.md), a pulse passes the kernel's interrupt in some µs.
 LEAST_SIGMA_S: Final[dict[ClockSource, float]] = {"pps": 5e-6, "gps": 30e-3, "ntp": 1e-3}

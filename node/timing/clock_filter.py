@@ -58,9 +58,9 @@ class ClockFilter:
 
     Attributes
     ----------
-    taken, refused, missed, moved
-        Pulses that fitted; that did not; seconds without one; how often the count of samples was
-        found to have jumped. They go on where the count begins anew.
+    taken, refused, missed
+        Pulses that fitted; that did not; seconds without one. They go on where the count begins
+        anew.
     since_begun, since_moved
         Pulses taken since it began, and since it jumped as well.
     jump_s
@@ -75,7 +75,7 @@ class ClockFilter:
         self._x: Float64Array = np.zeros(3)
         self._p: Float64Array = np.zeros((3, 3))
         self._off: list[tuple[float, float]] = []  # sample and innovation of those refused in a row
-        self.taken = self.refused = self.missed = self.moved = 0
+        self.taken = self.refused = self.missed = 0
         self.since_begun = self.since_moved = 0
 
     def forget(self) -> None:
@@ -207,7 +207,6 @@ class ClockFilter:
         self._set(sample, count, x, p, seconds)
         self._off = []
         self.jump_s = off_s
-        self.moved += 1
         self.taken += 1
         self.since_begun += 1
         self.since_moved = 1

@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from node.timing.chrony import Tracking
-from node.timing.host import FREE, FREE_SIGMA_S
+from node.timing.host import FREE, FREE_SIGMA_S, step_ns
 from node.timing.leap import LeapTable
 from node.timing.ntp import Opinion, weigh
+from node.timing.pps import LONGEST_HOLDOVER_S
 from node.types import NS_PER_S, ClockQuality, ClockSource, HostReading, ReceiverReading
 
 log = logging.getLogger(__name__)
 
 RANK: Final[dict[ClockSource, int]] = {"free": 0, "ntp": 1, "gps": 2, "pps": 3}
 RISE_S: Final = 10.0
-# A difference of the host's two clocks that changes by more was stepped (signal.md §1.1).
-STEP_NS: Final = 5_000
 # After a step chrony has to measure anew, so often; where only the kernel speaks, whoever
 # disciplines it (timesyncd) asks at least once in 2048 s.
 MEASURED_ANEW: Final = 2
@@ -33,7 +32,6 @@ KERNEL_ASKS_S: Final = 2 * 2048.0
 # A reference that measures nothing for so many of its intervals leaves the clock in holdover.
 HOLDOVER_INTERVALS: Final = 4.0
 LEAST_HOLDOVER_S: Final = 16.0
-LONGEST_HOLDOVER_S: Final = 3600.0
 # Chrony's measurements lie in the past, and its dispersion grows with their age by 1 ppm and more
 # (chrony.conf(5), maxclockerror).
 AHEAD_S: Final = 1.0
@@ -99,8 +97,7 @@ class Discipline:
         self._leaps = leaps or LeapTable()
         self._source: ClockSource = "free"
         self._better_since_ns: int | None = None
-        self._offset_ns: int | None = None
-        self._width_ns = 0
+        self._host: HostReading | None = None
         self._sigma_s = FREE_SIGMA_S
         self._bound_s: float | None = None
         self._claimed = FREE  # what chrony or the kernel said at the moment before
@@ -131,16 +128,10 @@ class Discipline:
     def _notice_step(self, evidence: Evidence) -> None:
         """Compare the host's two clocks with the moment before."""
         host, tracking = evidence.host, evidence.tracking
-        before_ns, before_width_ns = self._offset_ns, self._width_ns
-        self._offset_ns, self._width_ns = host.utc_minus_monotonic_ns, host.width_ns
-        if before_ns is None:
-            return
-        change_ns = host.utc_minus_monotonic_ns - before_ns
-        if abs(change_ns) <= STEP_NS + (host.width_ns + before_width_ns) // 2:
-            return
-        self.steps += 1
-        step_s = change_ns / NS_PER_S
-        if self._is_leap(step_s, host):
+        before, self._host = self._host, host
+        step_s = step_ns(before, host) / NS_PER_S if before else 0.0
+        self.steps += step_s != 0
+        if not step_s or self._is_leap(step_s, host):
             return
         self._moves.append((host.monotonic_ns, step_s))
         self._agreed_ns = None

@@ -18,6 +18,8 @@ from node.types import NS_PER_S, ClockQuality, HostReading
 log = logging.getLogger(__name__)
 
 BRACKETS: Final = 5
+# A difference of the host's two clocks that changes by more was stepped (signal.md 1.1).
+STEP_NS: Final = 5_000
 MICROSECOND: Final = 1e-6
 
 # An undisciplined clock starts where a battery, or the last file saved, left it: days off at
@@ -27,7 +29,7 @@ FREE: Final = ClockQuality(source="free", sigma_s=FREE_SIGMA_S)
 # NTP over a network is good to some ms, whatever the kernel has been told (signal.md 1.1);
 # systemd-timesyncd tells it an error of 0.
 LEAST_NTP_SIGMA_S: Final = 1e-3
-# The kernel's maxerror is meant as a bound.
+# The kernel's maxerror is meant as a bound, as is chrony's root distance.
 SIGMAS_IN_BOUND: Final = 3.0
 
 _STA_UNSYNC: Final = 0x0040  # <sys/timex.h>
@@ -67,6 +69,12 @@ class HostClock:
                 log.warning("the kernel does not tell the clock's discipline: %s", error)
                 self._kernel_answers = False
             return FREE
+
+
+def step_ns(before: HostReading, now: HostReading) -> int:
+    """Give by how much the host's clock was stepped between two readings; 0 if it was not."""
+    change_ns = now.utc_minus_monotonic_ns - before.utc_minus_monotonic_ns
+    return change_ns if abs(change_ns) > STEP_NS + (before.width_ns + now.width_ns) // 2 else 0
 
 
 class FakeHostClock:

@@ -43,7 +43,8 @@ TELLS_SECOND_S: Final = 0.15
 HALF_S: Final = 0.49
 # A pulse that is off the second by more than this is not trusted, whoever is right.
 OFF_SECOND_S: Final = 0.2
-# The pulse is believed over the coarse clock for as long as it is surer.
+# The pulse is believed over the coarse clock for as long as it is surer; a host's reference in
+# the same way.
 LONGEST_HOLDOVER_S: Final = 3600.0
 SIGMAS_IN_BOUND: Final = 6.0
 
@@ -61,15 +62,12 @@ class PulseState:
 
     Attributes
     ----------
-    pulses, refused, missed, moved
-        Pulses that were taken; edges that did not fit; seconds without one; how often the count
-        of samples was found to have jumped.
+    pulses, refused, missed
+        Pulses that were taken; edges that did not fit; seconds without one.
     rate_ppm, rate_sigma_ppm
         By how much the card runs fast; None before it is known.
     rises
         Whether the edge on the second rises; None before it is known.
-    last_s
-        Seconds since the last pulse that was taken, by the sample counter; None before one was.
     reason
         Why the pulse is not used; empty where it is.
     """
@@ -77,11 +75,9 @@ class PulseState:
     pulses: int
     refused: int
     missed: int
-    moved: int
     rate_ppm: float | None
     rate_sigma_ppm: float | None
     rises: bool | None
-    last_s: float | None
     reason: str
 
 
@@ -123,16 +119,13 @@ class PpsSampleClock:
     def state(self) -> PulseState:
         """How the pulse does."""
         rate = self._filter.rate_ppm
-        last = self._filter.last_sample
         return PulseState(
             pulses=self._filter.taken,
             refused=self._filter.refused,
             missed=self._filter.missed,
-            moved=self._filter.moved,
             rate_ppm=None if rate is None else rate[0],
             rate_sigma_ppm=None if rate is None else rate[1],
             rises=self._rises,
-            last_s=None if last is None else (self._now - last) / self._rate,
             reason=self._reason(),
         )
 
@@ -281,6 +274,7 @@ class PpsSampleClock:
             # Samples were counted wrongly by an unknown amount: the second has to be told anew.
             self._second = SecondVote()
             self._jump_s = abs(self._filter.jump_s)
+            log.warning("the count of samples has jumped by %+.6f s", self._filter.jump_s)
         if verdict != "refused":
             self._pulses.append((edge.sample, count))
             self._host_votes(edge.sample, count)

@@ -22,14 +22,13 @@ from fractions import Fraction
 from typing import Final
 
 from node.timing.clock_filter import CALM_S, DRIFT_WALK
+from node.timing.host import step_ns
 from node.timing.leap import LeapTable
 from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant, ReceiverReading
 
 log = logging.getLogger(__name__)
 
 WINDOW_BINS: Final = 60  # of one second each
-# An offset between the host's two clocks that differs by more was stepped (signal.md 1.1).
-STEP_NS: Final = 5_000
 # A stamp this far below the line was not late: what came before it says nothing any more.
 EARLY_NS: Final = 1_000_000
 # Where every stamp of some seconds is this late and none is less, frames were lost and not counted.
@@ -69,13 +68,6 @@ class HostSampleClock:
         Nominal rate.
     device_delay_sigma_s
         Standard error of the constant delay of converter and driver, in s.
-
-    Attributes
-    ----------
-    host_steps
-        How often the host's UTC was seen to have been stepped.
-    last_host_step_s
-        By how much it was last, in s.
     """
 
     def __init__(
@@ -90,8 +82,6 @@ class HostSampleClock:
         self._newest = 0
         self._reading: HostReading | None = None
         self._free: tuple[int, int] | None = None  # samples between which it last was so
-        self.host_steps = 0
-        self.last_host_step_s = 0.0
 
     def observe_block(self, block: Block) -> None:
         """Learn from a block's host time stamp; another stream begins from nothing."""
@@ -165,19 +155,13 @@ class HostSampleClock:
             goes_on = held is not None and held.quality.source == "free"
             since = self._free[0] if self._free and goes_on else self._newest
             self._free = since, self._newest
-        if held is not None:
-            change_ns = reading.utc_minus_monotonic_ns - held.utc_minus_monotonic_ns
-            if abs(change_ns) > STEP_NS + (reading.width_ns + held.width_ns) // 2:
-                self.host_steps += 1
-                self.last_host_step_s = change_ns / NS_PER_S
-                log.warning("the host's clock was stepped by %.6f s", self.last_host_step_s)
-            elif held.width_ns < reading.width_ns:
-                # The same offset, which the earlier reading has told more sharply.
-                reading = replace(
-                    reading,
-                    utc_minus_monotonic_ns=held.utc_minus_monotonic_ns,
-                    width_ns=held.width_ns,
-                )
+        if held is not None and not step_ns(held, reading) and held.width_ns < reading.width_ns:
+            # The same offset, which the earlier reading has told more sharply.
+            reading = replace(
+                reading,
+                utc_minus_monotonic_ns=held.utc_minus_monotonic_ns,
+                width_ns=held.width_ns,
+            )
         self._reading = reading
 
     def observe_receiver(self, reading: ReceiverReading) -> None:
