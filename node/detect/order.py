@@ -26,9 +26,9 @@ PERIOD_SLACK: Final = 400e-6
 STREAK: Final = 3
 # So long without the marker and it has stopped.
 WAIT_S: Final = 6.0
-# A card that runs rotates nothing; but where frames were lost, some drivers start it anew. So long
-# after that without a pulse, and the order is not known any more.
-LOST_S: Final = 30.0
+# So long after an edge, the crystal may have gone 4 ms, and what is in phase with it begins to be
+# so by chance.
+IN_PHASE_S: Final = 10
 CONSTANT_S: Final = 2.0
 
 
@@ -82,7 +82,9 @@ class ChannelOrder:
         self._now = 0
         self._last_frame: npt.NDArray[np.float32] | None = None
         self._lost_at: int | None = None  # where frames were lost last
-        self._doubt_at: int | None = None  # and first, of those that no pulse came after
+        # And first, of those that no pulse came after: a card that runs rotates nothing, but where
+        # frames were lost some drivers start it anew.
+        self._doubt_at: int | None = None
         self._moved: npt.NDArray[np.bool_] = np.zeros(channels, dtype=bool)
         self._trains: list[_Train] = []
         self._state = OrderState(None, "nothing is heard yet")
@@ -185,17 +187,16 @@ class ChannelOrder:
                 "its channels; they are in order again when it is opened anew",
             )
         doubt_at = self._doubt_at
-        if self._state.proven is True and (
-            doubt_at is None or self._now - doubt_at <= LOST_S * self._rate
-        ):
+        if self._state.proven is True and doubt_at is None:
             # A receiver that loses its satellites rotates no channels.
             return OrderState(True, f"the pulse was on channel {self._pps}, where it belongs")
-        if self._heard_s > WAIT_S:
-            since_when = "" if doubt_at is None else " since frames were lost"
+        since_when = "" if doubt_at is None else " since frames were lost"
+        waited_s = self._heard_s if doubt_at is None else (self._now - doubt_at) / self._rate
+        if waited_s > WAIT_S:
             return OrderState(
                 None, f"no pulse on channel {self._pps}{since_when}: see the receiver's cable"
             )
-        return OrderState(None, f"waiting for the pulse on channel {self._pps}")
+        return OrderState(None, f"waiting for the pulse on channel {self._pps}{since_when}")
 
     def _by_silence(self) -> OrderState:
         if self._heard_s < CONSTANT_S:
@@ -243,7 +244,10 @@ class _Train:
         run = 1
         for before, length in self._edges:
             seconds = round((sample - before) / self._rate)
-            if seconds and abs(sample - before - seconds * self._rate) <= slack * seconds:
+            if (
+                0 < seconds <= IN_PHASE_S
+                and abs(sample - before - seconds * self._rate) <= slack * seconds
+            ):
                 run = max(run, length + 1)
         self._edges = [e for e in self._edges if sample - e[0] < 3 * self._rate]
         self._edges.append((sample, run))

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from node.detect.order import LOST_S, WAIT_S, ChannelOrder
+from node.detect.order import WAIT_S, ChannelOrder
 from node.types import Block
 
 RATE = 8000
@@ -151,7 +151,7 @@ def test_an_order_that_is_proven_stays_so_while_a_receiver_is_without_satellites
     order = by_pulse()
     watch(order, blocks(5))
 
-    state = watch(order, blocks(4 * LOST_S, pulses_on=(), begin_s=5))
+    state = watch(order, blocks(120, pulses_on=(), begin_s=5))
 
     assert state.proven is True
     assert "was on channel 4" in state.reason
@@ -161,33 +161,67 @@ def test_an_order_that_is_proven_stays_so_while_a_receiver_is_without_satellites
 def test_where_frames_were_lost_a_pulse_has_to_prove_the_order_anew(lost_s):
     order = by_pulse()
     watch(order, blocks(5))
-    begin_s = 60 + lost_s
     watch(order, blocks(55, pulses_on=(), begin_s=5))
+    begin_s = 60 + lost_s
 
-    state = watch(order, blocks(LOST_S - 1, pulses_on=(), begin_s=begin_s, lost_s=lost_s))
-    assert state.proven is True
-
-    state = watch(order, blocks(2, pulses_on=(), begin_s=begin_s + LOST_S - 1))
+    state = watch(order, blocks(0.1, pulses_on=(), begin_s=begin_s, lost_s=lost_s))
     assert state.proven is None
     assert "frames were lost" in state.reason
 
-    assert watch(order, blocks(5, begin_s=begin_s + LOST_S + 1)).proven is True
+    state = watch(order, blocks(60, pulses_on=(), begin_s=begin_s + 0.1))
+    assert state.proven is None
+    assert "no pulse" in state.reason
+
+    assert watch(order, blocks(5, begin_s=begin_s + 60.1)).proven is True
 
 
-def test_a_pulse_that_comes_after_frames_were_lost_keeps_the_order_proven():
+@pytest.mark.parametrize("lost_s", [0.01, 0.5, 3.4])
+def test_one_pulse_in_phase_with_those_before_the_loss_keeps_the_order_proven(lost_s):
+    order = by_pulse()
+    watch(order, blocks(5, ppm=250))
+    begin_s = 5 + lost_s
+    before_s = (0.25 - begin_s) % 1.0 - 0.1
+
+    state = watch(order, blocks(before_s, begin_s=begin_s, lost_s=lost_s, ppm=250, size=80))
+    assert state.proven is None
+
+    watch(order, blocks(0.2, begin_s=begin_s + before_s, ppm=250, size=80))
+    assert watch(order, blocks(60, pulses_on=(), begin_s=begin_s + before_s + 0.2)).proven is True
+
+
+def test_after_lost_frames_a_pulse_in_another_phase_proves_nothing_before_its_third():
     order = by_pulse()
     watch(order, blocks(5))
-    watch(order, blocks(5, begin_s=5.5, lost_s=0.5))
 
-    assert watch(order, blocks(4 * LOST_S, pulses_on=(), begin_s=10.5)).proven is True
+    state = watch(order, blocks(1.5, begin_s=5.1, lost_s=0.1, pulse_at_s=0.65))
+    assert state.proven is None
+
+    assert watch(order, blocks(3, begin_s=6.6, pulse_at_s=0.65)).proven is True
 
 
-def test_a_card_that_rotates_where_frames_were_lost_is_found_by_the_pulse():
+def test_long_after_the_last_pulse_no_edge_is_in_phase_with_it():
     order = by_pulse()
     watch(order, blocks(5))
-    watch(order, blocks(55, pulses_on=(), begin_s=5))
+    watch(order, blocks(900, pulses_on=(), begin_s=5, size=8000))
 
-    assert watch(order, blocks(5, begin_s=60.5, lost_s=0.5, rotated=1)).proven is False
+    # 0.4 of a second out of phase: less than an oscillator may have gone meanwhile.
+    state = watch(order, blocks(1, begin_s=906, lost_s=1, pulse_at_s=0.55))
+
+    assert state.proven is None
+
+
+@pytest.mark.parametrize("pulses_on", [(PULSE,), ()])
+def test_a_card_that_rotates_where_frames_were_lost_is_never_taken_for_one_in_order(pulses_on):
+    order = by_pulse()
+    watch(order, blocks(5))
+
+    told = []
+    for block in blocks(40, begin_s=5.5, lost_s=0.5, rotated=1, pulses_on=pulses_on):
+        order.observe(block)
+        told.append(order.state.proven)
+
+    assert True not in told
+    assert told[-1] is (False if pulses_on else None)
 
 
 def test_a_stream_that_is_opened_anew_has_to_be_proven_anew():
