@@ -207,7 +207,10 @@ class Pipeline:
         return self._detector.floor_dbfs
 
     def push(self, block: Block) -> list[Detection]:
-        """Take the next block; give the detections that it completes, in order of onset."""
+        """Take the next block; give the detections that it completes.
+
+        New ones come in order of onset; revisions of earlier ones come between them.
+        """
         detections: list[Detection] = []
         if block.stream != self._stream:
             # Sample indices mean something else from here on.

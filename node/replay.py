@@ -70,7 +70,9 @@ class Replay:
     def detections(
         self, path: Path, progress: Callable[[float], None] = lambda _: None
     ) -> Iterator[Detection]:
-        """Yield the detections of one recording, in order of onset.
+        """Yield the detections of one recording.
+
+        New ones come in order of onset; revisions of earlier ones come between them.
 
         Parameters
         ----------

@@ -239,8 +239,9 @@ class Rounds:
     Attributes
     ----------
     shots
-        Indices into `Event.impulses`, ascending, never empty; the first arrival is one, since an
-        echo cannot lead.
+        Indices into `Event.impulses`, ascending, never empty. By bearing the first arrival is one,
+        since an echo cannot lead; by response only if it is of those that repeat. So the first
+        shot, and with it `onset_utc`, may be another once more of the event is known.
     is_minimum
         Whether there may have been more.
     cadence_rpm

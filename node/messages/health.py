@@ -97,6 +97,6 @@ class Health(Message):
     )
     array: ArrayHealth = Field(description="The microphones.")
     outbox: OutboxStatus | None = Field(
-        description="What waits on the node's disk; null where the disk does not answer."
+        description="What waits on the node's disk, as counted last; null from a node without one."
     )
     firmware: str = Field(min_length=1, max_length=64, description="Version of this software.")
