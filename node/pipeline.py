@@ -26,7 +26,7 @@ from node.detect import (
     weigh_elevation,
 )
 from node.detect.direction import DELAY_SIGMA_S, POSITION_SIGMA_M, sound_speed_m_s
-from node.detect.rounds import LEAD_S, TAIL_S
+from node.detect.rounds import LEAD_S, TAIL_S, same_bearing
 from node.history import History
 from node.messages import Detection, Origin, build_detection
 from node.settings import DetectSettings
@@ -52,6 +52,13 @@ JUDGED_S: Final = 0.5
 PART_S: Final = 1.0
 # So many detections told by a clock that could not be trusted yet may be told again.
 MOST_UNTRUSTED: Final = 1000
+# An echo comes no later than this after the last shot (a wall at half a kilometre), and weaker than
+# any of them; within the larger figure it may be another gun, and the count is a minimum.
+LATEST_ECHO_S: Final = 3.0
+ECHO_DB: Final = 3.0
+PERHAPS_A_GUN_DB: Final = 6.0
+# So many shots of the burst before tell what bearing and which response is the gun's.
+CONTEXT: Final = 4
 # So many of them in a second of sound: each is a commit to disk on the thread that hears, which on
 # an SD card takes up to 50 ms.
 AGAIN_PER_S: Final = 8
@@ -117,6 +124,13 @@ class _Told:
     direction: Direction | None
     revision: int = 0
     told_free: bool = False
+    heard_until: float = 0.0  # onset of its last impulse, late echoes included
+    echoes: tuple[float, ...] = ()  # onsets of late echoes
+
+    @property
+    def shots(self) -> tuple[Impulse, ...]:
+        """Its impulses that are shots."""
+        return tuple(self.event.impulses[i] for i in self.rounds.shots)
 
     def slim(self) -> None:
         """Forget the impulses that no message needs: echoes, but for the one that names it."""
@@ -139,6 +153,11 @@ def _parts(block: Block, frames: int) -> Iterator[Block]:
             frames=block.frames[first : first + frames],
             lost_before=0 if first else block.lost_before,
         )
+
+
+def _weaker_db(leading: _Told, event: Event) -> float:
+    """Give by how much the loudest of an event is weaker than the weakest shot of a burst."""
+    return min(s.snr_db for s in leading.shots) - max(i.snr_db for i in event.impulses)
 
 
 class Pipeline:
@@ -183,7 +202,12 @@ class Pipeline:
         self._microphones = None if chosen == list(range(channels)) else chosen
         self._channels = len(chosen)
         self._array = array
-        self._detector = Detector(settings, sample_rate_hz, self._channels)
+        self._detector = Detector(
+            settings,
+            sample_rate_hz,
+            self._channels,
+            crossing_s=0.0 if array is None else array.finder._first_arrival.crossing_s,
+        )
         self._before, self._after = classifier.window(sample_rate_hz)
         self._burst = round(settings.burst_s * sample_rate_hz)
         self._longest = round(settings.event_s * sample_rate_hz)
@@ -197,6 +221,7 @@ class Pipeline:
         self._history = History(kept_s, sample_rate_hz, self._channels)
         self._waiting: deque[Event] = deque()
         self._open: list[_Told] = []  # bursts that may still go on, oldest first
+        self._ended: list[_Told] = []  # of which echoes may still come
         self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
         self._again_at = 0  # on the sample counter
         self._stream = 0
@@ -217,6 +242,7 @@ class Pipeline:
             detections = self.flush()
             self._stream = block.stream
             self._untrusted.clear()
+            self._ended.clear()
             self._again_at = 0
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
@@ -254,18 +280,55 @@ class Pipeline:
         In this order, whatever the blocks were: a large one may complete many events at once.
         """
         event = self._waiting.popleft()
-        return [*self._close_bursts(event.impulses[0].onset_sample), self._tell(event)]
+        return [*self._close_bursts(event.impulses[0].onset_sample), *self._tell(event)]
 
-    def _tell(self, event: Event) -> Detection:
+    def _tell(self, event: Event) -> list[Detection]:
         event = self._with_directions(event)
         told = self._gone_on(event)
-        if told is None:
-            told = self._understand(event, self._count(event))
-            if not self._burst:
-                told.slim()
-            else:
-                self._open.append(told)
-        return self._message(told)
+        if told is not None:
+            return [self._message(told)]
+        leading = self._leading(event)
+        rounds = None if leading is None else self._count_after(leading, event)
+        if leading is not None and rounds is None and _weaker_db(leading, event) >= ECHO_DB:
+            return self._echo(leading, event)
+        told = self._understand(event, rounds or self._count(event))
+        if not self._burst:
+            told.slim()
+        else:
+            self._open.append(told)
+        return [self._message(told)]
+
+    def _leading(self, event: Event) -> _Told | None:
+        """Give the burst of gunfire that an event comes so soon after that it may be its echo."""
+        first = event.impulses[0].onset_sample
+        self._ended = [t for t in self._ended if first - t.heard_until <= self._burst]
+        for told in (*self._ended, *self._open):
+            late_s = (first - told.shots[-1].onset_sample) / self._rate
+            soon = first - told.heard_until <= self._burst and late_s <= LATEST_ECHO_S
+            if soon and told.judgement.grade != "not_gunfire":
+                return told
+        return None
+
+    def _count_after(self, leading: _Told, event: Event) -> Rounds | None:
+        """Say which impulses of an event are shots, knowing those before it; None if none is.
+
+        What leads a burst is no echo, but what leads the rest of a burst that was too long for
+        one event may be.
+        """
+        before = leading.shots[-CONTEXT:]
+        rounds = self._count(Event(before + event.impulses))
+        shots = tuple(i - len(before) for i in rounds.shots if i >= len(before))
+        return replace(rounds, shots=shots) if shots else None
+
+    def _echo(self, leading: _Told, event: Event) -> list[Detection]:
+        """Put an event down to the burst before it: late echoes, or perhaps a second gun."""
+        leading.heard_until = event.impulses[-1].onset_sample
+        leading.echoes += tuple(impulse.onset_sample for impulse in event.impulses)
+        if leading.rounds.is_minimum or _weaker_db(leading, event) >= PERHAPS_A_GUN_DB:
+            return []
+        leading.rounds = replace(leading.rounds, is_minimum=True)
+        leading.revision += 1
+        return [self._message(leading)]
 
     def _gone_on(self, event: Event) -> _Told | None:
         """Give an open burst together with an event, if the event is the rest of that burst.
@@ -288,6 +351,7 @@ class Pipeline:
                 joined = self._understand(both, rounds)
                 told.event, told.rounds = joined.event, joined.rounds
                 told.judgement, told.direction = joined.judgement, joined.direction
+                told.heard_until = joined.heard_until
                 told.revision += 1
                 return told
         return None
@@ -308,6 +372,7 @@ class Pipeline:
                 revised.append(self._message(told))
             if self._until(told) == until:
                 self._open.remove(told)
+                self._ended.append(told)
                 told.slim()
         return revised
 
@@ -331,11 +396,17 @@ class Pipeline:
         first = math.floor(shot.onset_sample - repeats.LEAD_S * self._rate)
         sound = self._history.window(first, until)
         others = [i.onset_sample for o in self._open if o is not told for i in o.event.impulses]
+        others += told.echoes
         more = repeats.with_repeats(told.event, told.rounds, sound, first, self._rate, others)
         if more is None:
             return False
-        event, told.rounds = more
-        told.event = self._with_directions(event)
+        event, rounds = more
+        event = self._with_directions(event)
+        # What repeats the first from elsewhere is an echo of it.
+        shots = tuple(i for i in rounds.shots if same_bearing(shot, event.impulses[i]))
+        if len(shots) <= len(told.rounds.shots):
+            return False
+        told.event, told.rounds = event, replace(rounds, shots=shots)
         return True
 
     def _tell_some_again(self, now_sample: int) -> list[Detection]:
@@ -373,7 +444,13 @@ class Pipeline:
         bearings = [event.impulses[i].direction for i in rounds.shots]
         known = [bearing for bearing in bearings if bearing is not None]
         direction = min(known, key=lambda bearing: bearing.sigma_deg, default=None)
-        return _Told(event, rounds, self._judge(event, direction), direction)
+        return _Told(
+            event,
+            rounds,
+            self._judge(event, direction),
+            direction,
+            heard_until=event.impulses[-1].onset_sample,
+        )
 
     def _located(self, impulse: Impulse) -> Impulse:
         if self._array is None or not self._array.ready or impulse.direction is not None:

@@ -27,13 +27,13 @@ from node.detect.onset import (
 )
 from node.detect.stretch import Stretch
 from node.detect.trigger import (
-    HISTORY_BINS,
     LEVEL_BINS,
     PAST_BINS,
-    SPREAD_BINS,
     coincident,
+    history_bins,
     level_power,
     past_power,
+    spread_bins,
 )
 from node.settings import DetectSettings
 from node.types import Block, Event, Impulse
@@ -63,12 +63,28 @@ class Detector:
         Rate of every block that will be pushed.
     channels
         Channels of every block that will be pushed.
+    crossing_s
+        How long sound takes across the array; less than `CROSSING_S` is taken for that.
     """
 
-    def __init__(self, settings: DetectSettings, sample_rate_hz: int, channels: int) -> None:
+    def __init__(
+        self,
+        settings: DetectSettings,
+        sample_rate_hz: int,
+        channels: int,
+        *,
+        crossing_s: float = CROSSING_S,
+    ) -> None:
         self._settings = settings
         self._rate = sample_rate_hz
         self._channels = channels
+        self._crossing_s = max(CROSSING_S, crossing_s)
+        self._spread = spread_bins(self._crossing_s)
+        self._history = history_bins(self._spread)
+        # The first bin that fires may come before the first arrival, and the last one after it, by
+        # a crossing each.
+        self._longer_s = 2 * (self._crossing_s - CROSSING_S)
+        self._ahead = AHEAD_BINS + math.ceil(self._longer_s / BIN_S)
         self._bin = bin_frames(sample_rate_hz)
         self._high_pass = HighPass(sample_rate_hz, channels)
         self._floor = Floor(channels)
@@ -140,7 +156,7 @@ class Detector:
 
     def _begin(self, block: Block, past: npt.NDArray[np.float64]) -> Stretch:
         self._stream = block.stream
-        self._stretch = Stretch(block.first_sample, self._bin, self._high_pass, past)
+        self._stretch = Stretch(block.first_sample, self._bin, self._high_pass, past, self._history)
         return self._stretch
 
     def _restart(self) -> list[Event]:
@@ -163,7 +179,7 @@ class Detector:
 
     def _can_judge(self, stretch: Stretch) -> bool:
         end = stretch.judged + STEP_BINS
-        if len(stretch.power) < end + AHEAD_BINS:
+        if len(stretch.power) < end + self._ahead:
             return False
         unheard = self._unheard(stretch, end).any()
         return not unheard or len(stretch.power) >= end + PRIME_BINS
@@ -180,10 +196,11 @@ class Detector:
         if unheard.any():
             seen = slice(first, end + PRIME_BINS)
             self._floor.prime(stretch.power[seen], stretch.live[seen] & unheard)
-        # A vote may come SPREAD_BINS earlier or later than the others; and the first bin that fires
+        # A vote may come a crossing earlier or later than the others; and the first bin that fires
         # is as early as the votes of the majority allow, so that who hears last, which may be
         # channel 0, fires up to as long again after it.
-        begin, stop = first - SPREAD_BINS, min(len(stretch.power), end + 2 * SPREAD_BINS)
+        spread = self._spread
+        begin, stop = first - spread, min(len(stretch.power), end + 2 * spread)
         seen = slice(begin, stop + LEVEL_BINS - 1)
         level, alive = level_power(stretch.power[seen], stretch.live[seen])
         level_db = to_db(level[: stop - begin])
@@ -193,15 +210,15 @@ class Detector:
         events: list[Event] = []
         if (rise >= 0).any():  # seldom; what follows is most of the work
             margin = np.minimum(rise, self._contrast(stretch, level_db, begin))
-            fired = np.flatnonzero(coincident(margin, alive)[inner] >= 0) + SPREAD_BINS
+            fired = np.flatnonzero(coincident(margin, alive, spread)[inner] >= 0) + spread
             for i in fired.tolist():
-                near = slice(i - SPREAD_BINS, i + 2 * SPREAD_BINS + 1)
+                near = slice(i - spread, i + 2 * spread + 1)
                 firing = ((margin[near] >= 0) & alive[near]).any(axis=0)
                 events += self._fire(stretch, begin + i, firing)
         self._floor.learn(level_db[inner], alive[inner])
         stretch.judged = end
         events += self._events.advance(stretch.start + end * self._bin)
-        stretch.forget(keep_bins=HISTORY_BINS + STEP_BINS)
+        stretch.forget(keep_bins=self._history + STEP_BINS)
         return events
 
     def _contrast(self, stretch: Stretch, level_db: Power, begin: int) -> Power:
@@ -227,11 +244,13 @@ class Detector:
         first = max(oldest, stretch.heard_from, at - round(BEFORE_S * self._rate))
         pick = Pick(0.0, BEFORE_S * self._rate)  # it was there when we began to listen
         if at > stretch.heard_from:
-            window = stretch.filtered[first : at + round(AFTER_S * self._rate), firing]
+            window = stretch.filtered[
+                first : at + round((AFTER_S + self._longer_s) * self._rate), firing
+            ]
             picks = [pick_onset(y, self._rate) for y in window.T]
-            pick = choose_pick(picks, bool(firing[0]), CROSSING_S * self._rate)
+            pick = choose_pick(picks, bool(firing[0]), self._crossing_s * self._rate)
         onset = first + pick.sample
-        after = slice(int(onset), at + round(PEAK_S * self._rate))
+        after = slice(int(onset), at + round((PEAK_S + self._longer_s) * self._rate))
         loudest = float(np.abs(stretch.raw[after]).max())
         in_band = np.abs(stretch.filtered[after, firing]).max(axis=0)
         snr_db = float((2 * to_db(in_band) - self._floor.level_db[firing]).max())

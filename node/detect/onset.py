@@ -47,8 +47,8 @@ TYPICAL_RISE_SAMPLES: Final = 0.72
 QUIET_SAMPLES: Final = 0.15
 LEAST_WEIGHT: Final = 0.15
 
-# Channels of one array hear an arrival within so long of each other; a pick that is further off
-# than that from the others' median is of something else.
+# Channels of one array hear an arrival within so long of each other (33 cm of path) unless it is
+# larger; a pick that is further off than that from the others' median is of something else.
 CROSSING_S: Final = 0.001
 
 # What a pick cannot know of its own error: calibre and range change the rise (signal.md §2:

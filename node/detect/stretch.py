@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.detect.levels import HighPass, Mask, Power, Samples, bin_power
-from node.detect.trigger import HISTORY_BINS, PAST_BINS
+from node.detect.trigger import PAST_BINS
 
 
 class Stretch:
@@ -25,8 +25,9 @@ class Stretch:
     high_pass
         The filter; it is reset.
     past_power
-        Mean power of the `HISTORY_BINS` bins that count as those before the first sample, shape
-        [channels].
+        Mean power of the bins that count as those before the first sample, shape [channels].
+    history_bins
+        How many those are.
 
     Attributes
     ----------
@@ -50,17 +51,18 @@ class Stretch:
         frames_per_bin: int,
         high_pass: HighPass,
         past_power: npt.NDArray[np.float64],
+        history_bins: int,
     ) -> None:
         high_pass.reset()
         self._high_pass = high_pass
         self._bin = frames_per_bin
-        self.heard_from = HISTORY_BINS * frames_per_bin
+        self.heard_from = history_bins * frames_per_bin
         self.start = first_sample - self.heard_from
         self.raw: Samples = np.zeros((self.heard_from, len(past_power)), dtype=np.float32)
         self.filtered: Samples = self.raw
-        self.power: Power = np.tile(past_power, (HISTORY_BINS, 1))
+        self.power: Power = np.tile(past_power, (history_bins, 1))
         self.live: Mask = np.zeros(self.power.shape, dtype=bool)
-        self.judged = HISTORY_BINS
+        self.judged = history_bins
 
     def append(self, x: Samples) -> None:
         """Take the next samples, shape [n, channels]."""

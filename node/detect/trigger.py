@@ -8,6 +8,7 @@ and keeps out what swells rather than bangs, and the reverberation of a shot tha
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -19,11 +20,18 @@ PAST_S: Final = 0.05
 PAST_BINS: Final = round(PAST_S / BIN_S)
 LEVEL_BINS: Final = 2
 
-# Half-width in bins within which channels count as one arrival: ±1 ms is 34 cm of path.
-SPREAD_BINS: Final = 2
 
-# So many bins before a bin can have a say in whether it fires.
-HISTORY_BINS: Final = PAST_BINS + SPREAD_BINS
+def spread_bins(crossing_s: float) -> int:
+    """Give the half-width in bins within which channels count as one arrival.
+
+    It is how long sound takes across the array.
+    """
+    return math.ceil(crossing_s / BIN_S)
+
+
+def history_bins(spread: int) -> int:
+    """Give how many bins before a bin can have a say in whether it fires."""
+    return PAST_BINS + spread
 
 
 def level_power(power: Power, live: Mask) -> tuple[Power, Mask]:
@@ -52,8 +60,10 @@ def past_power(power: Power, live: Mask, floor_power: npt.NDArray[np.float64]) -
     return np.asarray(np.maximum(mean, 1e-30))
 
 
-def coincident(margin: Power, live: Mask) -> Power:
+def coincident(margin: Power, live: Mask, spread: int) -> Power:
     """Give the margin that more than half of the living channels reach, shape [bins].
+
+    A channel may reach it up to `spread` bins earlier or later.
 
     Of four channels three must agree, of three two, of two both; one speaks for itself. A dead
     channel has no vote. So one channel that is dead, stuck, humming or popping can neither blind
@@ -62,11 +72,11 @@ def coincident(margin: Power, live: Mask) -> Power:
     voted = np.where(live, margin, -np.inf)
     if margin.shape[1] == 1:
         return voted[:, 0]
-    spread = voted.copy()
-    for shift in range(1, SPREAD_BINS + 1):
-        np.maximum(spread[shift:], voted[:-shift], out=spread[shift:])
-        np.maximum(spread[:-shift], voted[shift:], out=spread[:-shift])
+    near = voted.copy()
+    for shift in range(1, spread + 1):
+        np.maximum(near[shift:], voted[:-shift], out=near[shift:])
+        np.maximum(near[:-shift], voted[shift:], out=near[:-shift])
     need = live.sum(axis=1) // 2 + 1
-    ordered = np.sort(spread, axis=1)[:, ::-1]
+    ordered = np.sort(near, axis=1)[:, ::-1]
     agreed = np.take_along_axis(ordered, np.minimum(need, margin.shape[1])[:, None] - 1, axis=1)
     return np.where(live.any(axis=1), agreed[:, 0], -np.inf)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from node.capture.geometry import load_geometry
+from node.detect.arrival import FirstArrival
 from node.detect.direction import DirectionFinder, Explanation
 from tests.timing.array_scene import Ground, Mismatch, hear, towards
 
@@ -306,3 +307,11 @@ def test_the_error_told_grows_as_the_sound_fades():
 
     assert sigmas_deg == sorted(sigmas_deg)
     assert sigmas_deg[2] > 1.5 * sigmas_deg[0]
+
+
+def test_the_time_across_an_array_is_that_of_its_two_farthest_microphones_on_a_cold_day():
+    apart_m = np.linalg.norm(LINE[:, None] - LINE[None], axis=-1)
+
+    crossing_s = FirstArrival(RATE, apart_m / SOUND_M_S).crossing_s
+
+    assert crossing_s == pytest.approx(0.3 / 330, rel=0.01)

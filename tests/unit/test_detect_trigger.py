@@ -1,6 +1,13 @@
 import numpy as np
 import pytest
 from detect_sounds import add_blast, hear, hum, impulses, street
+from test_pipeline import RATE_HZ, Listener, pipeline
+
+from node.capture import make_geometry
+from node.detect import Detector
+from node.pipeline import Array
+from node.settings import DetectSettings
+from node.types import Block
 
 RATE = 16000
 SHOTS = [20000 + 9000 * k for k in range(8)]
@@ -160,3 +167,51 @@ def test_shots_of_a_burst_are_told_apart_in_reverberation():
         add_blast(x, RATE, at, 0.5)
 
     assert onsets(x) == pytest.approx(shots, abs=0.001 * RATE)
+
+
+def ring(channels: int, across_m: float) -> np.ndarray:
+    turn = 2 * np.pi * np.arange(channels) / channels
+    return 0.5 * across_m * np.stack((np.sin(turn), np.cos(turn)), axis=1)
+
+
+# 1.1 m is just more than the millisecond that any array is given; nothing larger than 3 m is taken.
+@pytest.mark.parametrize("across_m", [0.4, 1.1, 2.0, 3.0])
+@pytest.mark.parametrize("channels", [3, 4, 8])
+def test_a_wide_array_hears_and_times_every_shot_from_all_round(channels, across_m):
+    rate = 48000
+    x = street(np.random.default_rng(19), rate, 10.0, channels, rms=0.001)
+    truth = []
+    for k in range(18):
+        towards = np.deg2rad(20 * k)
+        early = ring(channels, across_m) @ [np.sin(towards), np.cos(towards)] / 343
+        late = np.round(-rate * early).astype(int)
+        at = rate + 24005 * k
+        add_blast(x, rate, at, 0.1, late)
+        truth.append(at + late[0])
+    detector = Detector(DetectSettings(), rate, channels, crossing_s=across_m / 330)
+
+    found = impulses(detector.push(Block(0, x.astype(np.float32), rate)) + detector.flush())
+
+    assert [i.onset_sample for i in found] == pytest.approx(truth, abs=5)
+
+
+def test_a_pipeline_waits_for_as_long_as_its_own_array_is_wide():
+    places_m = np.column_stack((ring(8, 2.0), np.zeros(8)))
+    x = street(np.random.default_rng(20), RATE_HZ, 8.0, 8, rms=0.001)
+    for k in range(6):
+        towards = np.deg2rad(7 + 60 * k)
+        early = ring(8, 2.0) @ [np.sin(towards), np.cos(towards)] / 343
+        add_blast(x, RATE_HZ, (1 + k) * RATE_HZ, 0.1, np.round(-RATE_HZ * early).astype(int))
+    array = Array.of(make_geometry("ring", places_m), RATE_HZ, settings=DetectSettings())
+    wide = pipeline(Listener(), channels=8, array=array, settings=DetectSettings(gap_s=0.5))
+
+    found = wide.push(Block(0, x.astype(np.float32), RATE_HZ)) + wide.flush()
+
+    assert len(found) == 6
+
+
+def test_an_array_is_never_given_less_than_a_millisecond():
+    x = four_channels().astype(np.float32)
+    detector = Detector(DetectSettings(), RATE, 4, crossing_s=0.0001)
+
+    assert detector.push(Block(0, x, RATE)) + detector.flush() == hear(x, RATE)
