@@ -28,7 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from node.errors import SceneError
 
 MOST_CHANNELS: Final = 64
-LARGEST_M: Final = 100.0
+FARTHEST_M: Final = 100.0  # from zero: more is millimetres
+# From microphone to microphone: sound crosses it in 10 ms, within which the trigger waits for all.
+LARGEST_M: Final = 3.0
 CLOSEST_M: Final = 1e-3  # no two capsules fit into less
 LATEST_S: Final = 1e-3  # what a channel may be late by: more is another card's
 UNSUREST_S: Final = 1e-4  # 34 mm of sound: a ruler knows places better
@@ -156,12 +158,18 @@ def check_places(places_m: Sequence[tuple[float, float, float]]) -> None:
     Raises
     ------
     ValueError
-        There are too many, or two are at one place.
+        There are too many, two are at one place, or they are too far apart.
     """
     if len(places_m) > MOST_CHANNELS:
         raise ValueError(f"{len(places_m)} microphones, at most {MOST_CHANNELS} are taken")
     for (i, one), (j, other) in combinations(enumerate(places_m), 2):
-        if math.dist(one, other) < CLOSEST_M:
+        apart_m = math.dist(one, other)
+        if apart_m > LARGEST_M:
+            raise ValueError(
+                f"channels {i} and {j} are {apart_m:g} m apart, at most {LARGEST_M:g} m are taken; "
+                "give metres, and what stands farther off a node of its own"
+            )
+        if apart_m < CLOSEST_M:
             raise ValueError(f"channels {i} and {j} are at one place; give each microphone its own")
 
 
@@ -238,10 +246,11 @@ def _read(path: Path) -> ArrayGeometry:
         # tomllib lets through what int() and the depth of the stack refuse.
         raise SceneError(f"{path}: not TOML ({error}); mend it or name another file") from error
     positions = np.array(file.positions_m, np.float64)
-    if np.abs(positions).max() > LARGEST_M:
+    reach_m = np.abs(positions).max()
+    if reach_m > FARTHEST_M:
         raise SceneError(
-            f"{path}: positions_m reach {np.abs(positions).max():g} m, at most {LARGEST_M:g} m are "
-            "taken; give metres, not millimetres"
+            f"{path}: positions_m reach {reach_m:g} m, at most {FARTHEST_M:g} m are taken; give "
+            "metres, not millimetres"
         )
     try:
         check_places(file.positions_m)

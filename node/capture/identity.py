@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from node.capture.geometry import LARGEST_M, check_places
+from node.capture.geometry import FARTHEST_M, check_places
 from node.errors import RecordingError
 from node.utc import parse_utc_ns
 
@@ -25,7 +25,7 @@ LOWEST_M: Final = -500
 HIGHEST_M: Final = 9_000
 LEAST_SURE_M: Final = 10_000
 LARGEST_ANGLE_DEG: Final = 360
-FARTHEST_KM: Final = 1_000  # from the zero of a survey
+SURVEYED_KM: Final = 1_000  # from the zero of a survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ def _microphone(i: int, row: object) -> tuple[float, float, float]:
         raise ValueError(f"{name} is not a list of x, y and z in metres")
     x, y, z = (_number(f"{name}.{axis}", v) for axis, v in zip("xyz", row, strict=True))
     farthest = max(abs(x), abs(y), abs(z))
-    if farthest > LARGEST_M:
+    if farthest > FARTHEST_M:
         raise ValueError(
-            f"{name} reaches {farthest:g} m, at most {LARGEST_M:g} m are taken: give metres, not "
+            f"{name} reaches {farthest:g} m, at most {FARTHEST_M:g} m are taken: give metres, not "
             "millimetres"
         )
     return x, y, z
@@ -199,8 +199,8 @@ def _local(key: str, place: Mapping[str, Any]) -> LocalPlace:
 
 def _coordinate(name: str, value: object) -> float:
     metres = _number(name, value)
-    if abs(metres) > FARTHEST_KM * 1000:
-        raise ValueError(f"{name} is {metres:g}, outside of ±{FARTHEST_KM} km")
+    if abs(metres) > SURVEYED_KM * 1000:
+        raise ValueError(f"{name} is {metres:g}, outside of ±{SURVEYED_KM} km")
     return metres
 
 

@@ -57,6 +57,10 @@ def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read(tmp_path: Pa
     [
         ("positions_m = [[0, 0]]", "positions_m.0"),
         ("positions_m = [[0, 0, 0], [0, 0, 0]]", "channels 0 and 1"),
+        (
+            "positions_m = [[0, 0, 0], [0, 0, 1], [0, 2, -1.5]]",
+            "channels 1 and 2 are 3.20156 m apart, at most 3 m are taken",
+        ),
         ("positions_m = [[0, 0, 0], [65, 0, 400]]", "reach 400 m, at most 100 m are taken; give m"),
         (
             "positions_m = [[0, 0, 0], [0.1, 0, 0]]\ndelays_s = [1e-6]",
@@ -101,6 +105,12 @@ def test_a_file_of_another_form_is_refused_in_a_line(tmp_path: Path, text: str, 
     assert told in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_array_of_three_metres_is_the_largest_and_need_not_stand_at_zero(tmp_path: Path) -> None:
+    path = tmp_path / "roof.toml"
+    path.write_text("positions_m = [[0, 10, 20], [0, 10, 23]]\n")
+    assert load_geometry(path, 2).positions_m.tolist() == [[0, 10, 20], [0, 10, 23]]
 
 
 def test_an_unknown_name_lists_those_there_are(tmp_path: Path) -> None:

@@ -284,6 +284,10 @@ def test_a_header_that_does_not_know_its_length_is_no_error(tmp_path: Path) -> N
             "json: microphones_m: channels 1 and 2 are at one place; give each microphone its own; "
             "mend it",
         ),
+        (
+            '{"microphones_m": [[0, 0, 0], [3.5, 0, 0]]}',
+            "microphones_m: channels 0 and 1 are 3.5 m apart, at most 3 m are taken",
+        ),
         pytest.param(
             json.dumps({"microphones_m": [[0.01 * k, 0, 0] for k in range(65)]}),
             "microphones_m: 65 microphones, at most 64 are taken",
