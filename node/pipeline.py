@@ -155,6 +155,15 @@ def _parts(block: Block, frames: int) -> Iterator[Block]:
         )
 
 
+def _may_be_echo(leading: _Told, event: Event) -> bool:
+    """Whether an event that holds no shot of a burst is to be put down to that burst.
+
+    Only to gunfire: a weak shot soon after a firework must not be taken for its echo.
+    """
+    gunfire = leading.judgement.grade != "not_gunfire"
+    return gunfire and _weaker_db(leading, event) >= ECHO_DB
+
+
 def _weaker_db(leading: _Told, event: Event) -> float:
     """Give by how much the loudest of an event is weaker than the weakest shot of a burst."""
     return min(s.snr_db for s in leading.shots) - max(i.snr_db for i in event.impulses)
@@ -289,7 +298,7 @@ class Pipeline:
             return [self._message(told)]
         leading = self._leading(event)
         rounds = None if leading is None else self._count_after(leading, event)
-        if leading is not None and rounds is None and _weaker_db(leading, event) >= ECHO_DB:
+        if leading is not None and rounds is None and _may_be_echo(leading, event):
             return self._echo(leading, event)
         told = self._understand(event, rounds or self._count(event))
         if not self._burst:
@@ -299,13 +308,13 @@ class Pipeline:
         return [self._message(told)]
 
     def _leading(self, event: Event) -> _Told | None:
-        """Give the burst of gunfire that an event comes so soon after that it may be its echo."""
+        """Give the burst that an event comes so soon after that it may be its echo."""
         first = event.impulses[0].onset_sample
         self._ended = [t for t in self._ended if first - t.heard_until <= self._burst]
         for told in (*self._ended, *self._open):
             late_s = (first - told.shots[-1].onset_sample) / self._rate
             soon = first - told.heard_until <= self._burst and late_s <= LATEST_ECHO_S
-            if soon and told.judgement.grade != "not_gunfire":
+            if soon:
                 return told
         return None
 

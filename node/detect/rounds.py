@@ -199,6 +199,15 @@ def cadence_rpm(shot_s: Float64Array) -> float | None:
     return 60 / middle_s if spread_s <= STEADY * middle_s else None
 
 
+def same_bearing(one: Impulse, other: Impulse) -> bool:
+    """Whether two impulses may come from one place: they do unless their bearings say not."""
+    if one.direction is None or other.direction is None:
+        return True
+    azimuth_deg = np.array([one.direction.azimuth_deg, other.direction.azimuth_deg])
+    sigma_deg = np.array([one.direction.sigma_deg, other.direction.sigma_deg])
+    return bool(_same_bearing(azimuth_deg, sigma_deg, 0)[1])
+
+
 def _louder_next_db(
     sound: npt.NDArray[np.float32], onset_s: Float64Array, sample_rate_hz: int
 ) -> Float64Array:
