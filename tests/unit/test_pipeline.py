@@ -251,6 +251,36 @@ def test_a_burst_goes_on_for_as_long_a_pause_as_is_set(burst_s: float, events: i
     assert len({d.event_id for d in heard}) == events
 
 
+def with_echo(at_s: float, weaker_db: float) -> npt.NDArray[np.int16]:
+    """Make a shot at 0.5 s, and something weaker that sounds otherwise."""
+    first, second = street((0.5,)), street((at_s,), alike=False)
+    quiet = street(())
+    echo = (second.astype(float) - quiet) * 10 ** (-weaker_db / 20)
+    return (first + echo).clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize("at_s", [1.2, 1.9])
+def test_a_late_echo_of_a_shot_is_no_detection_of_its_own(at_s: float) -> None:
+    heard, _ = run(with_echo(at_s, 12.0), [], "gunfire")
+    assert [(d.revision, d.round_count, d.round_count_is_minimum) for d in heard] == [(0, 1, False)]
+
+
+def test_one_that_is_nearly_as_loud_may_be_another_gun_and_leaves_a_minimum() -> None:
+    heard, _ = run(with_echo(1.2, 4.5), [], "gunfire")
+    assert len({d.event_id for d in heard}) == 1
+    assert [(d.round_count, d.round_count_is_minimum) for d in heard] == [(1, False), (1, True)]
+
+
+def test_what_is_as_loud_or_comes_too_late_or_follows_no_gunfire_is_an_event() -> None:
+    for sound, grade in (
+        (with_echo(1.2, 0.0), "gunfire"),
+        (with_echo(2.5, 12.0), "gunfire"),
+        (with_echo(1.2, 12.0), "not_gunfire"),
+    ):
+        heard, _ = run(sound, [], grade)  # type: ignore[arg-type]
+        assert len({d.event_id for d in heard}) == 2
+
+
 def test_a_burst_does_not_outgrow_the_longest_event() -> None:
     heard, _ = run(street((0.5, 1.3, 2.1, 2.9, 3.7, 4.5, 5.3)), [], "gunfire")
     assert len({d.event_id for d in heard}) == 2
