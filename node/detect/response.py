@@ -24,7 +24,7 @@ LONG_S: Final = 0.15
 SHORT_S: Final = 0.06
 # Where shots come faster than that, this share of what is between them, and at least so much.
 SHARE: Final = 0.8
-SHORTEST_S: Final = 0.025
+SHORTEST_S: Final = 0.04
 STRONG_DB: Final = 6.0
 # A short response resembles others by chance more easily.
 SHORT_DISCOUNT: Final = 0.9
