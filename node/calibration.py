@@ -201,7 +201,7 @@ def _arrivals(
     rate, microphones = source.sample_rate_hz, _microphones(source)
     finder = DirectionFinder(nominal.positions_m, rate)
     before, after = finder.window()
-    detector = Detector(detect, rate, len(microphones))
+    detector = Detector(detect, rate, len(microphones), crossing_s=finder.crossing_s)
     history = History(detect.event_s + detect.gap_s + KEPT_S, rate, len(microphones))
 
     def measured(onset_sample: float) -> Arrival | None:

@@ -215,7 +215,7 @@ class Pipeline:
             settings,
             sample_rate_hz,
             self._channels,
-            crossing_s=0.0 if array is None else array.finder._first_arrival.crossing_s,
+            crossing_s=0.0 if array is None else array.finder.crossing_s,
         )
         self._before, self._after = classifier.window(sample_rate_hz)
         self._burst = round(settings.burst_s * sample_rate_hz)

@@ -134,6 +134,11 @@ class DirectionFinder:
         self._first_arrival = FirstArrival(sample_rate_hz, apart / sound_speed_m_s)
         self._frames: dict[tuple[int, ...], _Frame] = {}
 
+    @property
+    def crossing_s(self) -> float:
+        """How long sound takes across the array at most."""
+        return self._first_arrival.crossing_s
+
     def window(self) -> tuple[int, int]:
         """Give the frames wanted before and after an onset."""
         return self._first_arrival.window()

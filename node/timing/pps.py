@@ -211,7 +211,7 @@ class PpsSampleClock:
         doubt_s = self._filter.suspicion_s(self._now)
         if self._reason():
             apart_s = self._second.apart_s if self._contradicted else 0
-            doubt_s = math.hypot(doubt_s, self._jump_s, apart_s)
+            doubt_s = math.hypot(doubt_s, self._jump_s, apart_s, self._misfit_s)
         return doubt_s
 
     def _begin(self) -> None:
@@ -219,6 +219,7 @@ class PpsSampleClock:
         self._finder = EdgeFinder(self._rate)
         self._filter = ClockFilter(self._rate)
         self._second = SecondVote()
+        self._misfit_s = 0.0  # by so much it is off the coarse clock's second, if too much
         self._jump_s = 0.0  # by so much the coarse clock may miss that the count has jumped
         self._rises: bool | None = None
         self._waiting: deque[Edge] = deque(maxlen=64)
@@ -309,6 +310,7 @@ class PpsSampleClock:
             return None
         second = round(instant.utc_ns / NS_PER_S)
         off_s = (instant.utc_ns - second * NS_PER_S) / NS_PER_S
+        self._misfit_s = abs(off_s) if abs(off_s) > OFF_SECOND_S else 0.0
         return second if abs(off_s) <= OFF_SECOND_S else None
 
     def _choose(self) -> None:
@@ -324,10 +326,13 @@ class PpsSampleClock:
         known = any(off is not None for off in off_s.values())
         if known:
             # A clock that is sure enough decides, against the pulse's own shape if need be.
-            if len(on) != 1:
+            if len(on) == 1:
+                (chosen,) = on
+            elif not self._trust_coarse or len(regular) < len(trains):
                 self._why = "the pulse is not on the second by the host's clock: see its settings"
                 return
-            (chosen,) = on
+            else:
+                log.warning("the pulse is not on the second by the recording's start: it is taken")
         if chosen is None:
             self._why = "the pulse is half a second wide: which edge is on the second is not known"
             return

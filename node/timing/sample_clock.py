@@ -42,6 +42,8 @@ LOSS_SIGMA_S: Final = 60e-6  # before they have: three frames
 # What a converter's filters and a driver delay by is constant but not known: the group delay of
 # a delta-sigma converter is 5 to 40 frames by data sheet, 0.1 to 0.8 ms at 48 kHz.
 DEVICE_DELAY_SIGMA_S: Final = 200e-6
+# Of a recording's crystal, which nothing disciplines.
+RECORDED_RATE_SIGMA: Final = 30e-6
 # Before the rate is known: sound cards' crystals are specified to ±50 or ±100 ppm.
 RATE_SIGMA: Final = 60e-6
 LARGEST_RATE_ERROR: Final = 500e-6  # no crystal in a sound card is worse
@@ -235,7 +237,7 @@ class HostSampleClock:
 
 
 class RecordingClock:
-    """Sample counter → UTC where the start is given and the rate is true by definition.
+    """Sample counter → UTC where the start is given, and the rate as nominal as crystals are.
 
     Parameters
     ----------
@@ -274,14 +276,15 @@ class RecordingClock:
         """Give the UTC of a (fractional) sample index, rounded to the nearest ns, exactly."""
         since_start_ns = round(Fraction(sample) * NS_PER_S / self._rate)
         utc_ns = self._leaps.utc_ns(self._start_tai_ns + since_start_ns)
-        return Instant(utc_ns, self._quality.sigma_s)
+        ran_s = RECORDED_RATE_SIGMA * sample / self._rate
+        return Instant(utc_ns, math.hypot(self._quality.sigma_s, ran_s))
 
     def sample_at_monotonic(self, monotonic_ns: int) -> float | None:
         """Know nothing: a recording's samples have no host time."""
         return None
 
     def quality(self) -> ClockQuality:
-        """Say what was given."""
+        """Say what was given: the error of the start."""
         return self._quality
 
 

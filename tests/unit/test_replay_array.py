@@ -26,7 +26,7 @@ from node.simulate.render import render, write
 from node.simulate.scene import parse
 from node.timing import LeapTable
 from node.types import NS_PER_S
-from node.utc import parse_utc_ns
+from node.utc import parse_utc_ns, utc_text
 
 QUIET = """
 [street]
@@ -313,6 +313,21 @@ def test_a_pulse_takes_out_that_the_card_runs_fast(pulsed: Path) -> None:
     assert [d.clock.source for d in after_lock] == ["pps", "pps"]
     assert max(map(abs, errors_us(pulsed, after_lock))) < 100
     assert all(d.clock.sigma_s < 2e-6 for d in after_lock)
+
+
+@pytest.mark.parametrize("off_s", [-0.07, 0.004, 0.06])
+def test_a_pulse_is_taken_though_the_stated_start_is_off(
+    pulsed: Path, tmp_path: Path, off_s: float
+) -> None:
+    (tmp_path / "corner.wav").symlink_to(pulsed)
+    told = json.loads(pulsed.with_suffix(".json").read_text())
+    start_ns = parse_utc_ns(told["timestamp"]) + round(off_s * 1e9)
+    (tmp_path / "corner.json").write_text(json.dumps(told | {"timestamp": utc_text(start_ns)}))
+    right = [d.onset_utc for d in replayed(pulsed) if d.clock.source == "pps"]
+    off = [d.onset_utc for d in replayed(tmp_path / "corner.wav") if d.clock.source == "pps"]
+    assert len(off) == len(right) > 2
+    for one, other in zip(right, off, strict=True):
+        assert abs(parse_utc_ns(one) - parse_utc_ns(other)) < 1000
 
 
 def test_without_the_pulse_a_fast_card_is_late_by_what_it_ran_ahead(tmp_path: Path) -> None:
