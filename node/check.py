@@ -25,7 +25,7 @@ import node
 from node.capture.devices import list_input_devices
 from node.capture.portaudio import PortAudioSource
 from node.classify import TfliteClassifier
-from node.daemon import Abstainer, Ears
+from node.daemon import Abstainer, Ears, far_from
 from node.deliver import BrokerAddress
 from node.errors import GunfireNodeError
 from node.messages import Origin
@@ -274,6 +274,10 @@ def _clock(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", "warn", doubt, "until that is mended clock.source is free")
     if moment.receiver is not None:
         yield from _receiver(moment.receiver, keeper.gpsd_failure, timing.pps_channel is None)
+        fix, surveyed = moment.receiver.position, settings.node.position
+        elsewhere = far_from(fix, surveyed) if fix and surveyed else ""
+        if elsewhere:
+            yield Finding("position", "fail", elsewhere, "mend node.position, or take it out")
     for server in timing.ntp_servers:
         if server in failures:
             advice = "check the name, and the network"

@@ -46,7 +46,7 @@ from node.messages import (
     with_transport,
 )
 from node.pipeline import MOST_UNTRUSTED, Array, Pipeline
-from node.settings import Settings
+from node.settings import PositionSettings, Settings
 from node.timing import (
     Fix,
     HostClock,
@@ -273,12 +273,9 @@ class Daemon:
         if surveyed is None:
             self._origin = replace(self._origin, position=averaged)
             return
-        apart_m = fix.metres_to(surveyed.lat_deg, surveyed.lon_deg)
-        if apart_m > FAR_M + SIGMAS * math.hypot(fix.sigma_m, surveyed.sigma_m):
-            self._trouble["position"] = (
-                f"the receiver is {apart_m:.0f} m from where node.position says: was this node "
-                "moved, or the setting copied from another?"
-            )
+        elsewhere = far_from(fix, surveyed)
+        if elsewhere:
+            self._trouble["position"] = elsewhere
 
     def _count_loss(self, lost: int) -> None:
         if lost:
@@ -410,6 +407,17 @@ class Daemon:
             log.error("%s", error)
             self._trouble["model"] = f"{error}; until then impulses are timed, not judged"
             return Abstainer()
+
+
+def far_from(fix: Fix, surveyed: PositionSettings) -> str:
+    """Say that a receiver stands elsewhere than was surveyed; nothing where it does not."""
+    apart_m = fix.metres_to(surveyed.lat_deg, surveyed.lon_deg)
+    if apart_m <= FAR_M + SIGMAS * math.hypot(fix.sigma_m, surveyed.sigma_m):
+        return ""
+    return (
+        f"the receiver is {apart_m:.0f} m from where node.position says: was this node moved, or "
+        "the setting copied from another?"
+    )
 
 
 class Ears:
