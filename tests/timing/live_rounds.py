@@ -48,8 +48,7 @@ def measure(tell: Tell) -> Part:
             bool(exact >= BAR),
         ),
         Claim(
-            f"{name} of all gunfire detections of the 10 s summed exact (late echoes are "
-            "detections of their own)",
+            f"{name} of all gunfire detections of the 10 s summed: exact",
             100 * summed / len(paths),
             "%",
         ),
