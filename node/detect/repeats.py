@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, signal
 
-from node.detect.response import BAND_HZ, BEFORE_S, SLACK_S, WORK_RATE_HZ
+from node.detect.response import BEFORE_S, SLACK_S, WORK_RATE_HZ, band_pass
 from node.detect.rounds import cadence_rpm
 from node.types import Event, Impulse, Rounds
 
@@ -127,11 +127,9 @@ def find_repeats(
         Of `sound`.
     """
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
-    top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
-    sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
     rate = sample_rate_hz / step
     span = round((BEFORE_S + RESPONSE_S) * rate)
-    y = signal.sosfilt(sos, sound.astype(np.float64), axis=0)
+    y = signal.sosfilt(band_pass(sample_rate_hz), sound.astype(np.float64), axis=0)
     first = round((onset_s - BEFORE_S) * sample_rate_hz)
     before, y = y[max(0, first % step) : first : step][-span:], y[max(0, first) :: step]
     if len(before) < span or len(y) <= span:

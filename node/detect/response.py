@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,14 @@ MOST: Final = 48
 # Two responses that may be alike differ at most so much in their peaks, and in energy.
 LEVEL_DB: Final = 10.0
 LOUDNESS_DB: Final = 10.0
+
+
+@lru_cache(maxsize=4)
+def band_pass(sample_rate_hz: int) -> Float64Array:
+    """Design the filter of `BAND_HZ`, in second-order sections."""
+    top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
+    sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
+    return np.asarray(sos)
 
 
 def likeness(
@@ -102,9 +111,7 @@ def _of_channel(
     lengths: Sequence[tuple[float, float]],
 ) -> list[Float64Array]:
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
-    top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
-    sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
-    y = signal.sosfilt(sos, x.astype(np.float64))[::step]
+    y = signal.sosfilt(band_pass(sample_rate_hz), x.astype(np.float64))[::step]
     rate = sample_rate_hz / step
     return [_correlations(y, onset_s, level_db, rate, *length) for length in lengths]
 

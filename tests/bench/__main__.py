@@ -71,7 +71,13 @@ def main() -> None:
             claims += [
                 Claim("YAMNet, 1 ch, continuous: real-time factor", peer_s / length_s, "s/s"),
                 Claim("YAMNet: peak resident memory", peer_bytes / mib, "MiB"),
-                Claim("time, pipeline 4 ch over YAMNet 1 ch", ours_s / peer_s, "ratio"),
+                Claim(
+                    "time, pipeline 4 ch over YAMNet 1 ch",
+                    ours_s / peer_s,
+                    "ratio",
+                    "≤ 1",
+                    ours_s <= peer_s,
+                ),
                 Claim("time, pipeline 1 ch over YAMNet 1 ch", ours_mono_s / peer_s, "ratio"),
                 Claim("memory, pipeline over YAMNet", ours_bytes / peer_bytes, "ratio"),
             ]
