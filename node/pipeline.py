@@ -155,6 +155,25 @@ def _parts(block: Block, frames: int) -> Iterator[Block]:
         )
 
 
+def _bearing(shots: Sequence[Impulse]) -> Direction | None:
+    """Give the surest bearing of some shots; None where it may be an echo's.
+
+    Of shots whose first has none, one alone is not believed: what leads is no echo, what follows
+    may be one.
+    """
+    located = [shot for shot in shots if shot.direction is not None]
+    if not located:
+        return None
+    led = shots[0].direction is not None
+    agree = len(located) > 1 and all(same_bearing(located[0], shot) for shot in located)
+    if not led and not agree:
+        return None
+    return min(
+        (shot.direction for shot in located if shot.direction is not None),
+        key=lambda direction: direction.sigma_deg,
+    )
+
+
 def _may_be_echo(leading: _Told, event: Event) -> bool:
     """Whether an event that holds no shot of a burst is to be put down to that burst.
 
@@ -450,9 +469,7 @@ class Pipeline:
 
     def _understand(self, event: Event, rounds: Rounds) -> _Told:
         """Say where the shots of an event came from, and what they were."""
-        bearings = [event.impulses[i].direction for i in rounds.shots]
-        known = [bearing for bearing in bearings if bearing is not None]
-        direction = min(known, key=lambda bearing: bearing.sigma_deg, default=None)
+        direction = _bearing([event.impulses[i] for i in rounds.shots])
         return _Told(
             event,
             rounds,

@@ -17,14 +17,16 @@ from node.detect import ChannelOrder
 from node.detect.direction import sound_speed_m_s
 from node.history import History
 from node.messages import Detection, Origin, to_json
-from node.pipeline import AGAIN_PER_S, MAX_WINDOWS, Array, Pipeline
+from node.pipeline import AGAIN_PER_S, MAX_WINDOWS, Array, Pipeline, _bearing
 from node.settings import DetectSettings
 from node.timing import RecordingClock
 from node.types import (
     NS_PER_S,
     Block,
     ClockQuality,
+    Direction,
     Grade,
+    Impulse,
     Instant,
     Judgement,
     ModelIdentity,
@@ -581,3 +583,17 @@ def off_north(azimuth_deg: float) -> float:
 
 def _by_event(heard: list[Detection]) -> list[list[Detection]]:
     return [[d for d in heard if d.event_id == e] for e in {d.event_id for d in heard}]
+
+
+def test_a_bearing_that_only_a_later_round_has_is_not_told_alone() -> None:
+    def shot(at: float, azimuth_deg: float | None) -> Impulse:
+        direction = None if azimuth_deg is None else Direction(azimuth_deg, None, 2.0)
+        return Impulse(at, 1.0, 30.0, -20.0, direction=direction)
+
+    assert _bearing([shot(0, None)]) is None
+    assert _bearing([shot(0, None), shot(9, 151.0)]) is None
+    assert _bearing([shot(0, None), shot(9, 151.0), shot(18, 40.0)]) is None
+    agreed = _bearing([shot(0, None), shot(9, 41.0), shot(18, 40.0)])
+    assert agreed is not None
+    led = _bearing([shot(0, 30.0), shot(9, 31.0)])
+    assert led == Direction(30.0, None, 2.0)
