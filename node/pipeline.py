@@ -26,7 +26,7 @@ from node.detect import (
     weigh_elevation,
 )
 from node.detect.direction import DELAY_SIGMA_S, POSITION_SIGMA_M, sound_speed_m_s
-from node.detect.rounds import LEAD_S, TAIL_S, same_bearing
+from node.detect.rounds import LEAD_S, TAIL_S, rounds_of, same_bearing
 from node.history import History
 from node.messages import Detection, Origin, build_detection
 from node.settings import DetectSettings
@@ -345,8 +345,10 @@ class Pipeline:
         """
         before = leading.shots[-CONTEXT:]
         rounds = self._count(Event(before + event.impulses))
-        shots = tuple(i - len(before) for i in rounds.shots if i >= len(before))
-        return replace(rounds, shots=shots) if shots else None
+        shots = [i - len(before) for i in rounds.shots if i >= len(before)]
+        if not shots:
+            return None
+        return rounds_of(event.impulses, shots, rounds.is_minimum, self._rate)
 
     def _echo(self, leading: _Told, event: Event) -> list[Detection]:
         """Put an event down to the burst before it: late echoes, or perhaps a second gun."""
@@ -431,10 +433,11 @@ class Pipeline:
         event, rounds = more
         event = self._with_directions(event)
         # What repeats the first from elsewhere is an echo of it.
-        shots = tuple(i for i in rounds.shots if same_bearing(shot, event.impulses[i]))
+        shots = [i for i in rounds.shots if same_bearing(shot, event.impulses[i])]
         if len(shots) <= len(told.rounds.shots):
             return False
-        told.event, told.rounds = event, replace(rounds, shots=shots)
+        told.event = event
+        told.rounds = rounds_of(event.impulses, shots, rounds.is_minimum, self._rate)
         return True
 
     def _tell_some_again(self, now_sample: int) -> list[Detection]:

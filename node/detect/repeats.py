@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import fft, signal
 
 from node.detect.response import BEFORE_S, SLACK_S, WORK_RATE_HZ, band_pass
-from node.detect.rounds import cadence_rpm
+from node.detect.rounds import rounds_of
 from node.types import Event, Impulse, Rounds
 
 Float64Array = npt.NDArray[np.float64]
@@ -34,8 +34,8 @@ STANDS_OUT: Final = 1 / (1 - ALIKE)
 LEAD_S: Final = BEFORE_S + 2 * RESPONSE_S
 # A shooter who turns is some dB weaker or louder, in energy.
 LOUDNESS_DB: Final = 6.0
-# No gun in a hand fires twice within so long.
-FASTEST_S: Final = 0.08
+# Nearer peaks of the correlation are of one repeat: its ripple, and its echoes.
+APART_S: Final = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def with_repeats(
     for repeat in find_repeats(sound, (first.onset_sample - first_sample) / rate_hz, rate_hz):
         at = first.onset_sample + repeat.after_s * rate_hz
         taken = (*(shot.onset_sample for shot in (*known, *more)), *elsewhere)
-        if min(abs(other - at) for other in taken) < FASTEST_S * rate_hz:
+        if min(abs(other - at) for other in taken) < APART_S * rate_hz:
             continue
         near = min(event.impulses, key=lambda i: abs(i.onset_sample - at))
         if abs(near.onset_sample - at) < SLACK_S * rate_hz:
@@ -103,11 +103,10 @@ def with_repeats(
         return None
     shots = sorted({*known, *more}, key=lambda impulse: impulse.onset_sample)
     impulses = sorted({*event.impulses, *more}, key=lambda impulse: impulse.onset_sample)
-    at_s = np.array([shot.onset_sample / rate_hz for shot in shots])
-    indices = tuple(impulses.index(shot) for shot in shots)
+    indices = [impulses.index(shot) for shot in shots]
     return (
         replace(event, impulses=tuple(impulses)),
-        Rounds(indices, rounds.is_minimum, cadence_rpm(at_s)),
+        rounds_of(impulses, indices, rounds.is_minimum, rate_hz),
     )
 
 
@@ -143,7 +142,7 @@ def find_repeats(
     power = np.maximum(sums[span:] - sums[:-span], 1e-30)
     alike = match / np.sqrt(power * power[0])
     louder_db = 10 * np.log10(power / power[0])
-    apart = round(FASTEST_S * rate)
+    apart = round(APART_S * rate)
     peaks, _ = signal.find_peaks(alike, height=ALIKE, distance=apart)
     return [
         Repeat(_top(alike, k) / rate, float(alike[k]), float(louder_db[k]))

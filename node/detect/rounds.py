@@ -100,7 +100,15 @@ def count_rounds(
         shots, is_minimum = by_bearing(onset_s, level_db, azimuth_deg, sigma_deg, alike)
     else:
         shots, is_minimum = by_response(onset_s, level_db, alike)
-    return Rounds(tuple(shots), is_minimum, cadence_rpm(onset_s[shots]))
+    return rounds_of(impulses, shots, is_minimum, sample_rate_hz)
+
+
+def rounds_of(
+    impulses: Sequence[Impulse], shots: Sequence[int], is_minimum: bool, sample_rate_hz: int
+) -> Rounds:
+    """Name shots among impulses, with the cadence of just these."""
+    at_s = np.array([impulses[i].onset_sample for i in shots]) / sample_rate_hz
+    return Rounds(tuple(shots), is_minimum, cadence_rpm(at_s))
 
 
 def by_response(

@@ -597,3 +597,13 @@ def test_a_bearing_that_only_a_later_round_has_is_not_told_alone() -> None:
     assert agreed is not None
     led = _bearing([shot(0, 30.0), shot(9, 31.0)])
     assert led == Direction(30.0, None, 2.0)
+
+
+def test_a_cadence_is_of_the_rounds_that_are_told_with_it() -> None:
+    """Of a long burst the rest is told alone, though counted by what came before it."""
+    heard, _ = run(street((0.5, 1.3, 2.1, 2.9, 3.7, 4.5, 5.3)), [], "gunfire")
+    told = (group[-1] for group in _by_event(heard))
+    first, rest = sorted(told, key=lambda detection: detection.onset_utc)
+    assert (first.round_count, rest.round_count) == (5, 2)
+    assert first.cadence_rpm == pytest.approx(75, abs=1)
+    assert rest.cadence_rpm is None
