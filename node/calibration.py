@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from node.capture import ArrayGeometry, RecordingSource, load_geometry
+from node.capture import ArrayGeometry, RecordingSource
 from node.detect import (
     Arrival,
     Calibration,
@@ -27,7 +27,7 @@ from node.detect import (
     check_array,
 )
 from node.detect.direction import sound_speed_m_s
-from node.errors import CalibrationError, SceneError
+from node.errors import CalibrationError
 from node.history import History
 from node.settings import DetectSettings
 
@@ -119,7 +119,7 @@ def calibrate_array(
         The impulses do not calibrate the array.
     """
     # All that headers tell is refused before the first hour is listened to.
-    *_, nominal = [_geometry(RecordingSource(path), array) for path in recordings]
+    *_, nominal = [_nominal(RecordingSource(path), array) for path in recordings]
     check_array(nominal.positions_m, nominal.delays_s)
     impulses, arrivals = 0, []
     for path in recordings:
@@ -184,11 +184,8 @@ def _microphones(source: RecordingSource) -> list[int]:
     return [c for c in range(source.channels) if c != source.identity.pps_channel]
 
 
-def _geometry(source: RecordingSource, array: str) -> ArrayGeometry:
-    try:
-        return load_geometry(array, len(_microphones(source)))
-    except SceneError as error:
-        raise SceneError(f"{source.path}: {error}") from error
+def _nominal(source: RecordingSource, array: str) -> ArrayGeometry:
+    return source.geometry(array, len(_microphones(source)))
 
 
 def _arrivals(

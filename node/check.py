@@ -40,12 +40,12 @@ from node.timing import (
     ReceiverState,
     Timekeeper,
 )
+from node.timing.pps import LOCK
 from node.types import AudioSource, Block
 
 LISTEN_S: Final = 3.0
 # The order of the channels and a lock need some pulses.
 LISTEN_FOR_PULSES_S: Final = 8.0
-LOCK: Final = 4
 # chrony, gpsd and NTP servers have answered by then, or do not.
 ASK_S: Final = 8.0
 ODD_RATE_PPM: Final = 300.0

@@ -18,7 +18,6 @@ from node.capture import (
     ArrayGeometry,
     RecordingIdentity,
     RecordingSource,
-    load_geometry,
     make_geometry,
 )
 from node.detect import ChannelOrder, SitePrior
@@ -149,7 +148,7 @@ class Replay:
         if not microphones:
             raise RecordingError(f"{source.path}: has only the channel of the pulse, no microphone")
         if self.array is not None:
-            return _load(source, self.array, microphones)
+            return source.geometry(self.array, microphones)
         if identity.microphones_m is not None:
             if len(identity.microphones_m) != microphones:
                 raise RecordingError(
@@ -160,7 +159,8 @@ class Replay:
         if identity.array is None:
             return None
         beside = source.path.parent / identity.array
-        return _load(source, beside if beside.suffix == ".toml" else identity.array, microphones)
+        array = beside if beside.suffix == ".toml" else identity.array
+        return source.geometry(array, microphones)
 
     def _origin(self, path: Path, identity: RecordingIdentity) -> Origin:
         node_id = identity.node_id or path.stem
@@ -189,14 +189,6 @@ class Replay:
                 frame=self.site, x_m=local.x_m, y_m=local.y_m, z_m=local.z_m, sigma_m=local.sigma_m
             ),
         )
-
-
-def _load(source: RecordingSource, array: str | Path, microphones: int) -> ArrayGeometry:
-    try:
-        return load_geometry(array, channels=microphones)
-    except SceneError as error:
-        # Of many recordings, this says which one names the array.
-        raise SceneError(f"{source.path}: {error}") from error
 
 
 def _pulsing(path: Path) -> tuple[int, ...]:

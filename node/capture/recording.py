@@ -15,8 +15,9 @@ from typing import Final, Literal, Self
 import numpy as np
 import soundfile
 
+from node.capture.geometry import ArrayGeometry, load_geometry
 from node.capture.identity import RecordingIdentity, read_identity
-from node.errors import RecordingError
+from node.errors import RecordingError, SceneError
 from node.types import Block, PcmArray
 
 LOWEST_RATE_HZ: Final = 4_000
@@ -98,6 +99,19 @@ class RecordingSource:
     def frames(self) -> int:
         """Frames in the whole recording, by its header."""
         return self._frames
+
+    def geometry(self, array: str | Path, microphones: int) -> ArrayGeometry:
+        """Give an array by name or file, for so many of the recording's channels.
+
+        Raises
+        ------
+        SceneError
+            As `load_geometry`; of many recordings, it says which one the array does not fit.
+        """
+        try:
+            return load_geometry(array, channels=microphones)
+        except SceneError as error:
+            raise SceneError(f"{self.path}: {error}") from error
 
     def __enter__(self) -> Self:
         self._closed = False

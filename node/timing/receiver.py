@@ -80,8 +80,6 @@ class ReceiverState:
         Whether gpsd or the kernel sees its pulse.
     position
         Averaged since it has stood still; None before a fix.
-    averaged_s
-        Over how long.
     """
 
     fix: int
@@ -91,7 +89,6 @@ class ReceiverState:
     reason: str
     pps_seen: bool
     position: Fix | None
-    averaged_s: float
 
 
 class Receiver:
@@ -165,7 +162,6 @@ class Receiver:
             reason=self._why if fresh or last_s is None else f"silent for more than {FRESH_S:g} s",
             pps_seen=pulse is not None and monotonic_ns - pulse <= PULSE_FRESH_S * NS_PER_S,
             position=self._average.position,
-            averaged_s=self._average.seconds,
         )
 
     def _sky(self, report: Mapping[str, Any]) -> None:

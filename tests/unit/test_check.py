@@ -41,7 +41,7 @@ def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> No
 
 
 def state(**changes: object) -> ReceiverState:
-    told = ReceiverState(3, 9, 12, True, "", True, Fix(47.8, 106.2, 1310.0, 4.0), 3600.0)
+    told = ReceiverState(3, 9, 12, True, "", True, Fix(47.8, 106.2, 1310.0, 4.0))
     return replace(told, **changes)  # type: ignore[arg-type]
 
 

@@ -202,7 +202,6 @@ def test_a_receiver_that_says_oddities_costs_a_health_and_no_more(
         reason="",
         pps_seen=True,
         position=None,
-        averaged_s=0.0,
     )
     assert hour.node._moment is not None
     moment = replace(hour.node._moment, receiver=receiver)
