@@ -607,3 +607,4 @@ def test_a_cadence_is_of_the_rounds_that_are_told_with_it() -> None:
     assert (first.round_count, rest.round_count) == (5, 2)
     assert first.cadence_rpm == pytest.approx(75, abs=1)
     assert rest.cadence_rpm is None
+    assert all(d.cadence_rpm is None for d in heard if d.round_count < 3)
