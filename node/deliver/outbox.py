@@ -40,6 +40,8 @@ CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROW
 # than it can have counted since, for 136 years of one detection a second.
 _LEAP: Final = 2**32
 
+_FIRST: Final = (-(2**63), 0)
+
 
 class Appended(NamedTuple):
     """What `append` did: the number, and whether the message is new or was there already."""
@@ -170,13 +172,29 @@ class Outbox:
             self._listener()
         return Appended(seq, is_new=True)
 
-    def pending(self, limit: int | None = None) -> list[OutboxRow]:
-        """Give the messages that wait, by onset, at most `limit` of them."""
+    def pending(
+        self, limit: int | None = None, after: tuple[int, int] | None = None
+    ) -> list[OutboxRow]:
+        """Give the messages that wait, by onset, at most `limit` of them.
+
+        With `after`, an onset (UTC, ns) and a number, only those that come later in that order.
+        """
+        return self._rows(
+            "(onset_utc_ns, seq) > (?, ?) ORDER BY onset_utc_ns, seq",
+            (_FIRST if after is None else after),
+            limit,
+        )
+
+    def newer(self, seq: int, limit: int | None = None) -> list[OutboxRow]:
+        """Give the messages that wait with a number above `seq`, by number."""
+        return self._rows("seq > ? ORDER BY seq", (seq,), limit)
+
+    def _rows(self, order: str, bounds: tuple[int, ...], limit: int | None) -> list[OutboxRow]:
         with self._database.guard() as db:
             rows = db.execute(
-                "SELECT seq, event_id, revision, onset_utc_ns, payload FROM detection"
-                " WHERE refusal IS NULL ORDER BY onset_utc_ns, seq LIMIT ?",
-                (-1 if limit is None else limit,),
+                "SELECT seq, event_id, revision, onset_utc_ns, payload FROM detection"  # noqa: S608 - our own text
+                f" WHERE refusal IS NULL AND {order} LIMIT ?",
+                (*bounds, -1 if limit is None else limit),
             ).fetchall()
         return [OutboxRow(*row) for row in rows]
 
