@@ -25,6 +25,7 @@ from node.errors import SettingsError
 
 DEFAULT_FILE: Final = Path("/etc/gunfire-node/gunfire-node.toml")
 ENVIRONMENT_PREFIX: Final = "GUNFIRE_NODE__"
+MOST_SNIPPET_S: Final = 2.0
 
 
 def _topic_level(name: str) -> str:
@@ -61,10 +62,29 @@ def _host_port(address: str) -> str:
     return address
 
 
+def _age_recipient(key: str) -> str:
+    if key.upper().startswith("AGE-SECRET-KEY-"):
+        raise ValueError(
+            "this is the private key: it must not be on a node. Take it out of here, and give the "
+            "public key (age1…) that `age-keygen -y` prints of it"
+        )
+    from pyrage import RecipientError, x25519  # a node without snippets has no use for it
+
+    try:
+        x25519.Recipient.from_str(key)
+    except RecipientError as error:
+        raise ValueError(
+            f"is no X25519 key of age ({error}): give the public key as `age-keygen` prints it, "
+            "age1 and 58 letters and digits; keys of SSH or of age's plugins will not do"
+        ) from None
+    return key
+
+
 HostPort = Annotated[str, AfterValidator(_host_port)]
 TopicLevel = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_topic_level)]
 FilePath = Annotated[Path, AfterValidator(_file_path)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
+AgeRecipient = Annotated[str, AfterValidator(_age_recipient)]
 
 
 class _Section(BaseModel):
@@ -269,6 +289,60 @@ class OutboxSettings(_Section):
     )
 
 
+class SnippetSettings(_Section):
+    """Encrypted sound round a shot, for the owner alone; off unless switched on."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether to publish, encrypted, the sound round each shot; the node then says "
+        "so in its birth message.",
+    )
+    recipient: AgeRecipient | None = Field(
+        default=None,
+        description="The owner's public key (age1…), as `age-keygen` prints it: only its private "
+        "half, which never comes to the node, opens a snippet.",
+    )
+    before_s: float = Field(
+        default=0.25, ge=0, le=1, description="Seconds of sound before the first round."
+    )
+    after_s: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=2,
+        description="Seconds of sound after the first round; with before_s at most 2 s.",
+    )
+    grades: tuple[Literal["gunfire", "probable_gunfire"], ...] = Field(
+        default=("gunfire", "probable_gunfire"),
+        min_length=1,
+        max_length=2,
+        description="Grades that get a snippet; what is not gunfire never does.",
+    )
+    max_per_hour: int = Field(
+        default=20, ge=1, le=600, description="Most snippets in an hour; further ones are not made."
+    )
+    max_bytes: int = Field(
+        default=128 * 2**10,
+        ge=4096,
+        le=192 * 2**10,
+        description="Largest snippet in bytes, encrypted; a larger one is not sent. Its message is "
+        "a third longer.",
+    )
+
+    @model_validator(mode="after")
+    def _short_and_for_somebody(self) -> Self:
+        if self.enabled and self.recipient is None:
+            raise ValueError(
+                "snippets.enabled = true needs snippets.recipient: make a key with `age-keygen -o "
+                "owner.key` on another machine, and give the public key that it prints (age1…)"
+            )
+        if self.before_s + self.after_s > MOST_SNIPPET_S:
+            raise ValueError(
+                f"snippets.before_s + snippets.after_s = {self.before_s + self.after_s:g}; a "
+                f"snippet is {MOST_SNIPPET_S:g} s at most"
+            )
+        return self
+
+
 class MqttSettings(_Section):
     """Which broker, and how."""
 
@@ -304,6 +378,7 @@ class Settings(_Section):
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
+    snippets: SnippetSettings = Field(default_factory=SnippetSettings)
 
     @model_validator(mode="after")
     def _channels_are_there(self) -> Self:
@@ -448,7 +523,8 @@ def _origin_of(name: str, origins: Mapping[str, str], path: Path | None) -> str:
 
 
 def hide_password(text: str) -> str:
-    """Put stars for user and password in a URL, so that it may be shown."""
+    """Put stars for user and password in a URL, and for a private key, so that it may be shown."""
+    text = re.sub(r"(?i)AGE-SECRET-KEY-[^\s\"]*", "***", text)
     return re.sub(r"//[^@/\s\"]*@", "//***@", text)
 
 
