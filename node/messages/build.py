@@ -5,9 +5,12 @@ clock; out goes a detection that lacks only its number, which the outbox gives w
 durable.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from node.messages.checkpoint import CHECKPOINT_SCHEMA, Checkpoint, Gap
 from node.messages.detection import (
     DETECTION_SCHEMA,
     Audio,
@@ -30,10 +33,14 @@ from node.messages.health import (
     SampleClockHealth,
 )
 from node.messages.identity import event_id
-from node.messages.status import STATUS_SCHEMA, OutboxStatus, State, Status
+from node.messages.node import NODE_SCHEMA, Array, Key, Node, Privacy
+from node.messages.status import STATUS_SCHEMA, Area, OutboxStatus, State, Status
 from node.types import ClockQuality, Event, Instant, Judgement, ModelIdentity, Rounds
 from node.types import Direction as Bearing
 from node.utc import utc_text
+
+# Of a meridian, at its longest (WGS 84, at the poles).
+_METRES_PER_DEGREE: Final = 111_694
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +182,7 @@ def build_status(
         firmware=origin.firmware,
         lost_samples=lost_samples,
         outbox=outbox,
+        area=None if origin.position is None else _area(origin.position),
     )
 
 
@@ -205,6 +213,71 @@ def build_health(
         array=array,
         outbox=outbox,
         firmware=origin.firmware,
+    )
+
+
+def build_node(
+    origin: Origin,
+    *,
+    utc_ns: int,
+    array: Array,
+    model: ModelIdentity,
+    key: Key | None,
+    privacy: Privacy,
+) -> Node:
+    """Build a node's birth certificate, not signed yet."""
+    return Node(
+        schema=NODE_SCHEMA,
+        site=origin.site,
+        node_id=origin.node_id,
+        boot_id=origin.boot_id,
+        utc=utc_text(utc_ns),
+        firmware=origin.firmware,
+        position=origin.position,
+        local=origin.local,
+        array=array,
+        model=Model(name=model.name, version=model.version, sha256=model.sha256),
+        key=key,
+        privacy=privacy,
+    )
+
+
+def build_checkpoint(
+    origin: Origin, *, utc_ns: int, seq: int, head: str, gaps: Sequence[Gap], key_id: str
+) -> Checkpoint:
+    """Build a checkpoint, not signed yet.
+
+    Parameters
+    ----------
+    seq
+        The last number given; 0 before the first detection.
+    head
+        SHA-256 of the signed form of the detection with that number, in hexadecimal.
+    """
+    return Checkpoint(
+        schema=CHECKPOINT_SCHEMA,
+        site=origin.site,
+        node_id=origin.node_id,
+        boot_id=origin.boot_id,
+        utc=utc_text(utc_ns),
+        seq=seq,
+        head=head,
+        gaps=tuple(gaps),
+        key_id=key_id,
+    )
+
+
+def _area(position: Position) -> Area:
+    """Round a position to a hundredth of a degree.
+
+    What is cut off is uniform over a cell: its standard error along a meridian is the cell's side
+    over √12, and a parallel's is never longer.
+    """
+    side_m = 0.01 * _METRES_PER_DEGREE
+    return Area(
+        lat_deg=position.lat_deg,
+        lon_deg=position.lon_deg,
+        sigma_m=math.hypot(side_m / math.sqrt(12), position.sigma_m),
     )
 
 

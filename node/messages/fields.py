@@ -4,6 +4,7 @@ Numbers are rounded when a message is made, not when it is written, so that a me
 own text read back, and two runs give the same bytes.
 """
 
+import base64
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -12,6 +13,7 @@ from node.utc import parse_utc_ns
 
 TOPIC_LEVEL: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_BASE64: Final = r"^[A-Za-z0-9+/]*={0,2}$"
 _UTC: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z$"
 
 
@@ -25,9 +27,22 @@ def _real_moment(text: str) -> str:
     return text
 
 
+def _real_base64(text: str) -> str:
+    base64.b64decode(text, validate=True)
+    return text
+
+
 TopicLevel = Annotated[str, StringConstraints(pattern=TOPIC_LEVEL)]
 Uuid = Annotated[str, StringConstraints(pattern=_UUID), Field(json_schema_extra={"format": "uuid"})]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+# The standard alphabet with its padding (RFC 4648 §4).
+Base64 = Annotated[
+    str,
+    StringConstraints(pattern=_BASE64),
+    AfterValidator(_real_base64),
+    Field(json_schema_extra={"contentEncoding": "base64"}),
+]
 Utc = Annotated[
     str,
     StringConstraints(pattern=_UTC),
@@ -40,6 +55,8 @@ Metres = Annotated[float, _rounded(3)]
 Degrees = Annotated[float, _rounded(2)]
 # A unit of the seventh decimal is a centimetre on the ground.
 GeographicDegrees = Annotated[float, _rounded(7)]
+# A hundredth of a degree is up to 1.1 km: a quarter of a town, not a lamp post.
+CoarseDegrees = Annotated[float, _rounded(2)]
 Decibels = Annotated[float, _rounded(2)]
 PerMinute = Annotated[float, _rounded(1)]
 # Six decimals, so that rounding does not carry a score over a threshold except in one of a million.
@@ -47,6 +64,15 @@ Probability = Annotated[float, Field(ge=0, le=1), _rounded(6)]
 
 
 class Message(BaseModel):
-    """A frozen part of a message; unknown keys, NaN and infinities are refused."""
+    """A frozen part of a message; NaN and infinities are refused, when made unknown keys too.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Reading passes unknown keys over (node/messages/wire.py) and the published schema allows them:
+    a later version may add some.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
+    )

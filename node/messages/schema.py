@@ -7,17 +7,25 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from node.messages.checkpoint import Checkpoint
 from node.messages.detection import Detection
 from node.messages.fields import Message
 from node.messages.health import Health
+from node.messages.incident import Incident
+from node.messages.node import Node
+from node.messages.snippet import SnippetMessage
 from node.messages.status import Status
 
-SchemaName = Literal["detection", "status", "health"]
+SchemaName = Literal["detection", "status", "health", "node", "checkpoint", "snippet", "incident"]
 
 _MODELS: Final[dict[SchemaName, type[Message]]] = {
     "detection": Detection,
     "status": Status,
     "health": Health,
+    "node": Node,
+    "checkpoint": Checkpoint,
+    "snippet": SnippetMessage,
+    "incident": Incident,
 }
 
 

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from node.messages.detection import Clock
-from node.messages.fields import Message, TopicLevel, Utc, Uuid
+from node.messages.fields import CoarseDegrees, Message, Metres, TopicLevel, Utc, Uuid
 
 STATUS_SCHEMA: Final = "gunfire.status/1"
 
@@ -17,6 +17,18 @@ class OutboxStatus(Message):
 
     depth: int = Field(ge=0, description="Detections that the broker has not acknowledged.")
     dropped: int = Field(ge=0, description="Detections that the full outbox had to drop, for life.")
+
+
+class Area(Message):
+    """Roughly where a node stands: for everybody."""
+
+    lat_deg: CoarseDegrees = Field(
+        ge=-90, le=90, description="Latitude to a hundredth of a degree, north positive."
+    )
+    lon_deg: CoarseDegrees = Field(
+        ge=-180, le=180, description="Longitude to a hundredth of a degree, east positive."
+    )
+    sigma_m: Metres = Field(ge=0, description="Standard error that the rounding leaves, metres.")
 
 
 class Status(Message):
@@ -48,3 +60,8 @@ class Status(Message):
         ge=0, description="Frames lost since this run began; null in the last will."
     )
     outbox: OutboxStatus | None = Field(description="The outbox now; null in the last will.")
+    area: Area | None = Field(
+        default=None,
+        exclude_if=lambda area: area is None,
+        description="Roughly where the node stands; absent where it has no position to tell.",
+    )

@@ -1,4 +1,7 @@
-"""The topics: gunfire/v1/<site>/<node>/<kind>. Names are fixed; subscribers hang on them."""
+"""The topics: gunfire/v1/<site>/<node>/<kind> of a node, gunfire/v1/<site>/incident of the network.
+
+Names are fixed; subscribers hang on them.
+"""
 
 import re
 from typing import Final, Literal
@@ -7,7 +10,7 @@ from node.messages.fields import TOPIC_LEVEL
 
 ROOT: Final = "gunfire/v1"
 
-Kind = Literal["detection", "status", "health"]
+Kind = Literal["detection", "status", "health", "node", "checkpoint", "snippet"]
 
 
 def node_topic(site: str, node_id: str, kind: Kind) -> str:
@@ -39,6 +42,19 @@ def subscription(kind: Kind, site: str = "+", node_id: str = "+") -> str:
                 f"{level!r} is neither '+' nor one level of a topic: letters, digits, . _ -"
             )
     return f"{ROOT}/{site}/{node_id}/{kind}"
+
+
+def incident_topic(site: str) -> str:
+    """Give the topic that a site's network publishes incidents on.
+
+    Raises
+    ------
+    ValueError
+        If `site` is not one level of a topic.
+    """
+    if not _is_level(site):
+        raise ValueError(f"{site!r} is not one level of a topic: letters, digits, . _ -")
+    return f"{ROOT}/{site}/incident"
 
 
 def _is_level(text: str) -> bool:

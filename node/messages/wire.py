@@ -5,9 +5,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from node.messages.checkpoint import Checkpoint
 from node.messages.detection import Detection, Transport
 from node.messages.fields import Message
 from node.messages.health import Health
+from node.messages.incident import Incident
+from node.messages.node import Node
+from node.messages.snippet import SnippetMessage
 from node.messages.status import Status
 from node.utc import utc_text
 
@@ -40,7 +44,7 @@ def with_transport(payload: bytes, published_utc_ns: int, delayed: bool) -> byte
 
 
 def parse_detection(payload: bytes | str) -> Detection:
-    """Read a detection.
+    """Read a detection; keys that a later version has added are passed over.
 
     Raises
     ------
@@ -60,13 +64,34 @@ def parse_health(payload: bytes | str) -> Health:
     return _parse(Health, payload)
 
 
+def parse_node(payload: bytes | str) -> Node:
+    """Read a node's birth certificate; raises as `parse_detection` does."""
+    return _parse(Node, payload)
+
+
+def parse_checkpoint(payload: bytes | str) -> Checkpoint:
+    """Read a checkpoint; raises as `parse_detection` does."""
+    return _parse(Checkpoint, payload)
+
+
+def parse_snippet(payload: bytes | str) -> SnippetMessage:
+    """Read a snippet; raises as `parse_detection` does."""
+    return _parse(SnippetMessage, payload)
+
+
+def parse_incident(payload: bytes | str) -> Incident:
+    """Read an incident; raises as `parse_detection` does."""
+    return _parse(Incident, payload)
+
+
 def _parse(model: type[_M], payload: bytes | str) -> _M:
     try:
-        return model.model_validate_json(payload, strict=True)
+        return model.model_validate_json(payload, strict=True, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ValueError(f"not a {model.__name__.lower()}: {where}: {first['msg']}") from error
+        name = model.__name__.removesuffix("Message").lower()
+        raise ValueError(f"not a {name}: {where}: {first['msg']}") from error
 
 
 def _dump(document: dict[str, Any]) -> bytes:
