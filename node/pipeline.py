@@ -13,7 +13,10 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from node.capture import ArrayGeometry
 from node.detect import (
@@ -29,6 +32,7 @@ from node.detect.direction import DELAY_SIGMA_S, POSITION_SIGMA_M, sound_speed_m
 from node.detect.rounds import LEAD_S, TAIL_S, rounds_of, same_bearing
 from node.history import History
 from node.messages import Detection, Origin, build_detection
+from node.messages.detection import Snippet
 from node.settings import DetectSettings
 from node.types import (
     Block,
@@ -114,6 +118,21 @@ class Array:
         return self.order is None or self.order.state.proven is True
 
 
+class Sealer(Protocol):
+    """Encrypts the sound of an event for its owner; there is none unless that is switched on."""
+
+    def window(self, sample_rate_hz: int) -> tuple[int, int]:
+        """Give the frames wanted before and after the first round."""
+
+    def wants(self, detection: Detection) -> bool:
+        """Say whether to seal the sound of such a detection."""
+
+    def seal(
+        self, detection: Detection, sound: npt.NDArray[np.float32], sample_rate_hz: int
+    ) -> Snippet | None:
+        """Seal one microphone's sound, shape [n]; give what the detection is to say of it."""
+
+
 @dataclass(eq=False)
 class _Told:
     """An event as it was told last."""
@@ -126,6 +145,8 @@ class _Told:
     told_free: bool = False
     heard_until: float = 0.0  # onset of its last impulse, late echoes included
     echoes: tuple[float, ...] = ()  # onsets of late echoes
+    sealed: bool = False  # or given up
+    snippet: Snippet | None = None
 
     @property
     def shots(self) -> tuple[Impulse, ...]:
@@ -208,6 +229,9 @@ class Pipeline:
         nothing.
     array
         What direction rests on; None where there is one microphone, or no geometry.
+    sealer
+        Is given the sound of the first microphone round an event's first round; None, and no sound
+        is given to anybody, unless the owner has switched snippets on.
     """
 
     def __init__(
@@ -221,6 +245,7 @@ class Pipeline:
         channels: int,
         microphones: Sequence[int] | None = None,
         array: Array | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.origin = origin
         self._clock = clock
@@ -230,6 +255,10 @@ class Pipeline:
         self._microphones = None if chosen == list(range(channels)) else chosen
         self._channels = len(chosen)
         self._array = array
+        self._sealer = sealer
+        self._sealed_before, self._sealed_after = (
+            (0, 0) if sealer is None else sealer.window(sample_rate_hz)
+        )
         self._detector = Detector(
             settings,
             sample_rate_hz,
@@ -246,6 +275,7 @@ class Pipeline:
         kept_s = settings.event_s + settings.gap_s + window_s + TAIL_S + JUDGED_S + PART_S
         if self._burst:
             kept_s += settings.event_s + repeats.LEAD_S
+        kept_s += (self._sealed_before + self._sealed_after) / sample_rate_hz
         self._history = History(kept_s, sample_rate_hz, self._channels)
         self._waiting: deque[Event] = deque()
         self._open: list[_Told] = []  # bursts that may still go on, oldest first
@@ -299,7 +329,7 @@ class Pipeline:
         return replace(block, frames=block.frames[:, self._microphones])
 
     def _heard_out(self, event: Event) -> bool:
-        after = max(self._after, math.ceil(TAIL_S * self._rate))
+        after = max(self._after, self._sealed_after, math.ceil(TAIL_S * self._rate))
         return self._history.end_sample >= event.impulses[-1].onset_sample + after
 
     def _tell_next(self) -> list[Detection]:
@@ -511,7 +541,7 @@ class Pipeline:
         elif not told.told_free:
             told.told_free = True
             self._untrusted.append(told)
-        return build_detection(
+        detection = build_detection(
             origin=self.origin,
             event=told.event,
             rounds=told.rounds,
@@ -524,6 +554,18 @@ class Pipeline:
             channels=self._channels,
             revision=told.revision,
         )
+        return detection if self._sealer is None else self._sealed(self._sealer, told, detection)
+
+    def _sealed(self, sealer: Sealer, told: _Told, detection: Detection) -> Detection:
+        """Name in a detection the snippet of its event: made once, the same in every revision."""
+        if not told.sealed and sealer.wants(detection):
+            told.sealed = True
+            onset = math.floor(told.shots[0].onset_sample)
+            first = max(0, onset - self._sealed_before)
+            end = min(onset + self._sealed_after, self._history.end_sample)
+            sound = self._history.window(first, end)[:, 0]
+            told.snippet = sealer.seal(detection, sound, self._rate)
+        return detection.model_copy(update={"snippet": told.snippet})
 
     def _instant(self, shot: Impulse) -> Instant:
         """Give when a shot arrived; its error is the clock's and the onset's."""
