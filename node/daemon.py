@@ -25,7 +25,14 @@ from pydantic import ValidationError
 import node
 from node.capture import load_geometry
 from node.classify import TfliteClassifier
-from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions
+from node.deliver import (
+    BrokerAddress,
+    Link,
+    MqttPublisher,
+    Outbox,
+    Rendered,
+    SessionOptions,
+)
 from node.detect import ChannelOrder, SitePrior
 from node.errors import DeviceError, ModelError, OutboxError
 from node.messages import (
@@ -212,7 +219,7 @@ class Daemon:
                     detection.event_id,
                     detection.revision,
                     parse_utc_ns(detection.onset_utc),
-                    partial(_numbered_json, detection),
+                    partial(_rendered, detection),
                 )
             except OutboxError as error:
                 if "outbox" not in self._trouble:
@@ -503,8 +510,8 @@ class Abstainer:
         return Judgement(scores, "other", True, "not_gunfire")
 
 
-def _numbered_json(detection: Detection, seq: int) -> bytes:
-    return to_json(numbered(detection, seq))
+def _rendered(detection: Detection, link: Link) -> Rendered:
+    return Rendered(to_json(numbered(detection, link.seq)))
 
 
 def _origin(settings: Settings) -> Origin:

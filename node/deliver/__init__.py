@@ -5,17 +5,22 @@ Messages come in from the pipeline as bytes; the outbox keeps them, the publishe
 
 from node.deliver.address import BrokerAddress
 from node.deliver.batch import check_broker, publish_batch
+from node.deliver.gaps import Gap
 from node.deliver.mqtt import Delivery, MqttPublisher
-from node.deliver.outbox import Appended, Outbox, OutboxRow
+from node.deliver.outbox import Appended, Chain, Link, Outbox, OutboxRow, Rendered
 from node.deliver.session import SessionOptions
 
 __all__ = [
     "Appended",
     "BrokerAddress",
+    "Chain",
     "Delivery",
+    "Gap",
+    "Link",
     "MqttPublisher",
     "Outbox",
     "OutboxRow",
+    "Rendered",
     "SessionOptions",
     "check_broker",
     "publish_batch",

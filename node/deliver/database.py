@@ -13,7 +13,7 @@ import logging
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -53,7 +53,9 @@ class Database:
     schema
         Statements that make the tables of an empty file.
     version
-        Number of that schema, ≥ 1; a file of another one is refused.
+        Number of that schema, ≥ 1; a file of a later one is refused.
+    migrations
+        For each earlier version the statements that make the next one of it.
     opened
         Called with the connection whenever a file has been opened: at first, and when a corrupt
         one had to be replaced.
@@ -65,11 +67,17 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, schema: str, version: int, opened: Callable[[sqlite3.Connection], None]
+        self,
+        path: Path,
+        schema: str,
+        version: int,
+        migrations: Mapping[int, str],
+        opened: Callable[[sqlite3.Connection], None],
     ) -> None:
         self._path = path
         self._schema = schema
         self._version = version
+        self._migrations = migrations
         self._opened = opened
         self.notices: list[str] = []
         self.lock = threading.RLock()
@@ -146,22 +154,29 @@ class Database:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise _Damaged(verdict)
-            found = db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
-                db.executescript(
-                    f"BEGIN IMMEDIATE; {self._schema}PRAGMA user_version = {self._version}; COMMIT;"
-                )
-                sync_folder(self._path.parent)
-            elif found != self._version:
-                raise OutboxError(
-                    f"outbox {self._path}: is of format {found}, this version knows "
-                    f"{self._version}: move it away, or install the version that wrote it"
-                )
+            self._bring_up_to_date(db)
             self._opened(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _bring_up_to_date(self, db: sqlite3.Connection) -> None:
+        """Make the tables, or what an earlier version made into ours, all or nothing."""
+        found = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if found == self._version:
+            return
+        if found == 0:
+            steps = self._schema
+        elif 0 < found < self._version:
+            steps = "".join(self._migrations[step] for step in range(found, self._version))
+        else:
+            raise OutboxError(
+                f"outbox {self._path}: is of format {found}, this version knows "
+                f"{self._version}: move it away, or install the version that wrote it"
+            )
+        db.executescript(f"BEGIN IMMEDIATE; {steps}PRAGMA user_version = {self._version}; COMMIT;")
+        sync_folder(self._path.parent)
 
     def _set_aside(self, cause: Exception) -> None:
         numbers = self.aside_numbers()

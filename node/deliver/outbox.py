@@ -8,11 +8,12 @@ import logging
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from node.deliver.database import LOG_BYTES, Database, aside_numbers, outbox_error
+from node.deliver.gaps import Gap, with_gaps
 from node.deliver.sequence import RESERVE, SequenceCeiling
 from node.errors import OutboxError
 
@@ -21,8 +22,16 @@ log = logging.getLogger(__name__)
 MIN_BYTES: Final = 2**20
 """Smallest bound of an outbox."""
 
-_FORMAT: Final = 1
-_SCHEMA: Final = """
+_FORMAT: Final = 2
+# From format 1 on: the head of the chain, the gaps in it, since when a message has waited.
+_CHAIN: Final = """
+CREATE TABLE chain (name TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE gap (
+    from_seq INTEGER PRIMARY KEY, to_seq INTEGER NOT NULL, count INTEGER, reason TEXT NOT NULL
+);
+ALTER TABLE detection ADD COLUMN waits_since_utc_ns INTEGER;
+"""
+_SCHEMA: Final = f"""
 CREATE TABLE detection (
     seq INTEGER PRIMARY KEY,
     event_id TEXT NOT NULL,
@@ -34,13 +43,49 @@ CREATE TABLE detection (
 );
 CREATE INDEX to_send ON detection (onset_utc_ns, seq) WHERE refusal IS NULL;
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
+{_CHAIN}"""
+_MIGRATIONS: Final = {1: _CHAIN}
 
 # A node that lost both its count and the ceiling goes on this far above the last such loss: more
 # than it can have counted since, for 136 years of one detection a second.
 _LEAP: Final = 2**32
 
 _FIRST: Final = (-(2**63), 0)
+
+
+class Link(NamedTuple):
+    """Where a message stands: its number, and the digest of the one before it.
+
+    `prev_digest` is None where there was none before, or it is not known any more.
+    """
+
+    seq: int
+    prev_digest: str | None
+
+
+class Rendered(NamedTuple):
+    """A message as it will be sent, and its digest, for the next one's link."""
+
+    payload: bytes
+    digest: str | None = None
+
+
+class Chain(NamedTuple):
+    """How far the messages have come.
+
+    Attributes
+    ----------
+    seq
+        The last number given out.
+    digest
+        Of the message of that number; None where there is none, or it is not known any more.
+    gaps
+        Numbers of which some never left this node, in order.
+    """
+
+    seq: int
+    digest: str | None
+    gaps: tuple[Gap, ...]
 
 
 class Appended(NamedTuple):
@@ -63,6 +108,8 @@ class OutboxRow:
 
 class Outbox:
     """Keep messages until they are acknowledged, bounded in bytes, the oldest dropped first.
+
+    What is dropped, and what a lost or corrupt file may have held, is kept as gaps.
 
     For one process; its threads may share it.
 
@@ -89,12 +136,15 @@ class Outbox:
         self._listener: Callable[[], None] | None = None
         self._told_of_drops = False
         self._depth = self._refused = self._dropped = self._last_seq = 0
+        self._digest: str | None = None
+        self._gaps: tuple[Gap, ...] = ()
+        self._lowest: int | None = None  # number that the file holds
         _refuse_unless_regular(path)
         try:
             self._ceiling = SequenceCeiling(path.with_name(path.name + ".seq"))
         except OSError as error:
             raise outbox_error(path, error) from error
-        self._database = Database(path, _SCHEMA, _FORMAT, self._load)
+        self._database = Database(path, _SCHEMA, _FORMAT, _MIGRATIONS, self._load)
 
     @property
     def depth(self) -> int:
@@ -108,13 +158,19 @@ class Outbox:
 
     @property
     def dropped(self) -> int:
-        """Messages dropped, over the file's life, to stay within the bound."""
+        """Messages dropped, over the file's life, to stay within the bounds."""
         return self._dropped
 
     @property
     def last_seq(self) -> int:
         """The last number given out; 0 if none was."""
         return self._last_seq
+
+    @property
+    def chain(self) -> Chain:
+        """How far the messages have come; one word, whatever another thread appends meanwhile."""
+        with self._database.lock:
+            return Chain(self._last_seq, self._digest, self._gaps)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -126,7 +182,7 @@ class Outbox:
         self._listener = listener
 
     def append(
-        self, event_id: str, revision: int, onset_utc_ns: int, render: Callable[[int], bytes]
+        self, event_id: str, revision: int, onset_utc_ns: int, render: Callable[[Link], Rendered]
     ) -> Appended:
         """Give a message its number and make it durable.
 
@@ -137,8 +193,8 @@ class Outbox:
         onset_utc_ns
             Its place in the order of sending.
         render
-            Makes the message from its number, inside the transaction: number, message and all
-            else that must advance with them advance together or not at all.
+            Makes the message from its place, inside the transaction: number, digest and message
+            advance together or not at all.
 
         Raises
         ------
@@ -154,19 +210,21 @@ class Outbox:
                 if known is not None:
                     return Appended(known[0], is_new=False)
                 seq = self._last_seq + 1
-                self._ceiling.cover(seq)
+                self._ceiling.cover(seq, self._floor_and_gaps)
+                rendered = render(Link(seq, self._digest))
                 db.execute(
-                    "INSERT INTO detection VALUES (?, ?, ?, ?, ?, NULL)",
-                    (seq, event_id, revision, onset_utc_ns, render(seq)),
+                    "INSERT INTO detection VALUES (?, ?, ?, ?, ?, NULL, NULL)",
+                    (seq, event_id, revision, onset_utc_ns, rendered.payload),
                 )
                 _set_counter(db, "last_seq", seq)
-                dropped = self._make_room(db, newest=seq)
-            self._last_seq = seq
+                _set_digest(db, rendered.digest)
+                gaps = self._keep_gaps(db, self._make_room(db, newest=seq))
+            self._last_seq, self._digest = seq, rendered.digest
             self._depth += 1
-            if dropped:
-                if not self._told_of_drops:
-                    log.warning("outbox %s full, dropping the oldest from now on", self._path)
-                    self._told_of_drops = True
+            self._lowest = self._lowest or seq
+            if gaps != self._gaps:
+                self._gaps = gaps
+                self._tell_of_drops("full")
                 self._recount()
         if self._listener is not None:
             self._listener()
@@ -212,6 +270,46 @@ class Outbox:
                 db.execute("UPDATE detection SET refusal = ? WHERE seq = ?", (reason, seq))
             self._recount()
 
+    def expire(self, utc_now_ns: int, max_age_s: float) -> None:
+        """Drop what has waited too long; nothing is written while nothing waits.
+
+        A message's age is counted from the first call after it was appended, not from its onset,
+        which a clock that was wrong then may have put anywhere. So call this only while the clock
+        can be trusted.
+
+        Raises
+        ------
+        OutboxError
+            If it could not be done; then nothing has changed.
+        """
+        with self._database.lock:
+            if not self._depth + self._refused:
+                return
+            oldest_ns = utc_now_ns - round(max_age_s * 1e9)
+            with self._database.guard() as db:
+                news = db.execute(
+                    "SELECT EXISTS (SELECT 1 FROM detection WHERE waits_since_utc_ns IS NULL"
+                    " OR waits_since_utc_ns < ? OR waits_since_utc_ns > ?)",
+                    (oldest_ns, utc_now_ns),
+                ).fetchone()[0]
+            if not news:
+                return
+            with self._database.transaction() as db:
+                db.execute(
+                    "UPDATE detection SET waits_since_utc_ns = ?"
+                    " WHERE waits_since_utc_ns IS NULL OR waits_since_utc_ns > ?",
+                    (utc_now_ns, utc_now_ns),
+                )
+                dropped = db.execute(
+                    "DELETE FROM detection WHERE waits_since_utc_ns < ? RETURNING seq",
+                    (oldest_ns,),
+                ).fetchall()
+                gaps = self._keep_gaps(db, sorted(seq for (seq,) in dropped))
+            if gaps != self._gaps:
+                self._gaps = gaps
+                self._tell_of_drops("holds what has waited too long")
+            self._recount()
+
     def refusals(self) -> dict[int, str]:
         """Give number and reason of the messages kept aside."""
         with self._database.guard() as db:
@@ -233,40 +331,73 @@ class Outbox:
 
     def _load(self, db: sqlite3.Connection) -> None:
         """Take the counts from a file just opened; see `sequence` for where numbering goes on."""
-        last_seq = _counter(db, "last_seq")
-        ceiling = self._ceiling.value
-        if ceiling is not None and (last_seq == 0 or ceiling - last_seq > RESERVE):
-            # The node has given out numbers that this file knows nothing of: it is a new one
-            # after a loss, or an old copy.
-            last_seq = ceiling
-        elif ceiling is None and last_seq == 0:
-            last_seq = _LEAP * max(aside_numbers(self._path), default=0)
-        self._last_seq = last_seq
+        last_seq, digest, gaps = _counter(db, "last_seq"), _digest(db), _gaps(db)
+        lost = self._lost(last_seq)
+        if lost is not None:
+            # The file is a new one after a loss, or an old copy.
+            kept = self._ceiling.kept
+            gaps = with_gaps((*gaps, *self._gaps, *(kept.gaps if kept else ())), [lost])
+            # Seen in this very run, the chain goes on from what is in memory.
+            last_seq, digest = lost.to_seq, self._digest if self._last_seq else None
+            db.execute("BEGIN IMMEDIATE")
+            _set_counter(db, "last_seq", last_seq)
+            _set_digest(db, digest)
+            _write_gaps(db, _gaps(db), gaps)
+            db.execute("COMMIT")
+        self._last_seq, self._digest, self._gaps = last_seq, digest, gaps
         self._count(db)
+
+    def _lost(self, last_seq: int) -> Gap | None:
+        """Give the numbers that a file just opened should hold or have let go of, and may not."""
+        if self._last_seq:  # there was another file a moment ago
+            return Gap(self._floor_and_gaps()[0], self._last_seq, None, "lost")
+        kept = self._ceiling.kept
+        if kept is not None and (last_seq == 0 or kept.ceiling - last_seq > RESERVE):
+            return Gap(last_seq + 1 if last_seq else kept.floor, kept.ceiling, None, "lost")
+        leap = _LEAP * max(aside_numbers(self._path), default=0)
+        if kept is None and last_seq == 0 and leap:
+            return Gap(1, leap, None, "lost")
+        return None
+
+    def _floor_and_gaps(self) -> tuple[int, tuple[Gap, ...]]:
+        """Give the lowest number that may still wait here, and the gaps."""
+        return self._lowest or self._last_seq + 1, self._gaps
 
     def _recount(self) -> None:
         with self._database.guard() as db:
             self._count(db)
 
     def _count(self, db: sqlite3.Connection) -> None:
-        self._depth, self._refused = db.execute(
-            "SELECT count(*) - count(refusal), count(refusal) FROM detection"
+        self._depth, self._refused, self._lowest = db.execute(
+            "SELECT count(*) - count(refusal), count(refusal), min(seq) FROM detection"
         ).fetchone()
         self._dropped = _counter(db, "dropped")
 
-    def _make_room(self, db: sqlite3.Connection, newest: int) -> int:
-        """Drop the oldest until the bound holds, the newest always kept; give how many."""
+    def _make_room(self, db: sqlite3.Connection, newest: int) -> list[int]:
+        """Drop the oldest until the bound holds, the newest always kept; give their numbers."""
         budget_pages = (self._max_bytes - LOG_BYTES) // _pragma(db, "page_size")
-        dropped = 0
+        dropped: list[int] = []
         while _pragma(db, "page_count") - _pragma(db, "freelist_count") > budget_pages:
             oldest = db.execute("SELECT min(seq) FROM detection").fetchone()[0]
             if oldest == newest:
                 break
             db.execute("DELETE FROM detection WHERE seq = ?", (oldest,))
-            dropped += 1
-        if dropped:
-            _set_counter(db, "dropped", _counter(db, "dropped") + dropped)
+            dropped.append(oldest)
         return dropped
+
+    def _keep_gaps(self, db: sqlite3.Connection, dropped: list[int]) -> tuple[Gap, ...]:
+        """Count and keep what was dropped; give all gaps as they are then."""
+        if not dropped:
+            return self._gaps
+        _set_counter(db, "dropped", _counter(db, "dropped") + len(dropped))
+        gaps = with_gaps(self._gaps, [Gap(seq, seq, 1, "dropped") for seq in dropped])
+        _write_gaps(db, self._gaps, gaps)
+        return gaps
+
+    def _tell_of_drops(self, why: str) -> None:
+        if not self._told_of_drops:
+            log.warning("outbox %s %s, dropping the oldest from now on", self._path, why)
+            self._told_of_drops = True
 
 
 def _refuse_unless_regular(path: Path) -> None:
@@ -279,6 +410,30 @@ def _refuse_unless_regular(path: Path) -> None:
         raise outbox_error(path, error) from error
     if not is_regular:
         raise OutboxError(f"outbox {path}: is not a regular file; set outbox.path to a file")
+
+
+def _digest(db: sqlite3.Connection) -> str | None:
+    row = db.execute("SELECT digest FROM chain WHERE name = 'head'").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_digest(db: sqlite3.Connection, digest: str | None) -> None:
+    if digest is None:
+        db.execute("DELETE FROM chain WHERE name = 'head'")
+    else:
+        db.execute("INSERT OR REPLACE INTO chain VALUES ('head', ?)", (digest,))
+
+
+def _gaps(db: sqlite3.Connection) -> tuple[Gap, ...]:
+    rows = db.execute("SELECT from_seq, to_seq, count, reason FROM gap ORDER BY from_seq")
+    return tuple(Gap(*row) for row in rows.fetchall())
+
+
+def _write_gaps(db: sqlite3.Connection, old: tuple[Gap, ...], new: tuple[Gap, ...]) -> None:
+    """Write the difference: while the outbox is full, that is one row for each message."""
+    gone, come = set(old) - set(new), set(new) - set(old)
+    db.executemany("DELETE FROM gap WHERE from_seq = ?", [(gap.from_seq,) for gap in gone])
+    db.executemany("INSERT INTO gap VALUES (?, ?, ?, ?)", [astuple(gap) for gap in come])
 
 
 def _counter(db: sqlite3.Connection, name: str) -> int:

@@ -2,16 +2,45 @@
 
 `seq` counts a node's detections for life and stands in the outbox's database. Should that file be
 lost or corrupt, this small one beside it still says up to where numbers may have been used: it
-holds a ceiling that is raised, durably, before the first number above it is given out.
+holds a ceiling that is raised, durably, before the first number above it is given out. It says too
+from where on messages may have waited in the lost file (the floor), and which gaps there were
+already, so that what was lost can be told as narrowly as is known.
 """
 
+import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+from node.deliver.gaps import Gap
 
 RESERVE: Final = 1000
 """Numbers covered by one raise: one small write to the card per thousand detections."""
+
+_FIRST_LINE: Final = re.compile(r"ceiling (\d{1,18}) floor (\d{1,18})")
+_GAP_LINE: Final = re.compile(r"(\d{1,18}) (\d{1,18}) (\d{1,18}|-) (dropped|lost)")
+# Versions before signing wrote the ceiling alone, twice so that a flipped bit is noticed.
+_OLD_FORM: Final = re.compile(r"(\d{1,18}) \1\n")
+
+
+class Kept(NamedTuple):
+    """What the file says.
+
+    Attributes
+    ----------
+    ceiling
+        No number above it was ever given out.
+    floor
+        No message below it waited when the ceiling was raised.
+    gaps
+        Those there were then.
+    """
+
+    ceiling: int
+    floor: int
+    gaps: tuple[Gap, ...]
 
 
 class SequenceCeiling:
@@ -24,42 +53,80 @@ class SequenceCeiling:
 
     Attributes
     ----------
-    value
-        No number above it was ever given out; None where the file is absent or unreadable.
+    kept
+        What it says; None where the file is absent or unreadable.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.value = self._read()
+        self.kept = self._read()
 
-    def cover(self, seq: int) -> None:
+    @property
+    def value(self) -> int | None:
+        """The ceiling; None where it is not known."""
+        return None if self.kept is None else self.kept.ceiling
+
+    def cover(self, seq: int, state: Callable[[], tuple[int, tuple[Gap, ...]]]) -> None:
         """Make sure, durably, that `seq` lies at or below the ceiling.
+
+        Parameters
+        ----------
+        state
+            Gives floor and gaps; asked only if there is something to be written.
 
         Raises
         ------
         OSError
             If the file cannot be written; the old ceiling stands.
         """
-        if self.value is not None and seq <= self.value:
+        if self.kept is not None and seq <= self.kept.ceiling:
             return
-        ceiling = seq + RESERVE - 1
+        floor, gaps = state()
+        kept = Kept(seq + RESERVE - 1, floor, gaps)
         fresh = self._path.with_name(self._path.name + ".new")
         with fresh.open("w", encoding="ascii") as file:
-            # Twice, so that a flipped bit is noticed.
-            file.write(f"{ceiling} {ceiling}\n")
+            file.write(_written(kept))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
         sync_folder(self._path.parent)
-        self.value = ceiling
+        self.kept = kept
 
-    def _read(self) -> int | None:
+    def _read(self) -> Kept | None:
         try:
             text = self._path.read_text("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
             return None
-        match = re.fullmatch(r"(\d{1,18}) \1\n", text)
-        return None if match is None else int(match[1])
+        old = _OLD_FORM.fullmatch(text)
+        return Kept(int(old[1]), 1, ()) if old else _parsed(text)
+
+
+def _written(kept: Kept) -> str:
+    lines = [f"ceiling {kept.ceiling} floor {kept.floor}"]
+    lines += [
+        f"{gap.from_seq} {gap.to_seq} {'-' if gap.count is None else gap.count} {gap.reason}"
+        for gap in kept.gaps
+    ]
+    body = "".join(f"{line}\n" for line in lines)
+    return f"{body}sha256 {_sum(body)}\n"  # a flipped bit is noticed
+
+
+def _parsed(text: str) -> Kept | None:
+    body, _, tail = text.rpartition("sha256 ")
+    first, *rest = body.split("\n")[:-1] or [""]
+    match, gaps = _FIRST_LINE.fullmatch(first), [_GAP_LINE.fullmatch(line) for line in rest]
+    if tail != f"{_sum(body)}\n" or match is None or None in gaps:
+        return None
+    return Kept(int(match[1]), int(match[2]), tuple(_gap(found) for found in gaps if found))
+
+
+def _gap(match: re.Match[str]) -> Gap:
+    count = None if match[3] == "-" else int(match[3])
+    return Gap(int(match[1]), int(match[2]), count, "lost" if match[4] == "lost" else "dropped")
+
+
+def _sum(body: str) -> str:
+    return hashlib.sha256(body.encode("ascii")).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions
+from node.deliver import BrokerAddress, MqttPublisher, Outbox, Rendered, SessionOptions
 from node.messages import (
     Detection,
     Origin,
@@ -68,7 +68,7 @@ def append(outbox: Outbox, number: int) -> int:
         detection.event_id,
         detection.revision,
         START_NS + number * 10**9,
-        lambda seq: to_json(numbered(detection, seq)),
+        lambda link: Rendered(to_json(numbered(detection, link.seq))),
     ).seq
 
 

@@ -7,12 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-from node.deliver import Outbox
+from node.deliver import Link, Outbox, Rendered
 from node.errors import OutboxError
 
 
-def render(seq: int) -> bytes:
+def message(seq: int) -> bytes:
     return b"%d " % seq + b"x" * 1500
+
+
+def render(link: Link) -> Rendered:
+    return Rendered(message(link.seq))
 
 
 def fill(filler: Path) -> None:
@@ -44,7 +48,7 @@ def main() -> None:
     outbox.close()
     again = Outbox(path, 2**22)
     seqs = sorted(row.seq for row in again.pending())
-    intact = all(row.payload == render(row.seq) for row in again.pending())
+    intact = all(row.payload == message(row.seq) for row in again.pending())
     again.close()
 
     fill(filler)

@@ -4,7 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from node.deliver import Outbox
+from node.deliver import Outbox, Rendered
 
 
 def main() -> None:
@@ -12,7 +12,9 @@ def main() -> None:
     print("open", outbox.last_seq, flush=True)
     for count in itertools.count():
         name = f"{outbox.last_seq + 1}"
-        appended = outbox.append(name, 0, count, lambda seq: b"%d:" % seq + b"y" * 1500)
+        appended = outbox.append(
+            name, 0, count, lambda link: Rendered(b"%d:" % link.seq + b"y" * 1500)
+        )
         print(appended.seq, flush=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.deliver import Outbox
+from node.deliver import Outbox, Rendered
 
 HERE = Path(__file__).parent
 FULL_DISK = HERE / "full_disk.py"
@@ -93,7 +93,7 @@ def test_a_limit_on_file_size_is_told_and_nothing_is_half_written(tmp_path: Path
 
 def test_nothing_is_written_while_nothing_is_heard(tmp_path: Path) -> None:
     with Outbox(tmp_path / "outbox.sqlite3", 2**20) as outbox:
-        outbox.append("a", 0, 0, lambda _seq: b"x")
+        outbox.append("a", 0, 0, lambda _link: Rendered(b"x"))
         written = _bytes_written()
         for _ in range(50):
             outbox.pending()

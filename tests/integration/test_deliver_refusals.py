@@ -16,7 +16,7 @@ from deliver_node import (
     wait_until,
 )
 
-from node.deliver import BrokerAddress, MqttPublisher, Outbox
+from node.deliver import BrokerAddress, MqttPublisher, Outbox, Rendered
 from node.errors import BrokerError
 from node.messages import Detection, to_json
 from node.network import PrivateBroker, Subscription
@@ -46,7 +46,7 @@ def append_huge(outbox: Outbox, number: int) -> None:
     """Append a detection of some 100 kB, as no broker with a bound would take it."""
     detection = make_detection(number)
     huge = detection.model_copy(update={"rounds": detection.rounds * 1000})
-    outbox.append(detection.event_id, 0, number, lambda _seq: to_json(huge))
+    outbox.append(detection.event_id, 0, number, lambda _link: Rendered(to_json(huge)))
 
 
 def test_a_refusal_by_the_access_list_is_told_and_mended_without_a_restart(
@@ -146,7 +146,7 @@ def test_two_nodes_of_one_name_are_told_so(outbox: Outbox, tmp_path: Path) -> No
 
 def test_a_row_that_cannot_be_read_back_is_set_aside_and_the_rest_go_on(outbox: Outbox) -> None:
     with PrivateBroker() as broker, Subscription(BrokerAddress.from_url(broker.url)) as words:
-        outbox.append("spoilt", 0, 0, lambda _seq: b'{"schema": "gunf')
+        outbox.append("spoilt", 0, 0, lambda _link: Rendered(b'{"schema": "gunf'))
         append(outbox, 1)
         sender = publisher(outbox, broker.url)
         sender.start()
@@ -161,7 +161,9 @@ def test_a_subscriber_passes_over_what_is_not_a_message_and_what_came_before(
     with PrivateBroker() as broker, Subscription(BrokerAddress.from_url(broker.url)) as words:
         sender = publisher(outbox, broker.url)
         sender.start()
-        outbox.append("not-json", 0, 0, lambda _seq: b'{"transport": null, "surprise": 1}')
+        outbox.append(
+            "not-json", 0, 0, lambda _link: Rendered(b'{"transport": null, "surprise": 1}')
+        )
         append(outbox, 1)
         assert wait_until(lambda: outbox.depth == 0)
         append(outbox, 1)  # the same once more, as after a lost acknowledgement

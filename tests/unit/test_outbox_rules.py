@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from node.deliver import Outbox
+from node.deliver import Chain, Gap, Link, Outbox, Rendered
 from node.deliver.sequence import RESERVE
 from node.errors import OutboxError
 
@@ -30,8 +30,12 @@ def outbox(file: Path) -> Iterator[Outbox]:
         yield opened
 
 
-def render(seq: int) -> bytes:
+def message(seq: int) -> bytes:
     return b"message %d" % seq
+
+
+def render(link: Link) -> Rendered:
+    return Rendered(message(link.seq), f"digest {link.seq}")
 
 
 def test_the_number_is_in_the_message_and_a_second_of_the_same_name_is_not_taken(
@@ -52,7 +56,7 @@ def test_what_waits_comes_by_onset_not_by_number(outbox: Outbox) -> None:
 
 
 def test_a_message_that_cannot_be_made_takes_no_number(outbox: Outbox) -> None:
-    def broken(_seq: int) -> bytes:
+    def broken(_link: Link) -> Rendered:
         raise RuntimeError("no such message")
 
     with pytest.raises(RuntimeError, match="no such message"):
@@ -86,7 +90,7 @@ def test_what_is_refused_is_kept_with_its_reason_and_not_offered_again(file: Pat
 def test_the_bound_holds_on_disk_the_oldest_go_and_are_counted_for_life(file: Path) -> None:
     with Outbox(file, SMALL) as outbox:
         for n in range(400):
-            outbox.append(f"e{n}", 0, n, lambda _seq: b"x" * 4500)
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 4500))
         on_disk = sum(part.stat().st_size for part in file.parent.iterdir())
         assert on_disk <= SMALL
         kept = [row.seq for row in outbox.pending()]
@@ -99,7 +103,7 @@ def test_the_bound_holds_on_disk_the_oldest_go_and_are_counted_for_life(file: Pa
 
 def test_a_message_larger_than_the_bound_is_kept_all_the_same(outbox: Outbox) -> None:
     outbox.append("small", 0, 0, render)
-    outbox.append("huge", 0, 0, lambda _seq: b"x" * SMALL)
+    outbox.append("huge", 0, 0, lambda _link: Rendered(b"x" * SMALL))
     assert [row.event_id for row in outbox.pending()] == ["huge"]
 
 
@@ -166,7 +170,7 @@ def test_corruption_found_at_work_is_set_aside_and_the_next_try_succeeds(file: P
     large = 2**23
     with Outbox(file, large) as outbox:
         for n in range(50):  # more than SQLite keeps in memory, or it would not look at the disk
-            outbox.append(f"e{n}", 0, n, lambda _seq: b"x" * 100_000)
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 100_000))
         last = outbox.last_seq
     with Outbox(file, large) as outbox:
         spoil(file)
@@ -182,7 +186,7 @@ def test_a_file_of_another_format_is_left_alone(file: Path) -> None:
     db = sqlite3.connect(file)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(OutboxError, match=r"is of format 99, this version knows 1: move it away"):
+    with pytest.raises(OutboxError, match=r"is of format 99, this version knows 2: move it away"):
         Outbox(file, SMALL)
 
 
@@ -213,6 +217,182 @@ def test_a_writer_and_a_sender_may_share_it(outbox: Outbox) -> None:
     done.set()
     sender.join(30)
     assert sorted(sent) == given == list(range(1, 501))
+    assert outbox.depth == 0
+
+
+FORMAT_1 = """
+CREATE TABLE detection (
+    seq INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    onset_utc_ns INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    refusal TEXT,
+    UNIQUE (event_id, revision)
+);
+CREATE INDEX to_send ON detection (onset_utc_ns, seq) WHERE refusal IS NULL;
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO detection VALUES (7, 'a', 0, 5, x'6f6c64', NULL), (8, 'b', 0, 3, x'6f6c64', 'no');
+INSERT INTO counter VALUES ('last_seq', 8), ('dropped', 2);
+PRAGMA user_version = 1;
+"""
+
+
+def test_an_outbox_of_the_version_before_signing_opens_and_keeps_what_waits(file: Path) -> None:
+    db = sqlite3.connect(file)
+    db.executescript(FORMAT_1)
+    db.close()
+    file.with_name("outbox.sqlite3.seq").write_text("1000 1000\n")
+    for _ in range(2):
+        with Outbox(file, SMALL) as outbox:
+            assert [(row.seq, row.payload) for row in outbox.pending()] == [(7, b"old")]
+            assert outbox.refusals() == {8: "no"}
+            assert (outbox.dropped, outbox.notices) == (2, ())
+            assert outbox.chain == Chain(8, None, ())
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.append("c", 0, 0, render).seq == 9
+        assert outbox.chain == Chain(9, "digest 9", ())
+
+
+def test_each_message_is_linked_to_the_one_before_it_over_lives_and_acknowledgements(
+    file: Path,
+) -> None:
+    links: list[Link] = []
+
+    def linked(link: Link) -> Rendered:
+        links.append(link)
+        return render(link)
+
+    for life in range(3):
+        with Outbox(file, SMALL) as outbox:
+            for n in range(2):
+                outbox.append(f"{life}-{n}", 0, n, linked)
+            outbox.acknowledge(range(100))
+    assert links[0] == Link(1, None)
+    assert links[1:] == [Link(seq, f"digest {seq - 1}") for seq in range(2, 7)]
+
+
+def test_a_message_that_could_not_be_made_leaves_the_chain_as_it_was(outbox: Outbox) -> None:
+    outbox.append("a", 0, 0, render)
+    before = outbox.chain
+    with pytest.raises(ZeroDivisionError):
+        outbox.append("b", 0, 0, lambda link: Rendered(b"", str(1 // (link.seq - 2))))
+    assert outbox.chain == before
+
+
+def test_what_was_dropped_is_a_gap_with_its_count_for_life(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        for n in range(300):
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 4500))
+        (gap,) = outbox.chain.gaps
+        assert gap == Gap(1, outbox.dropped, outbox.dropped, "dropped")
+        first = outbox.pending(limit=1)[0].seq
+        assert first == outbox.dropped + 1
+        outbox.acknowledge([first])
+        for n in range(300, 500):
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 4500))
+        gaps = outbox.chain.gaps
+        assert [(g.from_seq, g.count) for g in gaps] == [
+            (1, first - 1),
+            (first + 1, outbox.dropped - first + 1),
+        ]
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.chain.gaps == gaps
+
+
+def test_a_lost_file_is_a_gap_from_the_oldest_that_waited_when_that_was_last_written(
+    file: Path,
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        for n in range(RESERVE):
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x"))
+        outbox.acknowledge(range(1, 901))
+        outbox.append("raises the ceiling", 0, 0, render)
+    file.unlink()
+    for _ in range(2):
+        with Outbox(file, SMALL) as outbox:
+            assert outbox.chain == Chain(2 * RESERVE, None, (Gap(901, 2000, None, "lost"),))
+    with Outbox(file, SMALL) as outbox:
+        links: list[Link] = []
+        outbox.append("new", 0, 0, lambda link: links.append(link) or render(link))
+        assert links == [Link(2001, None)]
+
+
+def test_gaps_told_before_a_loss_are_not_forgotten_by_it(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        for n in range(RESERVE + 1):
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 1500))
+            if n == 600:
+                outbox.acknowledge([row.seq for row in outbox.pending()])
+        before = outbox.chain.gaps[0]
+    spoil(file)
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.chain.gaps[0] == before
+        assert outbox.chain.gaps[-1].reason == "lost"
+
+
+def test_a_file_that_is_lost_at_work_breaks_no_chain_and_loses_only_what_waited(
+    file: Path,
+) -> None:
+    large = 2**23
+    with Outbox(file, large) as outbox:
+        for n in range(50):
+            outbox.append(
+                f"e{n}", 0, n, lambda link: Rendered(b"x" * 100_000, f"digest {link.seq}")
+            )
+        outbox.acknowledge(range(1, 21))
+    with Outbox(file, large) as outbox:
+        spoil(file)
+        with pytest.raises(OutboxError, match="set aside; a new one is started: try again"):
+            outbox.pending()
+        assert outbox.chain == Chain(50, "digest 50", (Gap(21, 50, None, "lost"),))
+        assert outbox.append("next", 0, 0, render).seq == 51
+
+
+def test_an_old_copy_of_the_file_is_a_gap_from_where_it_ends(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+    copy = file.read_bytes()
+    with Outbox(file, SMALL) as outbox:
+        for n in range(RESERVE):
+            outbox.append(f"e{n}", 0, n, render)
+    file.write_bytes(copy)
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.chain == Chain(2000, None, (Gap(2, 2000, None, "lost"),))
+
+
+DAY_S = 86_400
+DAY_NS = DAY_S * 10**9
+NOW_NS = 20_000 * DAY_NS
+
+
+def test_what_has_waited_too_long_is_dropped_counted_and_a_gap(outbox: Outbox) -> None:
+    outbox.append("old", 0, 0, render)
+    outbox.append("refused", 0, 0, render)
+    outbox.refuse(2, "no")
+    outbox.expire(NOW_NS, 30 * DAY_S)
+    outbox.append("new", 0, 0, render)
+    outbox.expire(NOW_NS + 30 * DAY_NS, 30 * DAY_S)
+    assert outbox.depth == 2
+    outbox.expire(NOW_NS + 30 * DAY_NS + 1, 30 * DAY_S)
+    assert [row.event_id for row in outbox.pending()] == ["new"]
+    assert (outbox.dropped, outbox.refused) == (2, 0)
+    assert outbox.chain.gaps == (Gap(1, 2, 2, "dropped"),)
+
+
+def test_age_is_counted_from_when_it_was_first_known_not_from_an_onset_that_may_be_of_1970(
+    outbox: Outbox,
+) -> None:
+    outbox.append("heard before the clock was set", 0, 0, render)
+    outbox.expire(NOW_NS, 30 * DAY_S)
+    assert outbox.depth == 1
+
+
+def test_a_clock_put_back_keeps_nothing_for_ever(outbox: Outbox) -> None:
+    outbox.append("a", 0, 0, render)
+    outbox.expire(NOW_NS + 5000 * DAY_NS, 30 * DAY_S)
+    outbox.expire(NOW_NS, 30 * DAY_S)
+    outbox.expire(NOW_NS + 31 * DAY_NS, 30 * DAY_S)
     assert outbox.depth == 0
 
 
@@ -272,7 +452,7 @@ class OutboxMachine(RuleBasedStateMachine):
         )
         rows = self.outbox.pending()
         assert [(r.onset_utc_ns, r.seq, r.event_id, r.revision) for r in rows] == expected
-        assert all(row.payload == render(row.seq) for row in rows)
+        assert all(row.payload == message(row.seq) for row in rows)
         assert (self.outbox.depth, self.outbox.refused) == (len(expected), len(self.refused))
         assert (self.outbox.dropped, self.outbox.last_seq) == (0, self.last_seq)
 
