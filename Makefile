@@ -27,6 +27,13 @@ help:  ## list the targets
 	@$(BIN)/pip install --quiet --editable '.[network]' --group dev  # in one, or pip forgets our bounds
 	@touch $@
 
+.venv/asyncapi: .venv/dev tests/contract/asyncapi/package-lock.json
+	@echo "set-up: adding AsyncAPI's own parser, to validate our document with (54 MB)"
+	@{ command -v npm >/dev/null || provisioning/apt-packages nodejs npm; } && mkdir -p .venv/npm \
+	  && cp tests/contract/asyncapi/package*.json .venv/npm \
+	  && npm ci --prefix .venv/npm --ignore-scripts --no-audit --no-fund --silent && touch $@ \
+	  || echo "set-up: AsyncAPI's parser is not to be had; its test skips"
+
 .venv/train: .venv/dev
 	@echo "set-up: adding what training needs (1.6 GB)"
 	@$(BIN)/pip install --quiet --editable '.[network,train]' --group dev
@@ -45,7 +52,7 @@ help:  ## list the targets
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
 	@$(BIN)/gunfire-node demo
 
-test: .venv/dev  ## set up, then every test (those on recordings skip where $(DATA) is absent)
+test: .venv/asyncapi  ## set up, then every test (those on recordings skip where $(DATA) is absent)
 	@$(BIN)/pytest
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from node.messages.schema import write_schemas
+from node.messages.asyncapi import asyncapi
+from node.messages.schema import MODELS, write_schemas
 from node.settings import PositionSettings, Settings
 from tests.evidence import ROOT, page
 
 LOOK_UP = ROOT / "docs" / "look-up"
+EXAMPLES = ROOT / "tests" / "contract"
 
 
 def settings_page() -> str:
@@ -55,13 +57,21 @@ def _allowed(rules: dict[str, Any]) -> str:
     ]
 
 
+def asyncapi_document() -> str:
+    """Make the AsyncAPI document, with the frozen examples of the contract."""
+    examples = {name: json.loads((EXAMPLES / f"{name}.json").read_text("utf-8")) for name in MODELS}
+    return json.dumps(asyncapi(examples), indent=2, ensure_ascii=False) + "\n"
+
+
 def write_all() -> list[Path]:
     """Write every page that is made from the code."""
     settings = LOOK_UP / "settings.md"
     settings.write_text(settings_page(), "utf-8")
     evidence = LOOK_UP / "evidence.md"
     evidence.write_text(page(), "utf-8")
-    return [settings, evidence, *write_schemas(LOOK_UP)]
+    document = LOOK_UP / "asyncapi.json"
+    document.write_text(asyncapi_document(), "utf-8")
+    return [settings, evidence, document, *write_schemas(LOOK_UP)]
 
 
 if __name__ == "__main__":

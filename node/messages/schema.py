@@ -18,7 +18,7 @@ from node.messages.status import Status
 
 SchemaName = Literal["detection", "status", "health", "node", "checkpoint", "snippet", "incident"]
 
-_MODELS: Final[dict[SchemaName, type[Message]]] = {
+MODELS: Final[dict[SchemaName, type[Message]]] = {
     "detection": Detection,
     "status": Status,
     "health": Health,
@@ -31,7 +31,7 @@ _MODELS: Final[dict[SchemaName, type[Message]]] = {
 
 def json_schema(name: SchemaName) -> dict[str, Any]:
     """Give the JSON Schema of a message by its name."""
-    body = _MODELS[name].model_json_schema(by_alias=True)
+    body = MODELS[name].model_json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:gunfire:{name}:1",
@@ -42,7 +42,7 @@ def json_schema(name: SchemaName) -> dict[str, Any]:
 def write_schemas(folder: Path) -> list[Path]:
     """Write every schema as `<name>.schema.json` into a folder and return the files."""
     written = []
-    for name in _MODELS:
+    for name in MODELS:
         file = folder / f"{name}.schema.json"
         file.write_text(json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8")
         written.append(file)

@@ -9,3 +9,7 @@ def test_the_page_of_settings_is_current() -> None:
 
 def test_the_page_of_evidence_is_made_from_the_checked_in_files() -> None:
     assert evidence.PAGE.read_text("utf-8") == evidence.page()
+
+
+def test_the_asyncapi_document_is_made_from_the_models_and_the_table_of_channels() -> None:
+    assert (docs.LOOK_UP / "asyncapi.json").read_text("utf-8") == docs.asyncapi_document()
