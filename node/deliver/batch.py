@@ -17,6 +17,7 @@ from node.errors import BrokerError
 
 CONNECT_S: Final = 10
 ANSWER_S: Final = 30.0
+_KEEP_ALIVE_TIMEOUT: Final = 0x8D
 
 
 def check_broker(address: BrokerAddress) -> None:
@@ -60,9 +61,7 @@ class _Errand:
             reconnect_on_failure=False,
         )
         client.on_connect = lambda _c, _u, _f, code, _p: self._on_connect(code)
-        client.on_disconnect = lambda _c, _u, _f, code, _p: self._lose(
-            f"the connection was lost ({code}): see the network and the broker's log"
-        )
+        client.on_disconnect = lambda _c, _u, _f, code, _p: self._on_disconnect(code)
         client.on_publish = lambda _c, _u, _m, code, _p: self._on_publish(code)
         client.connect_timeout = CONNECT_S
         client.username_pw_set(address.username, address.password)
@@ -120,6 +119,12 @@ class _Errand:
         with self._news:
             self._accepted = True
             self._news.notify_all()
+
+    def _on_disconnect(self, code: ReasonCode) -> None:
+        if code.value == _KEEP_ALIVE_TIMEOUT and not self._accepted:
+            self._lose(explain(TimeoutError()))  # paho's own deadline, a moment before ours
+        else:
+            self._lose(f"the connection was lost ({code}): see the network and the broker's log")
 
     def _on_publish(self, code: ReasonCode) -> None:
         with self._news:

@@ -2,7 +2,7 @@
 
 After the outbox, before the broker. A row leaves the outbox only when the broker has acknowledged
 it with a reason code of success, and the connection has stood for a moment after that: brokers
-acknowledge before their own disk has it (see `SETTLE_S`). Whatever else happens, it stays and is
+acknowledge before their own disk has it (see `backlog`). Whatever else happens, it stays and is
 sent again, so a message may arrive twice and never not at all. Subscribers de-duplicate by
 (event_id, revision).
 
@@ -21,34 +21,31 @@ from typing import Final
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver.address import BrokerAddress
+from node.deliver.backlog import Backlog
+from node.deliver.board import Board, Word
 from node.deliver.outbox import Outbox, OutboxRow
 from node.deliver.session import Loss, Session, SessionOptions, Will, backoff_s
 from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
 
-WINDOW: Final = 20
-"""Most detections under way to the broker at a time."""
-
 MOST_ASIDES: Final = 4
 """Messages of QoS 0 that may wait for the sending thread's turn; older ones give way."""
 
-SETTLE_S: Final = 2.0
-"""How long the connection must stand after an acknowledgement before the row is removed.
-
-Mosquitto acknowledges first and saves then, within a tenth of a second if it saves on changes at
-all. Killed some 36 times under load, it lost 6 messages that it had acknowledged last; with this
-pause none."""
+ASIDE_EXPIRY_S: Final = 300
+"""How long a broker may keep a message of QoS 0 for a subscriber who is away."""
 
 # What a PUBLISH packet holds beside topic and payload: header, lengths, packet id, properties.
 _PACKET_OVERHEAD_BYTES: Final = 16
 _BAD_PAYLOAD: Final = 0x99
 _OUTBOX_RETRY_S: Final = 5.0
 _GOODBYE_S: Final = 1.0
+_MOST_RECEIVED: Final = 65535  # what a broker takes that does not say otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +79,9 @@ class MqttPublisher:
         Adds to a detection's bytes when it is sent (UTC, ns) and whether it was delayed.
     utc_now_ns
         Reads the clock; the publisher has none of its own.
+    expiry_s
+        How long a broker may keep a detection for a subscriber who is away; for ever if absent.
 
-    Notes
-    -----
-    A detection is fresh if it was committed while the connection stood and could be sent at once;
-    one that had to wait, or may have been sent before, is `delayed`.
     """
 
     def __init__(
@@ -101,8 +96,11 @@ class MqttPublisher:
         offline: Callable[[str], bytes],
         stamp: Callable[[bytes, int, bool], bytes],
         utc_now_ns: Callable[[], int],
+        expiry_s: int | None = None,
     ) -> None:
         self._outbox = outbox
+        self._backlog = Backlog(outbox)
+        self._board = Board()
         self._address = address
         self._reconnect_max_s = options.reconnect_max_s
         self._detection_topic = detection_topic
@@ -110,30 +108,23 @@ class MqttPublisher:
         self._offline = offline
         self._stamp = stamp
         self._utc_now_ns = utc_now_ns
+        self._expiry_s = expiry_s
+        self._protocol = options.protocol
         self._session = Session(address, client_id, self, options, self._will)
 
         # Shared with the caller's thread: replaced whole, never changed in place.
         self._trouble: dict[str, str] = {"connection": f"broker {address}: not connected yet"}
         self._connected = False
         self._acknowledged = self._faults = 0
-        self._status: bytes | None = None
         self._asides: deque[tuple[str, bytes]] = deque(maxlen=MOST_ASIDES)
         self._close_by_s: float | None = None
         self._goodbye_said = threading.Event()
 
-        # The sending thread's own, new with each connection.
+        # The sending thread's own.
         self._client: Client | None = None
-        self._status_sent: bytes | None = None
-        self._status_mid: int | None = None
-        self._in_flight: dict[int, OutboxRow] = {}
-        self._window = WINDOW
+        self._receive_maximum = _MOST_RECEIVED
         self._max_packet_bytes: int | None = None
-        self._more_may_wait = True
-        self._delayed_up_to_seq = 0
-        # The sending thread's own, for life.
-        self._removable_s: dict[int, float] = {}  # seq of an acknowledged row → when it may go
-        self._remove_again_s = 0.0
-        self._last_word: bytes | None = None
+        self._last_word_said = False
         self._one_at_a_time = False
         self._refusals_in_a_row = 0
         self._hold_until_s = 0.0
@@ -145,7 +136,22 @@ class MqttPublisher:
 
     def set_status(self, payload: bytes) -> None:
         """Publish a status, retained; now if connected, and again after each connection."""
-        self._status = payload
+        self.keep(self._status_topic, payload)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        """Publish, retained, with QoS 1: now if connected, and again after each connection.
+
+        Of each topic the newest payload counts.
+        """
+        self._board.put(Word(topic, payload, retain=True, expiry_s=None))
+        self._session.wake()
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Publish once with QoS 1: now, or after each connection until it is acknowledged.
+
+        Of each topic the newest payload counts; an older one that waits is given up.
+        """
+        self._board.put(Word(topic, payload, retain=False, expiry_s=None))
         self._session.wake()
 
     def say(self, topic: str, payload: bytes) -> None:
@@ -181,14 +187,11 @@ class MqttPublisher:
     def connected(self, client: Client, properties: Properties | None) -> None:
         """Begin afresh: all that waits in the outbox now is late."""
         self._client = client
-        self._in_flight = {}
-        self._status_sent = self._status_mid = None
-        receive_maximum = getattr(properties, "ReceiveMaximum", WINDOW)
-        # One stays free for the status.
-        self._window = 1 if self._one_at_a_time else max(1, min(WINDOW, receive_maximum - 1))
+        self._receive_maximum = getattr(properties, "ReceiveMaximum", _MOST_RECEIVED)
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self._delayed_up_to_seq = self._outbox.last_seq
-        self._more_may_wait = True
+        self._board.begin()
+        # One place stays free for a word of the board.
+        self._backlog.begin(1 if self._one_at_a_time else self._receive_maximum - 1)
         self._hold_until_s = 0.0
         self._untrouble("connection")
         self._connected = True
@@ -199,43 +202,35 @@ class MqttPublisher:
         self._client = None
         self._trouble = {**self._trouble, "connection": loss.sentence}
         if loss.blames_message:
-            # MQTT does not say which message a broker hung up on: send one at a time until it
-            # shows. If one alone was under way, it is known.
-            self._one_at_a_time = len(self._in_flight) > 1
-            if len(self._in_flight) == 1:
-                (row,) = self._in_flight.values()
-                self._refuse_for_good(row, loss.sentence)
-        self._in_flight = {}
-        # What was acknowledged only just now may have died with the broker.
-        now_s = time.monotonic()
-        self._removable_s = {seq: at for seq, at in self._removable_s.items() if at <= now_s}
+            self._find_the_culprit(loss.sentence)
+        self._backlog.end(time.monotonic())
 
     def published(self, mid: int, code: ReasonCode) -> None:
         """Take the broker's answer: only one of success removes a row."""
-        if mid == self._status_mid:
-            self._status_mid = None
+        now_s = time.monotonic()
+        word = self._board.answered(mid, refused=code.is_failure, now_s=now_s)
+        if word is not None:
             if code.is_failure:
-                self._not_let("status", self._status_topic, code)
+                self._not_let(word.topic, code)
             else:
-                self._untrouble("status")
+                self._untrouble(word.topic)
             return
-        row = self._in_flight.pop(mid, None)
+        row = self._backlog.answered(mid, now_s)
         if row is None:
             return
-        self._more_may_wait = True
         if not code.is_failure:
             self._acknowledged += 1
-            self._removable_s[row.seq] = time.monotonic() + SETTLE_S
+            self._backlog.acknowledged(row, now_s)
             self._refusals_in_a_row = 0
-            self._untrouble("detection")
+            self._untrouble(self._detection_topic)
         elif code.value == _BAD_PAYLOAD:
             self._refuse_for_good(row, str(code))
         else:
             # Not this message's fault: the next would fare no better. Wait, and try again.
-            self._not_let("detection", self._detection_topic, code)
+            self._not_let(self._detection_topic, code)
             self._refusals_in_a_row += 1
             pause_s = backoff_s(self._refusals_in_a_row, self._reconnect_max_s)
-            self._hold_until_s = time.monotonic() + pause_s
+            self._hold_until_s = now_s + pause_s
 
     def received(self, message: MQTTMessage) -> None:
         """Pass over a message: a node listens for none."""
@@ -245,8 +240,8 @@ class MqttPublisher:
 
     def turn(self) -> None:
         """Remove what was acknowledged, send what waits, and end if we are closing."""
-        self._remove_acknowledged()
-        self._send_status()
+        self._remove_settled()
+        self._send_words()
         self._send_detections()
         self._send_asides()
         if self._close_by_s is not None:
@@ -261,91 +256,122 @@ class MqttPublisher:
         }
 
     def _appended(self) -> None:
-        # On the pipeline's thread; the flag before the call, so that the turn finds it.
-        self._more_may_wait = True
+        # On the pipeline's thread; noted before the call, so that the turn finds it.
+        self._backlog.appended()
         self._session.wake()
 
     def _will(self) -> Will:
         return Will(self._status_topic, self._offline("cut off: the broker lost the connection"))
 
-    def _remove_acknowledged(self) -> None:
+    def _remove_settled(self) -> None:
         now_s = time.monotonic()
-        settled = [seq for seq, at in self._removable_s.items() if at <= now_s]
-        if not settled or now_s < self._remove_again_s:
-            return
         try:
-            self._outbox.acknowledge(settled)
+            if self._backlog.remove_settled(now_s):
+                self._untrouble("outbox")
         except OutboxError as error:
             # They stay on disk and would be sent again by a later process: harmless.
             self._trouble = {**self._trouble, "outbox": str(error)}
-            self._remove_again_s = now_s + _OUTBOX_RETRY_S
-        else:
-            for seq in settled:
-                del self._removable_s[seq]
-            self._untrouble("outbox")
+            self._backlog.pause_removal(now_s + _OUTBOX_RETRY_S)
 
-    def _send_status(self) -> None:
-        status = self._status
-        if status is None or status == self._status_sent or self._status_mid is not None:
+    def _send_words(self) -> None:
+        word = self._board.due(time.monotonic())
+        if word is None or len(self._backlog.in_flight) >= self._receive_maximum:
             return
-        self._status_mid = self._publish(self._status_topic, status, retain=True)
-        if self._status_mid is not None:
-            self._status_sent = status
+        if self._one_at_a_time and self._backlog.in_flight:
+            return
+        too_large = self._too_large(word.topic, word.payload)
+        if too_large:
+            self._give_up(word, too_large)
+            return
+        mid = self._publish(word.topic, word.payload, retain=word.retain, expiry_s=word.expiry_s)
+        if mid is not None:
+            self._board.sent(mid, word)
 
     def _send_asides(self) -> None:
         while self._asides:
             topic, payload = self._asides.popleft()
             if self._client is not None:
-                self._client.publish(topic, payload, qos=0)
+                self._client.publish(
+                    topic, payload, qos=0, properties=self._publish_properties(ASIDE_EXPIRY_S)
+                )
 
     def _send_detections(self) -> None:
         if self._hold_until_s:
             if time.monotonic() < self._hold_until_s:
                 return
             self._hold_until_s = 0.0
-            self._delayed_up_to_seq = self._outbox.last_seq
-        free = self._window - len(self._in_flight)
-        if not self._more_may_wait or free <= 0:
+            self._backlog.rewind()
+        if self._board.under_way and (self._one_at_a_time or self._receive_maximum == 1):
             return
-        known = {row.seq for row in self._in_flight.values()} | self._removable_s.keys()
-        self._more_may_wait = False  # before the look: what is appended after it sets it again
         try:
-            rows = self._outbox.pending(limit=len(known) + free + 1)
+            for row, delayed in self._backlog.take():
+                if not self._send_detection(row, delayed):
+                    break
         except OutboxError as error:
             self._trouble = {**self._trouble, "outbox": str(error)}
-            self._more_may_wait = True
             self._hold_until_s = time.monotonic() + _OUTBOX_RETRY_S
-            return
-        waiting = [row for row in rows if row.seq not in known]
-        for row in waiting[:free]:
-            self._send_detection(row)
-        if len(waiting) > free:
-            self._more_may_wait = True
-            self._delayed_up_to_seq = self._outbox.last_seq
 
-    def _send_detection(self, row: OutboxRow) -> None:
-        delayed = row.seq <= self._delayed_up_to_seq
+    def _send_detection(self, row: OutboxRow, delayed: bool) -> bool:
+        """Send one, or set it aside if it cannot be; False if the connection is gone."""
         try:
             payload = self._stamp(row.payload, self._utc_now_ns(), delayed)
         except ValueError as error:
             self._refuse_for_good(row, f"cannot be read back from the disk ({error})")
-            return
-        packet_bytes = len(payload) + len(self._detection_topic) + _PACKET_OVERHEAD_BYTES
-        if self._max_packet_bytes is not None and packet_bytes > self._max_packet_bytes:
-            self._refuse_for_good(
-                row, f"{packet_bytes} bytes, the broker takes {self._max_packet_bytes}"
-            )
-            return
-        mid = self._publish(self._detection_topic, payload, retain=False)
-        if mid is not None:
-            self._in_flight[mid] = row
+            return True
+        too_large = self._too_large(self._detection_topic, payload)
+        if too_large:
+            self._refuse_for_good(row, too_large)
+            return True
+        mid = self._publish(self._detection_topic, payload, retain=False, expiry_s=self._expiry_s)
+        if mid is None:
+            return False
+        self._backlog.sent(mid, row, time.monotonic())
+        return True
 
-    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> int | None:
+    def _publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None
+    ) -> int | None:
         """Hand a message to paho; give its id, or None if the connection is gone."""
         if self._client is None:
             return None
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        info = self._client.publish(
+            topic, payload, qos=1, retain=retain, properties=self._publish_properties(expiry_s)
+        )
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def _publish_properties(self, expiry_s: int | None) -> Properties | None:
+        if expiry_s is None or self._protocol != "5":
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = expiry_s
+        return properties
+
+    def _too_large(self, topic: str, payload: bytes) -> str:
+        """Say that a message is larger than the broker announces to take; nothing if it is not."""
+        packet_bytes = len(payload) + len(topic) + _PACKET_OVERHEAD_BYTES
+        if self._max_packet_bytes is None or packet_bytes <= self._max_packet_bytes:
+            return ""
+        return f"{packet_bytes} bytes, the broker takes {self._max_packet_bytes}"
+
+    def _find_the_culprit(self, why: str) -> None:
+        """Find the message that a broker hung up on, since MQTT does not say which it was.
+
+        If one alone was under way, it is known; else they are sent one at a time until it shows.
+        """
+        rows, words = self._backlog.in_flight, self._board.under_way
+        self._one_at_a_time = len(rows) + len(words) > 1
+        if self._one_at_a_time:
+            return
+        for row in rows:
+            self._refuse_for_good(row, why)
+        for word in words:
+            self._give_up(word, why)
+
+    def _give_up(self, word: Word, why: str) -> None:
+        self._board.give_up(word)
+        sentence = f"our {_kind(word.topic)} cannot be sent: {why}"
+        log.error("%s", sentence)
+        self._trouble = {**self._trouble, word.topic: sentence}
 
     def _refuse_for_good(self, row: OutboxRow, reason: str) -> None:
         log.error("detection seq %d (%s) set aside: %s", row.seq, row.event_id, reason)
@@ -354,24 +380,31 @@ class MqttPublisher:
         except OutboxError as error:
             self._trouble = {**self._trouble, "outbox": str(error)}
 
-    def _not_let(self, what: str, topic: str, code: ReasonCode) -> None:
+    def _not_let(self, topic: str, code: ReasonCode) -> None:
         sentence = (
-            f"broker {self._address}: refuses our {what} ({code}): let this node publish on {topic}"
+            f"broker {self._address}: refuses our {_kind(topic)} ({code}): let this node publish "
+            f"on {topic}"
         )
-        if self._trouble.get(what) != sentence:
+        if self._trouble.get(topic) != sentence:
             log.warning("%s", sentence)
-        self._trouble = {**self._trouble, what: sentence}
+        self._trouble = {**self._trouble, topic: sentence}
 
     def _untrouble(self, what: str) -> None:
-        self._trouble = {key: text for key, text in self._trouble.items() if key != what}
+        if what in self._trouble:
+            self._trouble = {key: text for key, text in self._trouble.items() if key != what}
 
     def _say_goodbye(self, close_by_s: float) -> None:
         """Once all is sent, or time is up, say offline; `close` waits for the broker to have it."""
-        under_way = self._in_flight or self._removable_s or self._more_may_wait
-        if under_way and time.monotonic() < close_by_s:
-            return
-        if self._last_word is None:
-            self._last_word = self._status = self._offline("stopped")
-            self._send_status()
-        elif self._status_sent == self._last_word and self._status_mid is None:
+        now_s = time.monotonic()
+        words_left = self._board.under_way or self._board.due(now_s)
+        if not self._last_word_said:
+            if (words_left or self._backlog.busy) and now_s < close_by_s:
+                return
+            self._last_word_said = True
+            self.set_status(self._offline("stopped"))
+        elif not words_left:
             self._goodbye_said.set()
+
+
+def _kind(topic: str) -> str:
+    return topic.rpartition("/")[2]

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -101,6 +101,7 @@ class SessionOptions:
     reconnect_max_s: float = 60.0
     clean_start: bool = True
     session_expiry_s: int = 0
+    protocol: Literal["5", "3.1.1"] = "5"
 
 
 class Session:
