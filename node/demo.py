@@ -119,7 +119,7 @@ def play(street: Street, heard: Callable[[Detection], None] = lambda _: None) ->
             outbox=OutboxSettings(path=Path(folder) / "outbox.sqlite3"),
             mqtt=MqttSettings(url=broker.url),
         )
-        words = Subscription(BrokerAddress.from_url(broker.url), site="demo", statuses=False)
+        words = Subscription(BrokerAddress.from_url(broker.url), site="demo", kinds=["detection"])
         with words:
             listener = threading.Thread(
                 target=_listen, args=(words, arrived, heard), name="demo-subscriber"

@@ -11,6 +11,7 @@ from node.cli._shared import Level, config_file, sentence
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import Subscription
+from node.network.subscribe import KINDS, Kind
 from node.settings import load
 
 
@@ -18,18 +19,36 @@ from node.settings import load
 @click.option("--broker", metavar="URL", help="mqtt://host:port; the settings' broker if absent.")
 @click.option("--site", default="+", type=Level(wildcard=True), help="One site only.")
 @click.option("--node", "node_id", default="+", type=Level(wildcard=True), help="One node only.")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    default=("detection", "status"),
+    show_default=True,
+    help="What to print; give it once for each kind.",
+)
 @click.option("--jsonl", is_flag=True, help="One message a line as JSON, as it was published.")
 @config_file
-def command(broker: str | None, site: str, node_id: str, jsonl: bool, path: Path | None) -> None:
-    """Print detections and statuses as nodes publish them, each once, until Ctrl-C.
+def command(
+    broker: str | None,
+    site: str,
+    node_id: str,
+    kinds: tuple[Kind, ...],
+    jsonl: bool,
+    path: Path | None,
+) -> None:
+    """Print what nodes publish, each detection once, until Ctrl-C.
 
     Example: gunfire-node watch --broker mqtt://broker.local:1883 --jsonl
+
+    A log for `gunfire-node verify`: --kind detection --kind node --kind checkpoint --jsonl
     """
     if broker is None:
         address = BrokerAddress.from_settings(load(path).settings.mqtt)
     else:
         address = BrokerAddress.from_url(broker)
-    words = Subscription(address, site=site, node_id=node_id)
+    words = Subscription(address, kinds=kinds, site=site, node_id=node_id)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: words.close())
     with words:
@@ -38,8 +57,10 @@ def command(broker: str | None, site: str, node_id: str, jsonl: bool, path: Path
                 click.echo(word.payload)
             elif isinstance(word.message, Detection):
                 click.echo(sentence(word.message))
-            else:
+            elif isinstance(word.message, Status):
                 click.echo(_status(word.message))
+            else:
+                click.echo(f"{word.topic}  {word.payload.decode()}")
 
 
 def _status(status: Status) -> str:

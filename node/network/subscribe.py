@@ -2,19 +2,25 @@
 
 Used by `gunfire-node watch` and `demo`, and by whoever wants nodes' words in Python:
 
-    with Subscription(BrokerAddress.from_url("mqtt://broker")) as words:
+    from node.network import subscribe
+
+    with subscribe("mqtt://broker", kinds=["detection"]) as words:
         for word in words:
-            print(word.topic, word.message)
+            if word.is_news and word.message.grade == "gunfire":
+                print(word.message.onset_utc, word.message.node_id)
+
+What this cannot see, a forged message among them, is for `gunfire-node verify`.
 """
 
 import logging
 import queue
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from pathlib import Path
+from typing import Final, Literal, Self, get_args
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.properties import Properties
@@ -23,7 +29,25 @@ from paho.mqtt.reasoncodes import ReasonCode
 from node.deliver import BrokerAddress, SessionOptions
 from node.deliver.session import CONNECT_TIMEOUT_S, Loss, Session
 from node.errors import BrokerError
-from node.messages import Detection, Status, parse_detection, parse_status, subscription
+from node.messages import (
+    Checkpoint,
+    Detection,
+    Health,
+    Incident,
+    Node,
+    SnippetMessage,
+    Status,
+    incident_topic,
+    parse_checkpoint,
+    parse_detection,
+    parse_health,
+    parse_incident,
+    parse_node,
+    parse_snippet,
+    parse_status,
+    subscription,
+)
+from node.network.numbers import Numbers
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +58,86 @@ REMEMBERED: Final = 100_000
 _STOP_S: Final = 3.0
 _BREAK_OFF_S: Final = 0.2
 
+Kind = Literal["detection", "status", "health", "node", "checkpoint", "snippet", "incident"]
+Said = Detection | Status | Health | Node | Checkpoint | SnippetMessage | Incident
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+_READ: Final[dict[str, Callable[[bytes], Said]]] = {
+    "detection": parse_detection,
+    "status": parse_status,
+    "health": parse_health,
+    "node": parse_node,
+    "checkpoint": parse_checkpoint,
+    "snippet": parse_snippet,
+    "incident": parse_incident,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One message of a node. `payload` is what the broker sent; `retained` says it is not new."""
+    """One message of a node, or of the network that locates.
+
+    Attributes
+    ----------
+    topic, message, payload
+        Where it came, what it says, and what the broker sent.
+    retained
+        The broker kept it from before we subscribed.
+    superseded
+        A later revision of the same event has come already: new ones are sent before old ones.
+    missing
+        Numbers of the node's detections that are now known not to have come. They may still be on
+        their way; `Subscription.missing` says which are open.
+    """
 
     topic: str
-    message: Detection | Status
+    message: Said
     payload: bytes
     retained: bool
+    superseded: bool = False
+    missing: range = range(0)
+
+    @property
+    def delayed(self) -> bool:
+        """Whether a detection had to wait on the node's disk, or may have come before."""
+        transport = self.message.transport if isinstance(self.message, Detection) else None
+        return transport is not None and transport.delayed
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it may raise an alarm: it was sent just now, and nothing later is known."""
+        return not (self.retained or self.delayed or self.superseded)
+
+
+def subscribe(
+    broker: str,
+    *,
+    kinds: Collection[Kind] = ("detection", "status"),
+    site: str = "+",
+    node_id: str = "+",
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+    client_id: str | None = None,
+    session_expiry_s: int = 0,
+) -> "Subscription":
+    """Subscribe at mqtt://host:port, or mqtts:// with certificates; see `Subscription`."""
+    address = BrokerAddress.from_url(
+        broker, ca_file=ca_file, cert_file=cert_file, key_file=key_file
+    )
+    return Subscription(
+        address,
+        kinds=kinds,
+        site=site,
+        node_id=node_id,
+        client_id=client_id,
+        session_expiry_s=session_expiry_s,
+    )
 
 
 class Subscription:
-    """Detections and statuses of the nodes at a broker; a context manager to iterate over.
+    """What nodes say at a broker; a context manager to iterate over.
 
     A detection is given once, however often it arrives. What is not a valid message is counted
     in `invalid` and passed over. The connection is made again for ever once it has stood.
@@ -55,10 +146,11 @@ class Subscription:
     ----------
     address
         The broker.
+    kinds
+        Which messages. Holes in the detections are closed by gaps that nodes tell in checkpoints:
+        have those too where `missing` is to be right.
     site, node_id
         Whose; '+' for every one.
-    detections, statuses
-        Which kinds.
     client_id
         A name of one's own at the broker; a new one each time if absent.
     session_expiry_s
@@ -74,10 +166,9 @@ class Subscription:
         self,
         address: BrokerAddress,
         *,
+        kinds: Collection[Kind] = ("detection", "status"),
         site: str = "+",
         node_id: str = "+",
-        detections: bool = True,
-        statuses: bool = True,
         client_id: str | None = None,
         session_expiry_s: int = 0,
     ) -> None:
@@ -85,13 +176,11 @@ class Subscription:
             raise ValueError("a session that is to last needs a client_id to be known again by")
         self.invalid = 0
         self.repeated = 0
-        self._filters: list[tuple[str, int]] = []
-        if detections:
-            self._filters.append((subscription("detection", site, node_id), 1))
-        if statuses:
-            self._filters.append((subscription("status", site, node_id), 1))
+        self._filters = [(_filter(kind, site, node_id), 1) for kind in kinds]
         self._words: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._revisions: OrderedDict[str, int] = OrderedDict()  # the highest of each event
+        self._numbers: defaultdict[tuple[str, str], Numbers] = defaultdict(Numbers)
         self._closed = False
         # A refusal, or None where there is none. Queues, since `close` may be called by a signal
         # on the very thread that waits, where an Event's lock could stop it for ever.
@@ -117,6 +206,14 @@ class Subscription:
             return self._words.get(timeout=timeout_s)
         except queue.Empty:
             return None
+
+    def missing(self) -> dict[tuple[str, str], tuple[range, ...]]:
+        """Give, for each (site, node) with holes, the numbers of detections that have not come.
+
+        From the first that this subscription saw on. What a node has told as a gap is no hole.
+        """
+        numbers = dict(self._numbers)
+        return {who: known.missing for who, known in numbers.items() if known.missing}
 
     def within(self, seconds: float) -> Iterator[Word]:
         """Give what arrives in the next seconds."""
@@ -175,16 +272,26 @@ class Subscription:
 
     def received(self, message: MQTTMessage) -> None:
         """Check a message and hand it on, unless it came before."""
+        topic, payload = message.topic, bytes(message.payload)
         try:
-            word = _read(message)
+            said = _read(topic, payload)
         except ValueError as error:
             self.invalid += 1
-            log.warning("%s: %s", message.topic, error)
+            log.warning("%s: %s", topic, error)
             return
-        if isinstance(word.message, Detection) and self._came_before(word.message):
-            self.repeated += 1
-            return
-        self._words.put(word)
+        superseded, missing = False, range(0)
+        if isinstance(said, Detection):
+            if self._came_before(said):
+                self.repeated += 1
+                return
+            superseded = self._superseded(said)
+            missing = self._numbers[said.site, said.node_id].see(said.seq)
+        elif isinstance(said, Checkpoint):
+            numbers = self._numbers[said.site, said.node_id]
+            missing = numbers.expect(said.seq)
+            for gap in said.gaps:
+                numbers.fill(gap.from_seq, gap.to_seq)
+        self._words.put(Word(topic, said, payload, message.retain, superseded, missing))
 
     def published(self, mid: int, code: ReasonCode) -> None:
         """Pass over it: a subscriber publishes nothing."""
@@ -210,15 +317,22 @@ class Subscription:
             self._seen.popitem(last=False)
         return False
 
+    def _superseded(self, detection: Detection) -> bool:
+        highest = self._revisions.pop(detection.event_id, -1)
+        self._revisions[detection.event_id] = max(highest, detection.revision)
+        if len(self._revisions) > REMEMBERED:
+            self._revisions.popitem(last=False)
+        return highest > detection.revision
 
-def _read(message: MQTTMessage) -> Word:
-    payload = bytes(message.payload)
-    kind = message.topic.rpartition("/")[2]
-    read: Detection | Status
-    if kind == "detection":
-        read = parse_detection(payload)
-    elif kind == "status":
-        read = parse_status(payload)
-    else:
+
+def _filter(kind: Kind, site: str, node_id: str) -> str:
+    if kind == "incident":
+        return incident_topic(site)
+    return subscription(kind, site, node_id)
+
+
+def _read(topic: str, payload: bytes) -> Said:
+    kind = topic.rpartition("/")[2]
+    if kind not in _READ:
         raise ValueError(f"no such kind of message: {kind}")
-    return Word(message.topic, read, payload, message.retain)
+    return _READ[kind](payload)

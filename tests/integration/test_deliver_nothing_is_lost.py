@@ -217,7 +217,7 @@ def test_the_last_will_says_offline_when_a_node_is_killed_and_names_its_boot(
     assert down.boot_id == up.boot_id
     assert "cut off" in down.reasons[0]
     assert down.clock is None
-    with Subscription(BrokerAddress.from_url(broker.url), detections=False) as words:
+    with Subscription(BrokerAddress.from_url(broker.url), kinds=["status"]) as words:
         word, kept = next(statuses(words, 10))
     assert word.retained
     assert kept == down

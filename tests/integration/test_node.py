@@ -134,7 +134,7 @@ def last_status(words: Subscription, seconds: float) -> Status:
 
 @pytest.mark.timeout(180)
 def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> None:
-    with subscribed(stage, statuses=False) as words, running_node(stage) as node:
+    with subscribed(stage, kinds=["detection"]) as words, running_node(stage) as node:
         heard = until(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
@@ -144,7 +144,7 @@ def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> 
         heard = until(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
-        with subscribed(stage, detections=False) as statuses:
+        with subscribed(stage, kinds=["status"]) as statuses:
             lost_in_silence = last_status(statuses, 2).lost_samples
         assert lost_in_silence == pytest.approx(500, abs=48)
 
@@ -154,7 +154,7 @@ def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> 
         heard = until(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
-        with subscribed(stage, detections=False) as statuses:
+        with subscribed(stage, kinds=["status"]) as statuses:
             status = last_status(statuses, 2)
         assert status.lost_samples is not None
         assert status.lost_samples > lost_in_silence
@@ -180,7 +180,7 @@ def test_an_unplugged_card_is_noticed_within_5_s_told_and_ends_the_process(stage
 def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) -> None:
     # A subscriber that the broker remembers: one that comes back late would miss what came before.
     lasting = {"client_id": "auditor", "session_expiry_s": 3600}
-    with subscribed(stage, statuses=False, **lasting) as words:
+    with subscribed(stage, kinds=["detection"], **lasting) as words:
         with running_node(stage) as node:
             heard = until(words, 20, wanted=2)
             stage.broker.stop()
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_loses_nothing(stage: Stage) -> None:
         heard = until(words, 20, wanted=1)
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
         assert until(words, 2.5 * SHOT_EVERY_S, wanted=1) == []
-        with subscribed(stage, detections=False) as statuses:
+        with subscribed(stage, kinds=["status"]) as statuses:
             status = last_status(statuses, 2)
         assert status.state == "degraded"
         assert any("wait in memory" in reason for reason in status.reasons)
@@ -227,9 +227,9 @@ def test_a_node_with_a_broken_model_times_what_it_hears_and_says_so(stage: Stage
     model.write_bytes(b"TFL3")
     with stage.config.open("a") as config:
         config.write(f'[classify]\nmodel = "{model}"\npublish_rejected = false\n')
-    with subscribed(stage, statuses=False) as words, running_node(stage):
+    with subscribed(stage, kinds=["detection"]) as words, running_node(stage):
         (detection,) = until(words, 20, wanted=1)
-        with subscribed(stage, detections=False) as statuses:
+        with subscribed(stage, kinds=["status"]) as statuses:
             status = last_status(statuses, 2)
     assert_on_time(stage, [detection])
     assert detection.abstained
@@ -241,7 +241,7 @@ def test_a_node_with_a_broken_model_times_what_it_hears_and_says_so(stage: Stage
 @pytest.mark.timeout(60)
 def test_a_device_that_is_not_there_is_told_and_ends_with_2(stage: Stage) -> None:
     stage.config.write_text(stage.config.read_text().replace(stage.card.name, "no such card"))
-    with subscribed(stage, detections=False) as words, running_node(stage) as node:
+    with subscribed(stage, kinds=["status"]) as words, running_node(stage) as node:
         assert node.wait(20) == 2
         statuses = [w.message for w in words.within(1) if isinstance(w.message, Status)]
     assert "sound device 'no such card' is not there; set capture.device" in stage.log.read_text()
@@ -257,7 +257,7 @@ def test_a_node_without_a_broker_hears_and_keeps(stage: Stage) -> None:
         node.send_signal(signal.SIGINT)
         assert node.wait(20) == 0
     stage.broker.start()
-    with subscribed(stage, statuses=False) as words, running_node(stage):
+    with subscribed(stage, kinds=["detection"]) as words, running_node(stage):
         heard = until(words, 10, wanted=2)
     assert len(heard) == 2
     assert all(d.transport is not None and d.transport.delayed for d in heard)

@@ -1,0 +1,113 @@
+"""`node.network.subscribe` at a real Mosquitto: each once, what is missing, what is no news."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deliver_node import NODE_ID, SITE, make_detection
+from paho.mqtt import publish
+
+from node.deliver import BrokerAddress, publish_batch
+from node.messages import node_topic, numbered, to_json, with_transport
+from node.network import PrivateBroker, Word, subscribe
+
+EXAMPLES = Path(__file__).parents[1] / "contract"
+DETECTION = node_topic(SITE, NODE_ID, "detection")
+CHECKPOINT = node_topic(SITE, NODE_ID, "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[PrivateBroker]:
+    with PrivateBroker() as running:
+        yield running
+
+
+def detection(seq: int, *, number: int | None = None, revision: int = 0, late: bool = False) -> Any:
+    made = make_detection(seq if number is None else number)
+    made = made.model_copy(update={"revision": revision, "type": "update" if revision else "new"})
+    return DETECTION, with_transport(to_json(numbered(made, seq)), 10**18, late)
+
+
+def checkpoint(seq: int, *gaps: tuple[int, int]) -> Any:
+    said = json.loads((EXAMPLES / "checkpoint.json").read_text("utf-8"))
+    said |= {"site": SITE, "node_id": NODE_ID, "seq": seq}
+    said["gaps"] = [
+        {"from_seq": first, "to_seq": last, "count": last - first + 1, "reason": "dropped"}
+        for first, last in gaps
+    ]
+    return CHECKPOINT, json.dumps(said).encode()
+
+
+def hear(broker: PrivateBroker, *messages: Any, kinds: Any = ("detection", "checkpoint")) -> Any:
+    """Publish while subscribed; give the words that came, and what is missing at the end."""
+    end = ("gunfire/v1/end/end/status", (EXAMPLES / "status.json").read_bytes())
+    with subscribe(broker.url, kinds=[*kinds, "status"]) as words:
+        publish_batch(BrokerAddress.from_url(broker.url), [*messages, end])
+        come: list[Word] = []
+        for word in words.within(20):
+            if word.topic == end[0]:
+                return come, words
+            come.append(word)
+    pytest.fail("the last message did not come")
+
+
+def test_a_detection_that_comes_twice_is_given_once(broker: PrivateBroker) -> None:
+    come, words = hear(broker, detection(1), detection(1, late=True), detection(2))
+    assert [word.message.seq for word in come] == [1, 2]
+    assert words.repeated == 1
+
+
+def test_a_hole_in_the_numbers_is_told_and_closed_by_what_comes_late(broker: PrivateBroker) -> None:
+    come, words = hear(broker, detection(1), detection(5), detection(3, late=True))
+    assert [word.missing for word in come] == [range(0), range(2, 5), range(0)]
+    assert words.missing() == {(SITE, NODE_ID): (range(2, 3), range(4, 5))}
+
+
+def test_a_gap_that_the_node_tells_is_no_hole_and_a_cut_tail_is(broker: PrivateBroker) -> None:
+    come, words = hear(broker, detection(1), detection(5), checkpoint(8, (2, 4)))
+    assert come[-1].missing == range(6, 9)
+    assert words.missing() == {(SITE, NODE_ID): (range(6, 9),)}
+
+
+def test_what_had_to_wait_is_no_news(broker: PrivateBroker) -> None:
+    come, _ = hear(broker, detection(1), detection(2, late=True))
+    assert [(word.delayed, word.is_news) for word in come] == [(False, True), (True, False)]
+
+
+def test_an_older_revision_that_comes_after_a_newer_one_says_so(broker: PrivateBroker) -> None:
+    come, _ = hear(broker, detection(2, number=9, revision=1), detection(1, number=9))
+    assert [(word.superseded, word.is_news) for word in come] == [(False, True), (True, False)]
+
+
+def test_what_is_no_message_is_counted_and_passed_over(broker: PrivateBroker) -> None:
+    come, words = hear(broker, (DETECTION, b"{}"), (DETECTION, b"\xff"), detection(1))
+    assert [word.message.seq for word in come] == [1]
+    assert words.invalid == 2
+
+
+@pytest.mark.parametrize("kind", ["detection", "status", "health", "node", "checkpoint", "snippet"])
+def test_every_kind_that_a_node_publishes_is_read(kind: Any, broker: PrivateBroker) -> None:
+    example = (EXAMPLES / f"{kind}.json").read_bytes()
+    come, _ = hear(broker, (node_topic(SITE, NODE_ID, kind), example), kinds=[kind])
+    assert json.loads(to_json(come[0].message)) == json.loads(example)
+
+
+def test_incidents_of_a_site_are_read(broker: PrivateBroker) -> None:
+    example = (EXAMPLES / "incident.json").read_bytes()
+    topic = f"gunfire/v1/{SITE}/incident"
+    come, _ = hear(broker, (topic, example), kinds=["incident"])
+    assert come[0].topic == topic
+
+
+def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
+    topic = node_topic(SITE, "node-retained", "status")
+    publish.single(
+        topic, (EXAMPLES / "status.json").read_bytes(), retain=True, port=broker.port,
+        hostname="127.0.0.1",
+    )  # fmt: skip
+    with subscribe(broker.url, kinds=["status"], node_id="node-retained") as words:
+        word = words.next(10)
+    assert word is not None
+    assert (word.retained, word.is_news) == (True, False)
