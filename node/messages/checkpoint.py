@@ -13,13 +13,13 @@ CHECKPOINT_SCHEMA: Final = "gunfire.checkpoint/1"
 
 
 class Gap(Message):
-    """Numbers of the chain that no subscriber will ever see."""
+    """Numbers of the chain that a log may lack although nobody took them out."""
 
-    from_seq: int = Field(ge=1, description="The first number that is missing.")
-    to_seq: int = Field(ge=1, description="The last number that is missing.")
+    from_seq: int = Field(ge=1, description="The first number that may be missing.")
+    to_seq: int = Field(ge=1, description="The last number that may be missing.")
     count: int | None = Field(
         ge=0,
-        description="How many detections these numbers stood for; null where that is not known.",
+        description="How many detections the node gave up; null where that is not known.",
     )
     reason: Literal["dropped", "lost"] = Field(
         description="dropped: the full outbox gave up its oldest; lost: the outbox itself was lost."
@@ -31,7 +31,9 @@ class Gap(Message):
         if numbers < 1:
             raise ValueError(f"from_seq {self.from_seq} lies after to_seq {self.to_seq}")
         if self.count is not None and self.count > numbers:
-            raise ValueError(f"count {self.count} is more than the {numbers} numbers missing")
+            raise ValueError(
+                f"count {self.count} is more than the {numbers} numbers from {self.from_seq} to {self.to_seq}"
+            )
         return self
 
 
