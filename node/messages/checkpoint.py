@@ -31,9 +31,7 @@ class Gap(Message):
         if numbers < 1:
             raise ValueError(f"from_seq {self.from_seq} lies after to_seq {self.to_seq}")
         if self.count is not None and self.count > numbers:
-            raise ValueError(
-                f"count {self.count} is more than the {numbers} numbers from {self.from_seq} to {self.to_seq}"
-            )
+            raise ValueError(f"count {self.count} is more than the {numbers} numbers of the gap")
         return self
 
 
