@@ -1,5 +1,7 @@
 """Gaps as the outbox keeps them: few, and honest whatever is merged."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ def test_every_number_stays_covered_in_order_within_the_bound_and_no_count_excee
         covered |= {seq for g in new for seq in range(g.from_seq, g.to_seq + 1)}
         assert covered <= {seq for g in gaps for seq in range(g.from_seq, g.to_seq + 1)}
         assert len(gaps) <= most
-        assert all(a.to_seq < b.from_seq for a, b in zip(gaps, gaps[1:], strict=False))
+        assert all(a.to_seq < b.from_seq for a, b in pairwise(gaps))
         assert all(g.count is None or 1 <= g.count <= g.to_seq - g.from_seq + 1 for g in gaps)
 
 
