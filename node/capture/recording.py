@@ -139,8 +139,10 @@ class RecordingSource:
         """
         if self._file is None:
             raise RuntimeError("enter the RecordingSource before reading its blocks")
+        if not self._file.seekable():  # GSM 6.10 in WAV: there is only one way through
+            self._file.close()
+            self._file = self._opened()
         file, first = self._file, 0
-        file.seek(0)
         while not self._closed:
             frames = self._read(file, first)
             if len(frames) == 0:

@@ -56,6 +56,17 @@ def test_floats_stay_floats_even_above_full_scale(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "a.wav"), frames)
 
 
+def test_a_form_that_cannot_be_wound_back_is_read_from_its_first_frame_each_time(
+    tmp_path: Path,
+) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1600, 1), 8_000, subtype="GSM610")
+    with RecordingSource(tmp_path / "a.wav") as source:
+        once = np.concatenate([block.frames for block in source.blocks()])
+        again = np.concatenate([block.frames for block in source.blocks()])
+    assert len(once) == source.frames
+    assert np.array_equal(once, again)
+
+
 @pytest.mark.parametrize("rate", [4_000, 12_000, 44_100, 192_000, 384_000])
 @pytest.mark.parametrize("channels", [1, 64])
 def test_any_rate_and_number_of_channels_is_taken(tmp_path: Path, rate: int, channels: int) -> None:
