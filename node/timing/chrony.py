@@ -25,6 +25,9 @@ TIMEOUT_S: Final = 3.0
 INTERVAL_S: Final = 4.0
 STALE_S: Final = 10.0
 FIELDS: Final = 14
+LAST_STRATUM: Final = 16  # not synchronised (RFC 5905)
+MOST: Final = 1e10  # no figure is as large: the largest is the time, in seconds since 1970
+LONGEST_NAME: Final = 64
 NOT_SYNCHRONISED: Final = "Not synchronised"
 LOCAL_REFERENCE: Final = "7F7F0101"  # chrony serving its own clock, which nothing disciplines
 # What chrony cannot know of: a network's two ways differ by some ms, a receiver's messages come
@@ -145,8 +148,13 @@ def parse(line: str) -> Tracking:
         if len(fields) != FIELDS:
             raise ValueError(f"{len(fields)} fields")
         updated, offset, _, rms, rate, _, _, delay, dispersion, interval = map(float, figures)
-        if not all(map(math.isfinite, map(float, figures))):
-            raise ValueError("not finite")
+        if not (stratum.isascii() and stratum.isdigit() and int(stratum) <= LAST_STRATUM):
+            raise ValueError("no stratum")
+        # Written so that what is no number is out of range too.
+        if not all(abs(float(figure)) < MOST for figure in figures) or updated < 0:
+            raise ValueError("out of range")
+        if len(name or identifier) > LONGEST_NAME or not (name or identifier).isprintable():
+            raise ValueError("no reference")
         tracking = Tracking(
             reference=name or identifier,
             is_refclock=_spells(identifier, name),

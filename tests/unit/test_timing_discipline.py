@@ -99,6 +99,27 @@ def test_what_is_not_of_chronys_form_is_refused(line: str) -> None:
                 parse(PPS_LINE.replace(figure, word))
 
 
+@pytest.mark.parametrize("stratum", ["-1", "1_0", "٣", " 3", "17", "9" * 5000])
+def test_what_is_no_stratum_is_refused(stratum: str) -> None:
+    with pytest.raises(ChronyError, match="answered"):
+        parse(NTP_LINE.replace(",3,", f",{stratum},", 1))
+
+
+@pytest.mark.parametrize("figure", ["1e300", "-1e10", "1.7976931348623157e308"])
+def test_a_figure_that_no_clock_has_is_refused_so_that_no_bound_is_infinite(figure: str) -> None:
+    for place in range(3, 13):
+        fields = NTP_LINE.split(",")
+        fields[place] = figure
+        with pytest.raises(ChronyError, match="answered"):
+            parse(",".join(fields))
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a\0b", "a\x1bb"])
+def test_a_reference_that_no_message_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ChronyError, match="answered"):
+        parse(NTP_LINE.replace("192.168.0.1", name))
+
+
 def test_chrony_that_is_absent_fails_or_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChronyError, match="not installed"):
         ask(("no-such-chronyc",))
