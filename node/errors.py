@@ -33,6 +33,10 @@ class CalibrationError(GunfireNodeError, ValueError):
     """Sounds do not calibrate an array, or its file cannot be written."""
 
 
+class IdentityError(GunfireNodeError, ValueError):
+    """The node's signing key or certificate cannot be used, or a verifier's cannot be read."""
+
+
 class OutboxError(GunfireNodeError, OSError):
     """A detection could not be made durable (disk full, file corrupt, no permission)."""
 

@@ -287,6 +287,28 @@ class OutboxSettings(_Section):
     max_bytes: int = Field(
         default=64 * 2**20, ge=2**20, le=2**36, description="Largest size in bytes."
     )
+    max_age_days: float = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days that a detection may wait, counted while the clock can be trusted; "
+        "older ones are dropped, counted and told as a gap.",
+    )
+
+
+class IntegritySettings(_Section):
+    """By which key detections are signed."""
+
+    key_file: FilePath = Field(
+        default=Path("/var/lib/gunfire-node/node.key"),
+        description="Signing key of this node (Ed25519, PKCS#8 PEM, mode 0600); made if absent. "
+        "It never leaves the node. A systemd credential may stand here.",
+    )
+    certificate_file: FilePath | None = Field(
+        default=None,
+        description="The fleet CA's certificate over that key (X.509 PEM; CN is node.id, O is "
+        "node.site), sent in the birth message; absent before enrolment.",
+    )
 
 
 class SnippetSettings(_Section):
@@ -377,6 +399,7 @@ class Settings(_Section):
     detect: DetectSettings = Field(default_factory=DetectSettings)
     classify: ClassifySettings = Field(default_factory=ClassifySettings)
     outbox: OutboxSettings = Field(default_factory=OutboxSettings)
+    integrity: IntegritySettings = Field(default_factory=IntegritySettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
     snippets: SnippetSettings = Field(default_factory=SnippetSettings)
 

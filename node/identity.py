@@ -1,0 +1,222 @@
+"""Who this node is to a court: its signing key, and the fleet's certificate over it.
+
+Read once, at the start of the daemon; from then on the key is in memory, so that nothing that
+happens to the disk stops the signing. Errors never show what a key file holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import NameOID
+
+from node.errors import IdentityError
+from node.types import NS_PER_S
+
+KEY_MODE: Final = 0o600
+EXPIRY_TOLD_S: Final = 30 * 86_400
+_LARGEST_BYTES: Final = 65_536
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A node's key and certificate.
+
+    Attributes
+    ----------
+    private_key
+        Never shown, never sent.
+    certificate
+        PEM, of the certificate alone; None before enrolment.
+    """
+
+    private_key: Ed25519PrivateKey
+    certificate: str | None = None
+    not_before_ns: int = 0
+    not_after_ns: int = 0
+
+    def reason(self, utc_now_ns: int) -> str:
+        """Say what is wrong with the certificate at a moment; nothing where nothing is.
+
+        Ask only while the clock can be trusted.
+        """
+        if self.certificate is None:
+            return ""
+        if utc_now_ns < self.not_before_ns:
+            return "integrity.certificate_file is not valid yet: see its dates and this clock"
+        left_s = (self.not_after_ns - utc_now_ns) / NS_PER_S
+        if left_s < 0:
+            return (
+                "integrity.certificate_file has expired: what is signed now proves nothing; have "
+                "the fleet's CA issue another over the same key"
+            )
+        if left_s < EXPIRY_TOLD_S:
+            return (
+                f"integrity.certificate_file expires in {left_s / 86_400:.0f} days: have the "
+                "fleet's CA issue another over the same key"
+            )
+        return ""
+
+
+def load_identity(
+    key_file: Path, certificate_file: Path | None, node_id: str, site: str
+) -> Identity:
+    """Read key and certificate; make the key if there is none.
+
+    Raises
+    ------
+    IdentityError
+        The key cannot be read or made, others may read it, or it is no Ed25519 key; the
+        certificate cannot be read, is over another key, or names another node or site.
+    """
+    key = _read_key(key_file)
+    if key is None:
+        if certificate_file is not None and certificate_file.exists():
+            raise IdentityError(
+                f"integrity.key_file {key_file}: is not there, yet integrity.certificate_file "
+                f"{certificate_file} is: bring the key back, or take the certificate away and "
+                "enrol this node anew"
+            )
+        key = _make_key(key_file)
+    if certificate_file is None:
+        return Identity(key)
+    return _certified(key, certificate_file, node_id, site)
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey | None:
+    """Read a key; None where there is no file."""
+    where = f"integrity.key_file {path}"
+    try:
+        # Without waiting: a named pipe would keep us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            # Of the open file, not of its name, which may mean another one a moment later.
+            _refuse_unless_private(where, path, os.fstat(descriptor))
+            pem = os.read(descriptor, _LARGEST_BYTES)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise IdentityError(
+            f"{where}: cannot be read ({error.strerror}): let this user read it, and nobody else"
+        ) from None
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # What the library says may quote the file.
+        raise IdentityError(
+            f"{where}: is not an unencrypted private key (PKCS#8, PEM): bring the right file back; "
+            "only if this node never signed, remove it, and a new key is made"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise IdentityError(
+            f"{where}: is a key of another kind; a node signs with Ed25519: `openssl genpkey "
+            "-algorithm ed25519`, or remove it, and one is made"
+        )
+    return key
+
+
+def _refuse_unless_private(where: str, path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise IdentityError(f"{where}: is not a regular file; set integrity.key_file to a file")
+    if found.st_uid not in (0, os.geteuid()):
+        raise IdentityError(
+            f"{where}: belongs to another user (uid {found.st_uid}), who may read it: `chown` it "
+            "to the user that runs gunfire-node"
+        )
+    # systemd lets a service read its credentials by an access list; its mask shows as the group's.
+    allowed = stat.S_IRGRP if _is_credential(path) else 0
+    if found.st_mode & _OTHERS & ~allowed:
+        raise IdentityError(
+            f"{where}: has mode {stat.S_IMODE(found.st_mode):04o}, so others may read it: if it "
+            f"was always so, have another made and certified; else `chmod 600 {path}`"
+        )
+
+
+def _is_credential(path: Path) -> bool:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(folder) and path.parent == Path(str(folder))
+
+
+def _make_key(path: Path) -> Ed25519PrivateKey:
+    """Make a key that is either whole on the disk under its name, or not there."""
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)  # of a start that was cut off
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, KEY_MODE)
+        with open(descriptor, "wb") as file:
+            os.fchmod(descriptor, KEY_MODE)  # whatever the umask
+            file.write(pem)
+            file.flush()
+            os.fsync(descriptor)
+        # Unlike a rename, this never puts a key in another's place.
+        os.link(fresh, path)
+        fresh.unlink()
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise IdentityError(
+            f"integrity.key_file {path}: is not there and cannot be made ({error.strerror}): let "
+            "this user write its folder, or put a key there"
+        ) from None
+    return key
+
+
+def _certified(key: Ed25519PrivateKey, path: Path, node_id: str, site: str) -> Identity:
+    where = f"integrity.certificate_file {path}"
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise IdentityError(f"{where}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise IdentityError(
+            f"{where}: is not a certificate (X.509, PEM): give the one that the fleet's CA issued"
+        ) from None
+    if _raw_key(certificate) != key.public_key().public_bytes_raw():
+        raise IdentityError(
+            f"{where}: is over another key than integrity.key_file: give the certificate that was "
+            "issued over this node's key"
+        )
+    name, organisation = (
+        [str(found.value) for found in certificate.subject.get_attributes_for_oid(oid)]
+        for oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME)
+    )
+    if name != [node_id] or organisation not in ([], [site]):
+        raise IdentityError(
+            f"{where}: names {'/'.join([*organisation, *name]) or 'nobody'}, this node is "
+            f"{site}/{node_id}: give this node's, or mend node.id and node.site"
+        )
+    return Identity(
+        key,
+        certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+        not_before_ns=round(certificate.not_valid_before_utc.timestamp()) * NS_PER_S,
+        not_after_ns=round(certificate.not_valid_after_utc.timestamp()) * NS_PER_S,
+    )
+
+
+def _raw_key(certificate: x509.Certificate) -> bytes | None:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
