@@ -223,12 +223,12 @@ class Detection(Message):
     snippet: Snippet | None = Field(description="The encrypted sound; null unless switched on.")
     prev_hash: Sha256 | None = Field(
         default=None,
-        description="SHA-256 of the canonical signed form before it; null while not enrolled.",
+        description="SHA-256 of the signed form before it in the chain; null where not signed.",
     )
     signature: str | None = Field(
         default=None,
         max_length=256,
-        description="Ed25519 signature, base64; null while the node is not enrolled with a key.",
+        description="Ed25519 signature over the signed form, base64; null where not signed.",
     )
     transport: Transport | None = Field(
         default=None, description="What only sending can know; null before it is sent."

@@ -6,16 +6,23 @@ be absent is no such change, and then the example stays as it is; renaming, rety
 needs a new schema number and a new topic version.
 """
 
+import base64
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.x509 import load_pem_x509_certificate
 from jsonschema import Draft202012Validator, ValidationError
 
 from node import messages
 from node.messages import json_schema, to_json
 from node.messages.schema import MODELS, SchemaName
+from node.messages.topics import CHANNELS
 
 HERE = Path(__file__).parent
 LOOK_UP = HERE.parents[1] / "docs" / "look-up"
@@ -288,6 +295,39 @@ def test_every_field_has_a_sentence_and_the_page_for_subscribers_names_it(name: 
         for field, rules in model["properties"].items():
             assert rules.get("description", "").endswith("."), field
             assert f"`{field}`" in page, field
+
+
+def test_the_drawing_of_the_topics_says_what_the_code_does() -> None:
+    page = (LOOK_UP / "messages.md").read_text("utf-8")
+    drawn = re.findall(r"─ (\w+) +QoS (\d)(, retained)? +(open|restricted)", page)
+    assert set(drawn) == {
+        (
+            channel.name,
+            str(channel.qos),
+            ", retained" * channel.retained,
+            "restricted" if channel.restricted else "open",
+        )
+        for channel in CHANNELS
+    }
+
+
+def test_the_frozen_node_and_checkpoint_bear_signatures_that_hold() -> None:
+    # Whoever has verified a log once must be able to do so again: the signed form never changes.
+    node = example("node")
+    key = load_pem_x509_certificate(node["key"]["certificate"].encode()).public_key()
+    assert isinstance(key, Ed25519PublicKey)
+    assert base64.b64encode(key.public_bytes_raw()).decode() == node["key"]["public_key"]
+    assert hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16] == node["key"]["key_id"]
+    for message in (node, example("checkpoint")):
+        form = rfc8785.dumps({k: v for k, v in message.items() if k != "signature"})
+        key.verify(base64.b64decode(message["signature"]), form)
+
+
+def test_the_frozen_checkpoint_holds_the_hash_of_the_frozen_detection() -> None:
+    detection, checkpoint = example("detection"), example("checkpoint")
+    signed = {k: v for k, v in detection.items() if k not in ("transport", "signature")}
+    assert checkpoint["seq"] == detection["seq"]
+    assert checkpoint["head"] == hashlib.sha256(rfc8785.dumps(signed)).hexdigest()
 
 
 def _keys(value: Any) -> list[str]:
