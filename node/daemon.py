@@ -27,28 +27,29 @@ from node.capture import load_geometry
 from node.classify import TfliteClassifier
 from node.deliver import (
     BrokerAddress,
-    Link,
     MqttPublisher,
     Outbox,
-    Rendered,
     SessionOptions,
 )
 from node.detect import ChannelOrder, SitePrior
 from node.errors import DeviceError, ModelError, OutboxError
+from node.identity import load_identity
+from node.messages import Array as MountedArray
 from node.messages import (
     ArrayHealth,
     ChronyHealth,
     Detection,
     Health,
+    Microphone,
     Origin,
     OutboxStatus,
     Position,
+    Privacy,
     ReceiverHealth,
     SampleClockHealth,
     build_health,
     build_status,
     node_topic,
-    numbered,
     to_json,
     with_transport,
 )
@@ -73,6 +74,7 @@ from node.types import (
     Scores,
 )
 from node.utc import parse_utc_ns
+from node.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ REWORD_S: Final = 10.0
 MOST_PUBLISHED: Final = 4 * MOST_UNTRUSTED
 # What could not be written to a full disk waits in memory: a day of a busy street, some 10 MB.
 MOST_UNSAVED: Final = 10_000
+# What has waited too long is looked for so often; it is a matter of days.
+EXPIRE_S: Final = 600.0
 DRAIN_S: Final = 5.0
 MOST_REASONS: Final = 32  # that a status may hold
 
@@ -110,6 +114,8 @@ class Daemon:
     ------
     SceneError
         At once: the array is not what the settings say.
+    IdentityError
+        From `run`, before anything else: its signing key or certificate cannot be used.
     OutboxError, BrokerError, DeviceError
         From `run`: what cannot be mended from inside. The status has said so by then.
     """
@@ -122,6 +128,9 @@ class Daemon:
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
         self._ears = Ears(settings, source.sample_rate_hz)
+        self._witness: Witness | None = None
+        self._was_connected = False
+        self._expire_again_s = 0.0
         self._trouble: dict[str, str] = {}
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
@@ -149,6 +158,7 @@ class Daemon:
 
     def run(self) -> None:
         """Hear until the source ends or `stop` is called; then send what can be sent, and leave."""
+        self._witness = self._sworn()
         classifier = self._classifier()
         with (
             self._timekeeper,
@@ -163,11 +173,13 @@ class Daemon:
             finally:
                 self._save(outbox)
                 self._tell(outbox, publisher, at_once=True)
+                self._vouch(outbox, publisher, at_once=True)
                 for detection in self._unsaved:
                     log.error("detection could not be saved: %s", to_json(detection).decode())
 
     def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
         self._read_clock()
+        self._tell_birth(classifier.identity, publisher)
         with self._source as source:
             pipeline = Pipeline(
                 origin=self._origin,
@@ -187,7 +199,10 @@ class Daemon:
                     self._take(pipeline.push(block))
                     self._save(outbox)
                     self._tell(outbox, publisher)
+                    self._vouch(outbox, publisher)
+                    self._tell_birth(classifier.identity, publisher)
                     self._tell_health(pipeline, outbox, publisher)
+                    self._expire(outbox)
             finally:
                 self._take(pipeline.flush())
 
@@ -212,6 +227,8 @@ class Daemon:
 
     def _save(self, outbox: Outbox) -> None:
         """Make durable what was heard; what cannot be is kept, told, and tried again."""
+        witness = self._witness
+        assert witness is not None  # noqa: S101 - `run` has made it
         while self._unsaved:
             detection = self._unsaved[0]
             try:
@@ -219,7 +236,7 @@ class Daemon:
                     detection.event_id,
                     detection.revision,
                     parse_utc_ns(detection.onset_utc),
-                    partial(_rendered, detection),
+                    partial(witness.render, detection),
                 )
             except OutboxError as error:
                 if "outbox" not in self._trouble:
@@ -235,6 +252,57 @@ class Daemon:
                 detection.scores.gunfire,
             )
         self._trouble.pop("outbox", None)
+
+    def _sworn(self) -> Witness:
+        """Read or make the key that this node signs with."""
+        node, integrity = self._settings.node, self._settings.integrity
+        snippets = self._settings.snippets
+        identity = load_identity(integrity.key_file, integrity.certificate_file, node.id, node.site)
+        privacy = Privacy(
+            snippets=snippets.enabled,
+            snippet_seconds=snippets.before_s + snippets.after_s if snippets.enabled else 0.0,
+            publish_rejected=self._settings.classify.publish_rejected,
+        )
+        return Witness(identity, self._ears.described, privacy)
+
+    def _vouch(self, outbox: Outbox, publisher: MqttPublisher, *, at_once: bool = False) -> None:
+        """Publish how far the chain has come, when that is due and after each connection."""
+        witness, connected = self._witness, publisher.delivery().connected
+        assert witness is not None  # noqa: S101 - `run` has made it
+        if connected and not self._was_connected:
+            witness.forget()
+        self._was_connected = connected
+        checkpoint = witness.checkpoint(
+            self._origin,
+            outbox.chain,
+            utc_ns=self._host_clock_utc_ns(),
+            now_s=time.monotonic(),
+            at_once=at_once,
+        )
+        if checkpoint is not None:
+            topic = node_topic(self._origin.site, self._origin.node_id, "checkpoint")
+            publisher.tell(topic, checkpoint)
+
+    def _tell_birth(self, model: ModelIdentity, publisher: MqttPublisher) -> None:
+        """Publish what this node is, at first and when something of it has changed."""
+        assert self._witness is not None  # noqa: S101 - `run` has made it
+        birth = self._witness.birth(
+            self._origin, model, utc_ns=self._host_clock_utc_ns(), now_s=time.monotonic()
+        )
+        if birth is not None:
+            publisher.keep(node_topic(self._origin.site, self._origin.node_id, "node"), birth)
+
+    def _expire(self, outbox: Outbox) -> None:
+        """Drop what has waited for weeks, by a clock that something vouches for."""
+        now_s, moment = time.monotonic(), self._moment
+        if now_s < self._expire_again_s or moment is None or moment.host.quality.source == "free":
+            return
+        self._expire_again_s = now_s + EXPIRE_S
+        max_age_s = self._settings.outbox.max_age_days * 86_400
+        try:
+            outbox.expire(self._host_clock_utc_ns(), max_age_s)
+        except OutboxError as error:
+            log.warning("%s", error)  # the next detection tells it in the status
 
     def _read_clock(self) -> None:
         """Let the sample clock learn what is known of the time, about once a second."""
@@ -258,8 +326,14 @@ class Daemon:
         return {
             "clock": "; ".join(moment.reasons),
             "pulse": clock.state.reason if isinstance(clock, PpsSampleClock) else "",
+            "certificate": self._certificate_reason(moment),
             "order": f"no direction is told: {order.state.reason}" if order and unproven else "",
         }
+
+    def _certificate_reason(self, moment: Moment) -> str:
+        if self._witness is None or moment.host.quality.source == "free":
+            return ""
+        return self._witness.identity.reason(self._host_clock_utc_ns())
 
     def _place(self, fix: Fix | None) -> None:
         """Take the receiver's averaged place where none was surveyed, and compare where one was."""
@@ -446,6 +520,16 @@ class Ears:
                 sample_rate_hz, timing.pps_channel, host, leaps=LeapTable.load()
             )
         geometry = load_geometry(capture.array, len(self.microphones))
+        mounted = geometry.oriented(capture.heading_deg, capture.pitch_deg, capture.roll_deg)
+        self.described = MountedArray(
+            name=mounted.name,
+            channels=mounted.channels,
+            sample_rate_hz=sample_rate_hz,
+            microphones=tuple(
+                Microphone(x_m=float(x), y_m=float(y), z_m=float(z))
+                for x, y, z in mounted.positions_m - mounted.positions_m.mean(axis=0)
+            ),
+        )
         self.order = (
             None
             if geometry.is_point
@@ -458,7 +542,7 @@ class Ears:
             )
         )
         self.array = Array.of(
-            geometry.oriented(capture.heading_deg, capture.pitch_deg, capture.roll_deg),
+            mounted,
             sample_rate_hz,
             settings=settings.detect,
             prior=SitePrior(
@@ -508,10 +592,6 @@ class Abstainer:
     def verdict(self, scores: Scores) -> Judgement:
         """Abstain."""
         return Judgement(scores, "other", True, "not_gunfire")
-
-
-def _rendered(detection: Detection, link: Link) -> Rendered:
-    return Rendered(to_json(numbered(detection, link.seq)))
 
 
 def _origin(settings: Settings) -> Origin:

@@ -21,6 +21,7 @@ from node.messages import Detection
 from node.network import PrivateBroker, Subscription
 from node.settings import (
     CaptureSettings,
+    IntegritySettings,
     MqttSettings,
     NodeSettings,
     OutboxSettings,
@@ -117,6 +118,7 @@ def play(street: Street, heard: Callable[[Detection], None] = lambda _: None) ->
             ),
             timing=TimingSettings(pps_channel=source.channels - 1 if node.pps else None),
             outbox=OutboxSettings(path=Path(folder) / "outbox.sqlite3"),
+            integrity=IntegritySettings(key_file=Path(folder) / "node.key"),
             mqtt=MqttSettings(url=broker.url),
         )
         words = Subscription(BrokerAddress.from_url(broker.url), site="demo", kinds=["detection"])

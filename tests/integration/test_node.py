@@ -85,6 +85,7 @@ def stage(tmp_path: Path, plugin: Path, street: RenderedNode) -> Iterator[Stage]
             f'[node]\nid = "roof-1"\nsite = "test"\n'
             f'[capture]\ndevice = "{card.name}"\narray = "tetrahedron_200mm"\n'
             f'[outbox]\npath = "{tmp_path}/outbox.sqlite3"\n'
+            f'[integrity]\nkey_file = "{tmp_path}/node.key"\n'
             f'[mqtt]\nurl = "{broker.url}"\nreconnect_max_s = 2\n'
         )
         yield Stage(card, street, broker, config)

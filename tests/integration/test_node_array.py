@@ -82,6 +82,7 @@ def settings_for(folder: Path, url: str, **capture: object) -> Settings:
             },
             "timing": {"pps_channel": 4, "chrony": False},
             "outbox": {"path": folder / "outbox.sqlite3"},
+            "integrity": {"key_file": folder / "node.key"},
             "mqtt": {"url": url},
         }
     )

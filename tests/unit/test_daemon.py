@@ -35,6 +35,7 @@ def daemon(folder: Path, **sections: dict[str, Any]) -> Daemon:
             "capture": {"channels": 1},
             "timing": {"chrony": False},
             "outbox": {"path": folder / "outbox.sqlite3"},
+            "integrity": {"key_file": folder / "node.key"},
         }
         | sections
     )
