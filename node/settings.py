@@ -454,6 +454,13 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     """
     if path is None and DEFAULT_FILE.exists():
         path = DEFAULT_FILE
+    try:
+        return _load(path, environment)
+    except RecursionError:  # dotted keys nest without end
+        raise SettingsError(f"{path or ENVIRONMENT_PREFIX}: is nested too deep") from None
+
+
+def _load(path: Path | None, environment: Mapping[str, str]) -> Loaded:
     values: dict[str, Any] = {} if path is None else _read(path)
     origins = {name: str(path) for name in _names(values)}
     for variable, text in sorted(environment.items()):
@@ -468,7 +475,11 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
         # JSON mode is strict about types (no "4" for 4, no true for 1) yet takes lists and paths.
         settings = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error, origins, path))) from None
+        raise SettingsError(hide_password("\n".join(_sentences(error, origins, path)))) from None
+    except ValueError as error:  # TOML's hexadecimal numbers have no end
+        raise SettingsError(
+            f"{path or ENVIRONMENT_PREFIX}: a number is too long: {error}"
+        ) from None
     return Loaded(settings, origins)
 
 
@@ -500,7 +511,9 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, variable: str) -> 
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"{variable}: {key} is a single setting, not a section")
+            raise SettingsError(
+                hide_password(f"{variable}: {key} is a single setting, not a section")
+            )
     values[keys[-1]] = value
 
 
@@ -527,7 +540,7 @@ def _sentences(
         elif problem["type"] == "missing":
             yield f"{where}: {name}: is missing; give it, or leave its whole section out"
         else:
-            given = hide_password(json.dumps(problem["input"], default=str))
+            given = json.dumps(problem["input"], default=str)
             yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
 
 
@@ -548,7 +561,7 @@ def _origin_of(name: str, origins: Mapping[str, str], path: Path | None) -> str:
 def hide_password(text: str) -> str:
     """Put stars for user and password in a URL, and for a private key, so that it may be shown."""
     text = re.sub(r"(?i)AGE-SECRET-KEY-[^\s\"]*", "***", text)
-    return re.sub(r"//[^@/\s\"]*@", "//***@", text)
+    return re.sub(r'//(?:[^"\\\n]|\\.)*@', "//***@", text)  # a password may hold / and @ too
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -167,3 +167,32 @@ def test_every_setting_has_a_sentence() -> None:
     for name, section in schema["$defs"].items():
         for key, field in section["properties"].items():
             assert field.get("description", "").endswith("."), f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'mqtt.url = "mqtt://user:pa/secret@host"',
+        'mqtt.url = "mqtt://user:pa@secret@host:99999"',
+        'mqtt.url = "mqtt://user:pa\\"secret@host:0"',
+        'mqtt.url = "mqtt://user:pa secret@host"',
+        '"mqtt://user:secret@host" = 1',
+    ],
+)
+def test_no_error_repeats_a_password_wherever_it_stands(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(written(tmp_path, text), {})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_variable_named_by_a_password_does_not_repeat_it() -> None:
+    for end in ("", "__X"):
+        with pytest.raises(SettingsError) as caught:
+            load(None, {f"GUNFIRE_NODE__MQTT//u:secret@h{end}": "1", "GUNFIRE_NODE__MQTT": "1"})
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [f"a{'.a' * 5000} = 1", f"[node]\nheight_m = 0x{'f' * 5000}"])
+def test_what_nests_or_counts_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="too"):
+        load(written(tmp_path, text), {})
