@@ -16,6 +16,7 @@ from node.messages.fields import (
     Message,
     Metres,
     PerMinute,
+    PositiveSeconds,
     Probability,
     Seconds,
     Sha256,
@@ -159,7 +160,7 @@ class Snippet(Message):
     """The encrypted sound of the event, if the owner has switched it on."""
 
     sha256: Sha256 = Field(description="SHA-256 of the encrypted snippet, lower-case hexadecimal.")
-    seconds: Seconds = Field(gt=0, description="Its length, seconds.")
+    seconds: PositiveSeconds = Field(gt=0, description="Its length, seconds.")
 
 
 class Transport(Message):

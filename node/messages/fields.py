@@ -22,6 +22,12 @@ def _rounded(digits: int) -> AfterValidator:
     return AfterValidator(lambda value: round(value, digits) + 0.0)
 
 
+def _above_zero(value: float) -> float:
+    if value == 0:
+        raise ValueError("rounds to zero")
+    return value
+
+
 def _real_moment(text: str) -> str:
     parse_utc_ns(text)
     return text
@@ -51,6 +57,7 @@ Utc = Annotated[
 ]
 
 Seconds = Annotated[float, _rounded(9)]
+PositiveSeconds = Annotated[float, _rounded(9), AfterValidator(_above_zero)]
 Metres = Annotated[float, _rounded(3)]
 Degrees = Annotated[float, _rounded(2)]
 # A unit of the seventh decimal is a centimetre on the ground.

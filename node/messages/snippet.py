@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from node.messages.fields import Base64, Message, Seconds, Sha256, TopicLevel, Uuid
+from node.messages.fields import Base64, Message, PositiveSeconds, Sha256, TopicLevel, Uuid
 
 SNIPPET_SCHEMA: Final = "gunfire.snippet/1"
 
@@ -28,7 +28,7 @@ class SnippetMessage(Message):
     sha256: Sha256 = Field(
         description="SHA-256 of the encrypted sound, lower-case hexadecimal; the detection's too."
     )
-    seconds: Seconds = Field(gt=0, description="Its length, seconds.")
+    seconds: PositiveSeconds = Field(gt=0, description="Its length, seconds.")
     media: Literal["audio/flac"] = Field(description="What it is once decrypted.")
     encryption: Literal["age"] = Field(description="How it is encrypted (age-encryption.org/v1).")
     data: Base64 = Field(min_length=4, description="The encrypted sound, base64.")

@@ -36,8 +36,18 @@ def with_transport(payload: bytes, published_utc_ns: int, delayed: bool) -> byte
     """Put into a detection's JSON when it is handed to the broker, and whether it had to wait.
 
     Nothing else changes, in particular nothing that a signature covers.
+
+    Raises
+    ------
+    ValueError
+        If it is not a JSON object, such as one that a disk has spoilt.
     """
-    document = json.loads(payload)
+    try:
+        document = json.loads(payload)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not JSON that can be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
     transport = Transport(published_utc=utc_text(published_utc_ns), delayed=delayed)
     document["transport"] = transport.model_dump(mode="json")
     return _dump(document)

@@ -277,3 +277,15 @@ def test_a_status_tells_how_the_node_is_and_the_last_will_only_what_it_can_know(
         assert parse_status(to_json(status)) == status
     assert json.loads(to_json(will))["clock"] is None
     assert will.boot_id == now.boot_id
+
+
+def test_a_length_that_rounds_to_zero_is_no_length() -> None:
+    document = json.loads(to_json(build())) | {"snippet": {"sha256": "a" * 64, "seconds": 1e-12}}
+    with pytest.raises(ValueError, match=r"snippet.seconds: .*rounds to zero"):
+        parse_detection(json.dumps(document))
+
+
+@pytest.mark.parametrize("spoilt", [b"[1]", b'"text"', b"null", b"{", b"[" * 100_000, b"\xff"])
+def test_what_a_disk_has_spoilt_is_stamped_by_a_value_error(spoilt: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        with_transport(spoilt, ONSET_NS, delayed=False)
