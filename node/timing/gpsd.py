@@ -91,7 +91,7 @@ class GpsdListener:
                     f"gpsd at {self._address} says nothing: is a receiver connected? "
                     "See `gpsmon` or `cgps`"
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 reason = getattr(error, "strerror", None) or _said(error)
                 failure = f"gpsd at {self._address}: {reason}"
             except Exception as error:

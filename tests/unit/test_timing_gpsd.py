@@ -92,3 +92,12 @@ def test_an_unforeseen_fault_is_told_and_the_listener_goes_on(
         until(listener.take_readings)
         lines[0] = json.dumps({**TPV, "mode": 0})
         until(lambda: caplog.text.count("Traceback") == 2)  # after a recovery it is news again
+
+
+def test_nesting_without_end_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["[" * 100_000]
+    with a_gpsd(lambda: lines[0]) as address, listening(address, Receiver(LeapTable())) as listener:
+        until(lambda: "recursion" in (listener.failure or ""))
+        assert "Traceback" not in caplog.text
+        lines[0] = json.dumps(TPV)
+        until(listener.take_readings)
