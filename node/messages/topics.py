@@ -39,7 +39,7 @@ CHANNELS: Final = (
     Channel("node", qos=1, retained=True, restricted=True),
     Channel("checkpoint", qos=1, retained=False, restricted=True),
     Channel("snippet", qos=1, retained=False, restricted=True),
-    Channel("incident", qos=1, retained=False, restricted=False),
+    Channel("incident", qos=1, retained=False, restricted=True),
 )
 """Every topic there is; docs/look-up/messages.md and asyncapi.json say the same of them."""
 

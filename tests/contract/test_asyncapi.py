@@ -91,13 +91,13 @@ def test_every_channel_has_an_operation_with_its_qos_and_retention() -> None:
     assert all(operation["action"] == "send" for operation in operations.values())
 
 
-def test_only_status_and_incident_are_open_and_neither_places_a_node() -> None:
+def test_only_the_status_is_open_and_it_places_no_node() -> None:
     channels = document()["channels"]
     openly = {name for name, c in channels.items() if c["tags"] == [{"name": "open"}]}
-    assert openly == {"status", "incident"}
+    assert openly == {"status"}
     schemas = document()["components"]["schemas"]
     assert "position" not in schemas["Status"]["properties"]
-    # Where a shot was fired is for everybody; where a node stands is not.
+    # An operator may hand incidents on: where a shot was fired, never where a node stands.
     assert schemas["Incident"]["properties"]["position"]["anyOf"][0] == {
         "$ref": "#/components/schemas/SourcePosition"
     }
