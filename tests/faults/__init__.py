@@ -1,0 +1,1 @@
+"""`make faults`: what arrives, whatever breaks on the way."""
