@@ -29,7 +29,8 @@ long transaction or two fit on top."""
 
 _LOG_PAGES: Final = 64
 _KEPT_ASIDE: Final = 2
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# SQLITE_ERROR: our statements are right, so it is the tables that are not ours any more.
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _NO_ACCESS: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _NO_ACCESS_ERRNO: Final = (
     errno.EACCES,
@@ -102,7 +103,7 @@ class Database:
         with self.lock:
             try:
                 yield self.connection
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if _is_corrupt(error):
                     self.connection.close()
                     self._set_aside(error)
@@ -131,7 +132,7 @@ class Database:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return self._connect()
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _is_corrupt(error):
                     raise
                 self._set_aside(error)
@@ -143,6 +144,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=2, isolation_level=None, check_same_thread=False)
+        db.text_factory = lambda text: text.decode(errors="replace")
         try:
             # Exclusive: two processes would send everything twice; and the log then needs no
             # memory-mapped index, one file fewer for a cut of power to leave behind.
@@ -221,6 +223,8 @@ def _is_corrupt(error: Exception) -> bool:
 
 
 def _primary_code(error: Exception) -> int:
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes a spoilt name in its own error
+        return sqlite3.SQLITE_CORRUPT
     # The low byte of SQLite's extended codes is the primary one.
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 

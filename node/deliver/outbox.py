@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Self
 
 from node.deliver.database import LOG_BYTES, Database, aside_numbers, outbox_error
 from node.deliver.gaps import Gap, with_gaps
+from node.deliver.rows import check_rows
 from node.deliver.sequence import RESERVE, SequenceCeiling
 from node.errors import OutboxError
 
@@ -331,6 +332,7 @@ class Outbox:
 
     def _load(self, db: sqlite3.Connection) -> None:
         """Take the counts from a file just opened; see `sequence` for where numbering goes on."""
+        check_rows(db)
         last_seq, digest, gaps = _counter(db, "last_seq"), _digest(db), _gaps(db)
         lost = self._lost(last_seq)
         if lost is not None:

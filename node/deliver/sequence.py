@@ -22,7 +22,7 @@ RESERVE: Final = 1000
 _FIRST_LINE: Final = re.compile(r"ceiling (\d{1,18}) floor (\d{1,18})")
 _GAP_LINE: Final = re.compile(r"(\d{1,18}) (\d{1,18}) (\d{1,18}|-) (dropped|lost)")
 # Versions before signing wrote the ceiling alone, twice so that a flipped bit is noticed.
-_OLD_FORM: Final = re.compile(r"(\d{1,18}) \1\n")
+_OLD_FORM: Final = re.compile(r"([1-9]\d{0,17}) \1\n")
 
 
 class Kept(NamedTuple):
