@@ -10,19 +10,19 @@ from typing import Final
 _HIGHEST: Final = 2**62
 """No node counts as far; numbers above it would soon leave 64 bits."""
 
-_UNSOUND: Final = f"""
-SELECT 'detection' FROM detection WHERE seq NOT BETWEEN 1 AND {_HIGHEST}
+_UNSOUND: Final = """
+SELECT 'detection' FROM detection WHERE seq NOT BETWEEN 1 AND :highest
     OR typeof(event_id) <> 'text' OR typeof(revision) <> 'integer'
     OR typeof(onset_utc_ns) <> 'integer' OR typeof(payload) <> 'blob'
     OR typeof(refusal) NOT IN ('text', 'null')
     OR typeof(waits_since_utc_ns) NOT IN ('integer', 'null')
 UNION ALL SELECT 'counter' FROM counter
-    WHERE typeof(value) <> 'integer' OR value NOT BETWEEN 0 AND {_HIGHEST}
+    WHERE typeof(value) <> 'integer' OR value NOT BETWEEN 0 AND :highest
 UNION ALL SELECT 'counter' FROM (SELECT max(seq) AS last FROM detection)
     WHERE last > coalesce((SELECT value FROM counter WHERE name = 'last_seq'), 0)
 UNION ALL SELECT 'chain' FROM chain WHERE typeof(digest) <> 'text'
 UNION ALL SELECT 'gap' FROM gap
-    WHERE typeof(to_seq) <> 'integer' OR from_seq < 1 OR to_seq NOT BETWEEN from_seq AND {_HIGHEST}
+    WHERE typeof(to_seq) <> 'integer' OR from_seq < 1 OR to_seq NOT BETWEEN from_seq AND :highest
     OR typeof(count) NOT IN ('integer', 'null') OR count NOT BETWEEN 0 AND to_seq - from_seq + 1
     OR reason NOT IN ('dropped', 'lost')
 LIMIT 1
@@ -37,7 +37,7 @@ def check_rows(db: sqlite3.Connection) -> None:
     sqlite3.DatabaseError
         With the code of a corrupt file, if one is not.
     """
-    unsound = db.execute(_UNSOUND).fetchone()
+    unsound = db.execute(_UNSOUND, {"highest": _HIGHEST}).fetchone()
     if unsound is not None:
         error = sqlite3.DatabaseError(f"table {unsound[0]} holds what was never written")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
