@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "simulate": "recordings of a simulated scene, with truth",
     "check": "the technician's self-test: what works, what does not, what to do",
     "watch": "what nodes publish, as it arrives",
+    "verify": "whether a log of messages is whole, unaltered and of this fleet",
     "config": "the settings: show, check, schema",
 }
 

@@ -1,0 +1,259 @@
+"""`gunfire-node verify`: whether a log of messages is whole, unaltered and of this fleet."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli._shared import progress
+from node.errors import IdentityError
+from node.messages.chain import Chain, Finding
+from node.messages.trust import Trust, read_certificates
+from node.messages.verify import LONGEST_LINE, Report, Verifier
+
+MOST_SHOWN: Final = 20
+_TOLD_BYTES: Final = 2**20
+
+file_option = click.Path(path_type=Path)
+
+
+@click.command("verify")
+@click.argument("files", nargs=-1, required=True, type=file_option, metavar="FILE...")
+@click.option("--ca", type=file_option, metavar="PEM", help="Certificate of the fleet's CA.")
+@click.option("--crl", type=file_option, metavar="PEM", help="Its revocation list.")
+@click.option(
+    "--certificates",
+    type=file_option,
+    metavar="DIR|PEM",
+    help="Certificates of nodes, beside those in the log's own node messages.",
+)
+@click.option("--key", type=file_option, metavar="PEM", help="Instead of a CA: one public key.")
+@click.option(
+    "--first-seq",
+    type=click.IntRange(min=1),
+    help="Number that each node's messages should begin with; 1 for its whole life.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def command(
+    files: tuple[Path, ...],
+    ca: Path | None,
+    crl: Path | None,
+    certificates: Path | None,
+    key: Path | None,
+    first_seq: int | None,
+    as_json: bool,
+) -> None:
+    """Check signatures and chains of a log, and name what was altered, left out or put in.
+
+    A FILE holds a message a line, as `gunfire-node watch --jsonl` or `mosquitto_sub -v` print
+    them; several are one log. Ends with 0 if all holds, 1 if something was found, 2 if it cannot
+    be judged.
+
+    Example: gunfire-node verify detections.jsonl --ca ca.pem --crl crl.pem
+    """
+    if (ca is None) == (key is None):
+        raise click.UsageError("give the fleet's CA with --ca, or one node's public key with --key")
+    if ca is None and (crl or certificates):
+        raise click.UsageError("--crl and --certificates go with --ca")
+    verifier = Verifier(_trust(ca, crl, key))
+    if certificates is not None:
+        _offer(verifier.trust, certificates)
+    log = _Log(files)
+    with progress(2 * log.bytes, "verifying") as advance:
+        for line, _ in log.lines(advance):
+            verifier.gather(line)
+        for line, number in log.lines(advance):
+            verifier.take(line, number)
+    report = verifier.report(first_seq)
+    if as_json:
+        click.echo(json.dumps(_document(report, verifier.trust, log), ensure_ascii=False))
+    else:
+        _print(report, verifier.trust, log)
+    sys.exit(0 if report.holds else 1)
+
+
+class _Log:
+    """Files read as one, line by line, more than once."""
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        self._files = files
+        self._begins: list[int] = []
+        self.bytes = 0
+        for file in files:
+            if not file.is_file():
+                what = "is not a regular file" if file.exists() else "is not there"
+                raise IdentityError(f"{file}: {what}: give a file, since it is read twice")
+            self.bytes += file.stat().st_size
+
+    def lines(self, advance: Callable[[float], None]) -> Iterator[tuple[bytes, int]]:
+        """Give each line and its number over all files, from 1."""
+        number = 0
+        self._begins = []
+        for path in self._files:
+            self._begins.append(number)
+            try:
+                with path.open("rb") as file:
+                    untold = 0
+                    for line in _lines(file):
+                        number += 1
+                        yield line, number
+                        untold += len(line)
+                        if untold >= _TOLD_BYTES:
+                            advance(untold)
+                            untold = 0
+                    advance(untold)
+            except OSError as error:
+                raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def place(self, line: int) -> str:
+        """Say where a line is."""
+        if not line:
+            return ""
+        which = bisect.bisect_left(self._begins, line) - 1
+        return f"{self._files[which]}:{line - self._begins[which]}"
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    """Give lines; of one that is longer than any message only so much that this shows."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE + 1)
+
+
+def _trust(ca: Path | None, crl: Path | None, key: Path | None) -> Trust:
+    file = key or ca
+    assert file is not None  # noqa: S101 - the command has seen to it
+    try:
+        if key is not None:
+            return Trust.of_key(_read(key))
+        authority = _read(file)
+        Trust.of_authority(authority)
+        if crl is None:
+            return Trust.of_authority(authority)
+        file = crl
+        return Trust.of_authority(authority, _read(crl))
+    except IdentityError as error:
+        text = str(error)
+        raise IdentityError(text if text.startswith(str(file)) else f"{file}: {text}") from None
+
+
+def _offer(trust: Trust, place: Path) -> None:
+    files = sorted(f for f in place.iterdir() if f.is_file()) if place.is_dir() else [place]
+    found = [certificate for file in files for certificate in read_certificates(_read(file))]
+    if not found:
+        raise IdentityError(f"{place}: holds no certificate (X.509, PEM)")
+    for certificate in found:
+        trust.offer(certificate)  # of another CA, or for TLS: they do not count, nor do they harm
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _print(report: Report, trust: Trust, log: _Log) -> None:
+    for chain in report.chains.values():
+        click.echo(_chain_sentence(chain))
+    for finding in report.findings[:MOST_SHOWN]:
+        where = log.place(finding.line)
+        number = f" seq {finding.seq}" if finding.seq is not None and finding.line else ""
+        click.echo(
+            f"{finding.kind.upper()}: {where}{': ' if where else ''}{finding.node}{number}: "
+            f"{finding.sentence}"
+        )
+    if report.count > MOST_SHOWN:
+        click.echo(f"and {report.count - MOST_SHOWN} more")
+    for note in _notes(report, trust):
+        click.echo(f"note: {note}")
+    if report.holds:
+        click.echo("holds: every message is signed, unaltered and in its place")
+    elif not report.count:
+        click.echo("nothing to judge: the log holds no signed detection")
+    else:
+        click.echo(f"DOES NOT HOLD: {report.count} found")
+
+
+def _chain_sentence(chain: Chain) -> str:
+    if not chain.messages:
+        return f"{chain.name}: no message that is signed by a key that counts"
+    keys = ", ".join(_key(key) for key in chain.keys)
+    again = f", {chain.repeats} of them again" if chain.repeats else ""
+    return (
+        f"{chain.name}: {chain.messages} messages{again}, seq {chain.first_seq} to "
+        f"{chain.last_seq}, key {keys}"
+    )
+
+
+def _key(key: Any) -> str:
+    serials = " and ".join(key.certificates)
+    return f"{key.key_id} (certificate {serials})" if serials else str(key.key_id)
+
+
+def _notes(report: Report, trust: Trust) -> Iterator[str]:
+    for chain in report.chains.values():
+        if chain.messages and chain.first_seq != 1:
+            yield (
+                f"{chain.name}: begins with seq {chain.first_seq}; what came before was not "
+                "looked for (--first-seq)"
+            )
+        for gap in sorted(chain.gaps, key=lambda gap: gap.from_seq):
+            count = "an unknown number" if gap.count is None else str(gap.count)
+            yield (
+                f"{chain.name}: the node itself says that {count} of seq {gap.from_seq} to "
+                f"{gap.to_seq} were {gap.reason}"
+            )
+        if chain.messages and (chain.newest is None or chain.newest.seq < (chain.last_seq or 0)):
+            upto = "none of them" if chain.newest is None else f"seq {chain.newest.seq}"
+            yield (
+                f"{chain.name}: the newest checkpoint vouches for {upto}; a tail that was cut off "
+                "after that would not show"
+            )
+    if trust.crl_utc is not None:
+        yield f"revocations are known up to {trust.crl_utc:%Y-%m-%dT%H:%M:%SZ}"
+    if report.not_judged:
+        yield f"{report.not_judged} messages are of kinds that are not signed"
+
+
+def _document(report: Report, trust: Trust, log: _Log) -> dict[str, Any]:
+    return {
+        "holds": report.holds,
+        "nodes": [_node(chain) for chain in report.chains.values()],
+        "findings": [_found(finding, log) for finding in report.findings],
+        "found": report.count,
+        "not_judged": report.not_judged,
+        "notes": list(_notes(report, trust)),
+    }
+
+
+def _node(chain: Chain) -> dict[str, Any]:
+    return {
+        "node": chain.name,
+        "messages": chain.messages,
+        "repeats": chain.repeats,
+        "first_seq": chain.first_seq,
+        "last_seq": chain.last_seq,
+        "checkpoint_seq": chain.newest.seq if chain.newest else None,
+        "keys": [{"key_id": k.key_id, "certificates": k.certificates} for k in chain.keys],
+        "gaps": [
+            gap.model_dump(mode="json") for gap in sorted(chain.gaps, key=lambda g: g.from_seq)
+        ],
+    }
+
+
+def _found(finding: Finding, log: _Log) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "node": finding.node or None,
+        "seq": finding.seq,
+        "where": log.place(finding.line) or None,
+        "sentence": finding.sentence,
+    }
