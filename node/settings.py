@@ -373,20 +373,58 @@ class MqttSettings(_Section):
         description="Broker: mqtt://host:port, or mqtts:// for TLS; a user name and password may "
         "stand before the host.",
     )
+    urls: tuple[BrokerUrl, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Several brokers in order of preference, in place of `url`: the next is used "
+        "while the ones before it cannot be reached.",
+    )
+    protocol: Literal["5", "3.1.1"] = Field(
+        default="5",
+        description="Version of MQTT. 3.1.1 only for a broker that speaks nothing newer: it may "
+        "acknowledge what it does not let this node publish, and cannot say so.",
+    )
+    expiry_s: int | None = Field(
+        default=None,
+        ge=60,
+        le=2**32 - 2,
+        description="How long the broker may keep a detection for a subscriber who is away, in "
+        "seconds; for ever if absent. MQTT 5 only.",
+    )
     keepalive_s: int = Field(default=30, ge=5, le=1200, description="MQTT keep-alive in seconds.")
     ca_file: FilePath | None = Field(
         default=None, description="CA certificates for mqtts://; the system's if absent."
     )
     cert_file: FilePath | None = Field(default=None, description="Client certificate for mqtts://.")
-    key_file: FilePath | None = Field(default=None, description="Client key for mqtts://.")
+    key_file: FilePath | None = Field(
+        default=None,
+        description="Client key for mqtts://, readable by its owner alone (mode 600), or one of "
+        "systemd's credentials.",
+    )
     reconnect_max_s: float = Field(
         default=60, ge=1, le=3600, description="Longest pause between tries, in seconds."
     )
 
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        """URLs of the brokers in order of preference."""
+        return self.urls or (self.url,)
+
+    @model_validator(mode="after")
+    def _brokers_are_named_once(self) -> Self:
+        if self.urls and "url" in self.model_fields_set:
+            raise ValueError("mqtt.url and mqtt.urls are both set; put every broker into mqtt.urls")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("mqtt.urls names a broker twice")
+        return self
+
     @model_validator(mode="after")
     def _certificates_are_used(self) -> Self:
-        if (self.ca_file or self.cert_file or self.key_file) and self.url.startswith("mqtt:"):
+        files = self.ca_file or self.cert_file or self.key_file
+        if files and not any(url.startswith("mqtts:") for url in self.brokers):
             raise ValueError("certificates are given, but mqtt:// is without TLS; write mqtts://")
+        if self.expiry_s is not None and self.protocol != "5":
+            raise ValueError('mqtt.expiry_s needs mqtt.protocol = "5"; leave it out for 3.1.1')
         return self
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from node.deliver.tls import TlsFiles
 from node.errors import BrokerError
 from node.settings import MqttSettings
 
@@ -24,16 +25,24 @@ class BrokerAddress:
     port: int
     username: str | None = None
     password: str | None = None
-    tls: ssl.SSLContext | None = None
+    tls: TlsFiles | None = None
 
     @classmethod
     def from_settings(cls, settings: MqttSettings) -> Self:
-        """Take the address from the settings; raises as `from_url` does."""
-        return cls.from_url(
-            settings.url,
-            ca_file=settings.ca_file,
-            cert_file=settings.cert_file,
-            key_file=settings.key_file,
+        """Take the preferred broker's address from the settings; raises as `from_url` does."""
+        return cls.all_from_settings(settings)[0]
+
+    @classmethod
+    def all_from_settings(cls, settings: MqttSettings) -> tuple[Self, ...]:
+        """Take the addresses in order of preference; raises as `from_url` does."""
+        return tuple(
+            cls.from_url(
+                url,
+                ca_file=settings.ca_file,
+                cert_file=settings.cert_file,
+                key_file=settings.key_file,
+            )
+            for url in settings.brokers
         )
 
     @classmethod
@@ -62,12 +71,15 @@ class BrokerAddress:
             raise BrokerError(
                 "mqtt.url: not an address: write mqtt://host:port or mqtts://host:port"
             )
+        tls = TlsFiles(ca_file, cert_file, key_file) if parts.scheme == "mqtts" else None
+        if tls is not None:
+            tls.context()  # what cannot be used is to be known before anything starts
         return cls(
             host=host,
             port=port or _DEFAULT_PORT[parts.scheme],
             username=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
-            tls=_tls(ca_file, cert_file, key_file) if parts.scheme == "mqtts" else None,
+            tls=tls,
         )
 
     def __str__(self) -> str:
@@ -75,34 +87,12 @@ class BrokerAddress:
         return f"{'mqtt' if self.tls is None else 'mqtts'}://{host}:{self.port}"
 
 
-def _tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-    except (OSError, ValueError) as error:
-        raise BrokerError(
-            f"mqtt.ca_file {ca_file}: cannot be used ({error}): name a readable PEM file of CA "
-            "certificates"
-        ) from error
-    if cert_file is None:
-        if key_file is not None:
-            raise BrokerError("mqtt.key_file is set but mqtt.cert_file is not: set both or neither")
-        return context
-    try:
-        context.load_cert_chain(cert_file, key_file)
-    except (OSError, ValueError) as error:
-        raise BrokerError(
-            f"mqtt.cert_file {cert_file} with mqtt.key_file {key_file}: cannot be used ({error}): "
-            "name a readable PEM certificate and the key that belongs to it"
-        ) from error
-    return context
-
-
 def explain(error: Exception) -> str:
     """Say why a broker could not be reached, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = "check mqtt.ca_file, and that the host's name is the certificate's"
         if "not yet valid" in error.verify_message or "expired" in error.verify_message:
-            advice = "check this machine's clock, then the certificate's dates"
+            advice = "check this machine's clock, then the dates of the broker's certificate"
         return f"its certificate is not accepted ({error.verify_message}): {advice}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason}): check mqtts:// against mqtt://, and the certificates"

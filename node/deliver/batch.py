@@ -66,7 +66,7 @@ class _Errand:
         client.connect_timeout = CONNECT_S
         client.username_pw_set(address.username, address.password)
         if address.tls is not None:
-            client.tls_set_context(address.tls)
+            client.tls_set_context(address.tls.context())
 
     def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
         """Send all, and wait until each is answered."""

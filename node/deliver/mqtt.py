@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +29,7 @@ from node.deliver.address import BrokerAddress
 from node.deliver.backlog import Backlog
 from node.deliver.board import Board, Word
 from node.deliver.outbox import Outbox, OutboxRow
-from node.deliver.session import Loss, Session, SessionOptions, Will, backoff_s
+from node.deliver.session import Clock, Loss, Session, SessionOptions, Will, backoff_s
 from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class MqttPublisher:
     outbox
         Where detections wait; the publisher listens to it.
     address, client_id, options
-        The broker, and who we are to it: the node's id.
+        The broker, or several in order of preference, and who we are to it: the node's id.
     detection_topic, status_topic
         Where to publish.
     offline
@@ -81,13 +81,16 @@ class MqttPublisher:
         Reads the clock; the publisher has none of its own.
     expiry_s
         How long a broker may keep a detection for a subscriber who is away; for ever if absent.
+    clock_trusted
+        Says whether something disciplines the clock. TLS is tried with one that nothing does, too,
+        unless it is evidently wrong; called on the sending thread.
 
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        address: BrokerAddress,
+        address: BrokerAddress | Sequence[BrokerAddress],
         client_id: str,
         options: SessionOptions,
         *,
@@ -97,11 +100,11 @@ class MqttPublisher:
         stamp: Callable[[bytes, int, bool], bytes],
         utc_now_ns: Callable[[], int],
         expiry_s: int | None = None,
+        clock_trusted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._outbox = outbox
         self._backlog = Backlog(outbox)
         self._board = Board()
-        self._address = address
         self._reconnect_max_s = options.reconnect_max_s
         self._detection_topic = detection_topic
         self._status_topic = status_topic
@@ -110,10 +113,13 @@ class MqttPublisher:
         self._utc_now_ns = utc_now_ns
         self._expiry_s = expiry_s
         self._protocol = options.protocol
-        self._session = Session(address, client_id, self, options, self._will)
+        clock = Clock(utc_now_ns, clock_trusted)
+        self._session = Session(address, client_id, self, options, self._will, clock)
 
         # Shared with the caller's thread: replaced whole, never changed in place.
-        self._trouble: dict[str, str] = {"connection": f"broker {address}: not connected yet"}
+        self._trouble: dict[str, str] = {
+            "connection": f"broker {self._session.address}: not connected yet"
+        }
         self._connected = False
         self._acknowledged = self._faults = 0
         self._asides: deque[tuple[str, bytes]] = deque(maxlen=MOST_ASIDES)
@@ -161,7 +167,7 @@ class MqttPublisher:
 
     def delivery(self) -> Delivery:
         """Say how sending goes; from any thread."""
-        reasons = list(self._trouble.values())
+        reasons = [*self._trouble.values(), *self._session.warnings()]
         if refused := self._outbox.refused:
             reasons.append(
                 f"{refused} detections were refused by the broker for good and are kept in the "
@@ -382,8 +388,8 @@ class MqttPublisher:
 
     def _not_let(self, topic: str, code: ReasonCode) -> None:
         sentence = (
-            f"broker {self._address}: refuses our {_kind(topic)} ({code}): let this node publish "
-            f"on {topic}"
+            f"broker {self._session.address}: refuses our {_kind(topic)} ({code}): let this node "
+            f"publish on {topic}"
         )
         if self._trouble.get(topic) != sentence:
             log.warning("%s", sentence)

@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
@@ -28,6 +28,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver.address import BrokerAddress, explain
+from node.deliver.tls import TlsWatch
+from node.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ FIRST_PAUSE_S: Final = 1.0
 _GOOD_AFTER_S: Final = 10.0
 _SUSPICIOUS: Final = 3
 _TICK_S: Final = 1.0
+_LOOK_AT_FILES_S: Final = 5.0
+_PROBE_S: Final = 1.0
+_LONGEST_STAY_S: Final = 3600.0
 
 _MALFORMED: Final = 0x81
 _PROTOCOL_ERROR: Final = 0x82
@@ -102,6 +107,16 @@ class SessionOptions:
     clean_start: bool = True
     session_expiry_s: int = 0
     protocol: Literal["5", "3.1.1"] = "5"
+    return_s: float = 300.0
+    """How long to stay with another broker before the preferred one is looked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What a session knows of the time: UTC (ns), and whether something disciplines it."""
+
+    utc_now_ns: Callable[[], int]
+    trusted: Callable[[], bool] = lambda: False
 
 
 class Session:
@@ -110,35 +125,62 @@ class Session:
     Parameters
     ----------
     address
-        The broker.
+        The broker, or several in order of preference: the next is tried when one cannot be
+        reached; the preferred one is come back to once it answers again.
     client_id
         Our name there. One name can be connected once: a second connection ends the first.
     handler
         See `SessionHandler`.
     will
         Called before each connection; None for a session without a last will.
+    clock
+        To judge certificates' dates by. While it is not trusted and evidently wrong, no TLS is
+        tried. Without one nothing is judged here.
     """
 
     def __init__(
         self,
-        address: BrokerAddress,
+        address: BrokerAddress | Sequence[BrokerAddress],
         client_id: str,
         handler: SessionHandler,
         options: SessionOptions,
         will: Callable[[], Will] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self._address = address
+        self._addresses = (address,) if isinstance(address, BrokerAddress) else tuple(address)
+        self._address = self._addresses[0]
+        self._clock = clock
         self._client_id = client_id
         self._handler = handler
         self._options = options
         self._will = will
         self._accepted = False
         self._loss: Loss | None = None
+        self._taken_over = self._leaving = False
+        self._preferred_loss = ""
+        self._stay_s = options.return_s
+        self._files = TlsWatch()
         self._stop = threading.Event()
         self._ear, self._bell = socket.socketpair()
         self._ear.setblocking(False)
         self._bell.setblocking(False)
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
+
+    @property
+    def address(self) -> BrokerAddress:
+        """The broker that is connected to, or tried."""
+        return self._address
+
+    def warnings(self) -> tuple[str, ...]:
+        """Give sentences on what goes well now and needs a hand all the same; from any thread."""
+        address = self._address
+        elsewhere = (
+            (f"broker {address} is used, since the preferred one fails: {self._preferred_loss}",)
+            if address != self._addresses[0] and self._preferred_loss
+            else ()
+        )
+        utc_ns = None if self._clock is None else self._clock.utc_now_ns()
+        return (*elsewhere, *self._files.warnings(utc_ns))
 
     def start(self) -> None:
         """Start the thread; returns at once, connected or not."""
@@ -172,15 +214,23 @@ class Session:
                 self._hang_up()
 
     def _connect_for_ever(self) -> None:
-        short_ones = 0
+        short_ones = place = 0
         told = ""
         while not self._stop.is_set():
+            self._address = self._addresses[place]
             begun_s = time.monotonic()
             loss = self._connect_and_serve()
             if self._stop.is_set():
                 break
+            if place == 0:
+                self._preferred_loss = loss.sentence
             lasted_s = time.monotonic() - begun_s if self._accepted else 0.0
-            short_ones = 0 if lasted_s >= _GOOD_AFTER_S else short_ones + 1
+            was_good = lasted_s >= _GOOD_AFTER_S and not self._taken_over
+            if was_good or self._leaving:
+                short_ones = place = 0
+            else:
+                short_ones += 1
+                place = (place + 1) % len(self._addresses)
             if self._accepted and short_ones >= _SUSPICIOUS:
                 # Brokers need not say that another client took our place; many do not.
                 loss = replace(
@@ -192,7 +242,12 @@ class Session:
                 told = loss.sentence
                 log.warning("%s", told)
             self._call(self._handler.disconnected, loss)
-            self._pause(backoff_s(short_ones, self._options.reconnect_max_s))
+            if self._leaving:
+                continue
+            # Others in the list are tried at once; the pause comes when all have failed.
+            if self._accepted or place == 0:
+                rounds = -(-short_ones // len(self._addresses))
+                self._pause(backoff_s(rounds, self._options.reconnect_max_s))
 
     def _pause(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
@@ -201,19 +256,17 @@ class Session:
 
     def _connect_and_serve(self) -> Loss:
         """Make one connection and serve it until it ends; say why it ended."""
-        self._accepted = False
+        self._accepted = self._taken_over = self._leaving = False
         self._loss = None
         client: Client | None = None
         try:
+            if doubt := self._clock_doubt():
+                return Loss(f"broker {self._address}: {doubt}")
             client = self._new_client()
-            client.connect(
-                self._address.host,
-                self._address.port,
-                self._options.keepalive_s,
-                clean_start=self._options.clean_start,
-                properties=self._connect_properties(),
-            )
+            self._connect(client)
             self._serve(client)
+        except BrokerError as error:
+            return Loss(f"broker {self._address}: {error}")
         except (OSError, ValueError) as error:
             return Loss(f"broker {self._address}: {explain(error)}")
         except Exception as error:
@@ -223,18 +276,44 @@ class Session:
             return Loss(f"broker {self._address}: {error!r}", blames_message=self._accepted)
         finally:
             if client is not None:
-                _close(client)
+                # One who goes to come back leaves the last will to be said, should that fail.
+                _close(client, politely=not self._leaving)
         return self._told_loss()
+
+    def _clock_doubt(self) -> str:
+        """Say why TLS would only fail on the clock; nothing if it may be tried.
+
+        A disciplined clock is believed. So is one that nothing disciplines, unless it is evidently
+        wrong: a node with neither receiver nor network time is not kept waiting for them.
+        """
+        if self._clock is None or self._address.tls is None or self._clock.trusted():
+            return ""
+        return self._address.tls.clock_doubt(self._clock.utc_now_ns())
 
     def _serve(self, client: Client) -> None:
         give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
+        look_again_s = time.monotonic() + _LOOK_AT_FILES_S
+        stay_until_s = time.monotonic() + self._stay_s
         while (sock := client.socket()) is not None:
             if self._stop.is_set():
                 client.disconnect()
                 return
-            if not self._accepted and time.monotonic() > give_up_s:
-                self._lose("does not answer as an MQTT 5 broker: is it one, and of this port?")
+            now_s = time.monotonic()
+            if not self._accepted and now_s > give_up_s:
+                self._lose("does not answer as an MQTT broker: is it one, and of this port?")
                 return
+            if now_s > look_again_s:
+                look_again_s = now_s + _LOOK_AT_FILES_S
+                if self._files.renewed():
+                    self._leave("certificates have changed: connecting anew with them")
+                    return
+            if now_s > stay_until_s and self._address != self._addresses[0]:
+                stay_until_s = now_s + self._stay_s
+                if _answers(self._addresses[0]):
+                    # Should it answer and then not serve us, the next look is later.
+                    self._stay_s = min(2 * self._stay_s, _LONGEST_STAY_S)
+                    self._leave(f"the preferred broker {self._addresses[0]} answers again")
+                    return
             # TLS may hold bytes that select does not see.
             held = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
             writers: list[Any] = [sock] if client.want_write() else []
@@ -248,6 +327,10 @@ class Session:
             if self._accepted and client.socket() is not None:
                 self._call(self._handler.turn)
 
+    def _leave(self, why: str) -> None:
+        self._leaving = True
+        self._lose(why)
+
     def _wait(self, readers: list[Any], timeout_s: float, writers: list[Any] | None = None) -> bool:
         """Wait until a reader is ready, a writer is, or someone has rung; True for a reader."""
         ready, _, _ = select.select([self._ear, *readers], writers or [], [], timeout_s)
@@ -257,17 +340,20 @@ class Session:
         return any(reader in ready for reader in readers)
 
     def _new_client(self) -> Client:
+        speaks_5 = self._options.protocol == "5"
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
+            clean_session=None if speaks_5 else self._options.clean_start,
+            protocol=MQTTProtocolVersion.MQTTv5 if speaks_5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the handler bounds what is in flight
         client.username_pw_set(self._address.username, self._address.password)
-        if self._address.tls is not None:
-            client.tls_set_context(self._address.tls)
+        context = self._files.read(self._address.tls)
+        if context is not None:
+            client.tls_set_context(context)
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, qos=1, retain=True)
@@ -282,10 +368,20 @@ class Session:
         )
         return client
 
-    def _connect_properties(self) -> Properties:
+    def _connect(self, client: Client) -> None:
+        host, port, keepalive_s = self._address.host, self._address.port, self._options.keepalive_s
+        if self._options.protocol != "5":
+            client.connect(host, port, keepalive_s)
+            return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._options.session_expiry_s
-        return properties
+        client.connect(
+            host,
+            port,
+            keepalive_s,
+            clean_start=self._options.clean_start,
+            properties=properties,
+        )
 
     def _on_connect(
         self, client: Client, _data: object, _flags: object, code: ReasonCode, p: Properties | None
@@ -297,6 +393,8 @@ class Session:
             )
             return
         self._accepted = True
+        if self._address == self._addresses[0]:
+            self._preferred_loss = ""
         log.info("connected to %s as %s", self._address, self._client_id)
         self._call(self._handler.connected, client, p)
 
@@ -304,6 +402,7 @@ class Session:
         self, _client: Client, _data: object, _flags: object, code: ReasonCode, _p: object
     ) -> None:
         if code.value == _TAKEN_OVER:
+            self._taken_over = True
             self._lose(
                 f"another client came as {self._client_id} and took our place: give each node a "
                 "node.id of its own"
@@ -340,11 +439,21 @@ def backoff_s(attempt: int, longest_s: float) -> float:
     return longest * random.uniform(0.5, 1.0)
 
 
-def _close(client: Client) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        client.disconnect()
-        if client.want_write():
-            client.loop_write()
+def _answers(address: BrokerAddress) -> bool:
+    """Say whether anything listens there."""
+    try:
+        socket.create_connection((address.host, address.port), _PROBE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _close(client: Client, *, politely: bool) -> None:
+    if politely:
+        with contextlib.suppress(OSError, ValueError):
+            client.disconnect()
+            if client.want_write():
+                client.loop_write()
     sock = client.socket()
     if sock is not None:
         sock.close()

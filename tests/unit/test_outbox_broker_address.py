@@ -54,6 +54,7 @@ def test_any_text_is_an_address_or_a_broker_error(text: str) -> None:
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("junk")
+    junk.chmod(0o600)
     for files, named in (
         ({"ca_file": tmp_path / "absent.pem"}, "mqtt.ca_file .*absent.pem"),
         ({"ca_file": junk}, "mqtt.ca_file .*junk.pem"),
