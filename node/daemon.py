@@ -30,6 +30,8 @@ from node.deliver import (
     MqttPublisher,
     Outbox,
     SessionOptions,
+    Spool,
+    is_full,
 )
 from node.detect import ChannelOrder, SitePrior
 from node.errors import DeviceError, ModelError, OutboxError
@@ -55,6 +57,7 @@ from node.messages import (
 )
 from node.pipeline import MOST_UNTRUSTED, Array, Pipeline
 from node.settings import PositionSettings, Settings
+from node.snippets import Snippets
 from node.timing import (
     Fix,
     HostClock,
@@ -67,6 +70,7 @@ from node.timing import (
     utc_now_ns,
 )
 from node.types import (
+    NS_PER_S,
     AudioSource,
     Classifier,
     Judgement,
@@ -128,6 +132,8 @@ class Daemon:
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
         self._ears = Ears(settings, source.sample_rate_hz)
+        self._snippets = Snippets(settings.snippets) if settings.snippets.enabled else None
+        self._spool: Spool | None = None
         self._witness: Witness | None = None
         self._was_connected = False
         self._expire_again_s = 0.0
@@ -160,6 +166,10 @@ class Daemon:
         """Hear until the source ends or `stop` is called; then send what can be sent, and leave."""
         self._witness = self._sworn()
         classifier = self._classifier()
+        if self._snippets is not None:
+            beside = self._settings.outbox.path
+            folder = beside.with_name(beside.name + ".snippets")
+            self._spool = Spool(folder, self._settings.snippets.max_waiting_bytes)
         with (
             self._timekeeper,
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
@@ -190,6 +200,7 @@ class Daemon:
                 channels=source.channels,
                 microphones=self._ears.microphones,
                 array=self._ears.array,
+                sealer=self._snippets,
             )
             try:
                 for block in () if self._stopping else source.blocks():
@@ -239,11 +250,14 @@ class Daemon:
                     partial(witness.render, detection),
                 )
             except OutboxError as error:
+                if is_full(error) and self._make_way():
+                    continue
                 if "outbox" not in self._trouble:
                     log.error("%s", error)
                 self._trouble["outbox"] = f"{len(self._unsaved)} detections wait in memory: {error}"
                 return
             self._unsaved.popleft()
+            self._save_snippet(detection)
             log.info(
                 "%s seq %d at %s, scores.gunfire %.3f",
                 detection.grade,
@@ -252,6 +266,28 @@ class Daemon:
                 detection.scores.gunfire,
             )
         self._trouble.pop("outbox", None)
+
+    def _save_snippet(self, detection: Detection) -> None:
+        """Make a detection's snippet durable, encrypted as it is; what cannot be is given up."""
+        snippets, spool = self._snippets, self._spool
+        message = None if snippets is None else snippets.message(detection)
+        if snippets is None or spool is None or message is None:
+            return
+        try:
+            dropped = spool.add(message)
+        except OutboxError as error:
+            snippets.keep_back(f"it could not be written ({error})")
+        else:
+            snippets.keep_back("too many wait: snippets.max_waiting_bytes", dropped)
+        snippets.saved(detection)
+
+    def _make_way(self) -> bool:
+        """Drop the snippets that wait, for a detection that finds the disk full."""
+        if self._snippets is None or self._spool is None:
+            return False
+        dropped = self._spool.clear()
+        self._snippets.keep_back("the disk was full, and detections come first", dropped)
+        return dropped > 0
 
     def _sworn(self) -> Witness:
         """Read or make the key that this node signs with."""
@@ -299,6 +335,8 @@ class Daemon:
             return
         self._expire_again_s = now_s + EXPIRE_S
         max_age_s = self._settings.outbox.max_age_days * 86_400
+        if self._spool is not None:
+            self._spool.expire(self._host_clock_utc_ns() - round(max_age_s * NS_PER_S))
         try:
             outbox.expire(self._host_clock_utc_ns(), max_age_s)
         except OutboxError as error:
@@ -327,6 +365,7 @@ class Daemon:
             "clock": "; ".join(moment.reasons),
             "pulse": clock.state.reason if isinstance(clock, PpsSampleClock) else "",
             "certificate": self._certificate_reason(moment),
+            "snippets": (self._snippets.reason if self._snippets else None) or "",
             "order": f"no direction is told: {order.state.reason}" if order and unproven else "",
         }
 
@@ -469,6 +508,8 @@ class Daemon:
             offline=self._offline,
             stamp=with_transport,
             utc_now_ns=utc_now_ns,
+            spool=self._spool,
+            spool_topic=node_topic(site, node_id, "snippet"),
         )
         publisher.start()
         try:

@@ -350,6 +350,14 @@ class SnippetSettings(_Section):
         "a third longer.",
     )
 
+    max_waiting_bytes: int = Field(
+        default=16 * 2**20,
+        ge=2**20,
+        le=2**36,
+        description="Most bytes of snippets that wait on disk for the broker, beside the outbox; "
+        "the oldest is dropped first, and all are where a detection needs the room.",
+    )
+
     @model_validator(mode="after")
     def _short_and_for_somebody(self) -> Self:
         if self.enabled and self.recipient is None:

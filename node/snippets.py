@@ -105,16 +105,16 @@ class Snippets:
         while self._made_s and now_s - self._made_s[0] >= HOUR_S:
             self._made_s.popleft()
         if len(self._made_s) >= self._settings.max_per_hour:
-            self._keep_back(f"there were {len(self._made_s)} within an hour: snippets.max_per_hour")
+            self.keep_back(f"there were {len(self._made_s)} within an hour: snippets.max_per_hour")
             return None
         data = bytes(pyrage.encrypt(flac(sound, sample_rate_hz), [self._recipient]))
         if len(data) > self._settings.max_bytes:
-            self._keep_back(f"it was of {len(data)} bytes: snippets.max_bytes")
+            self.keep_back(f"it was of {len(data)} bytes: snippets.max_bytes")
             return None
         self._made_s.append(now_s)
         if len(self._waiting) == MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
-            self._keep_back("its detection could not be made durable yet")
+            self.keep_back("its detection could not be made durable yet")
         said = Snippet(sha256=hashlib.sha256(data).hexdigest(), seconds=len(sound) / sample_rate_hz)
         self._waiting[said.sha256] = SnippetMessage(
             schema=SNIPPET_SCHEMA,
@@ -142,15 +142,18 @@ class Snippets:
         return None if waiting is None else to_json(waiting)
 
     def saved(self, detection: Detection) -> None:
-        """Forget a detection's snippet: it is on disk."""
+        """Forget a detection's snippet: it is on disk, or cannot be."""
         if detection.snippet is not None:
             self._waiting.pop(detection.snippet.sha256, None)
 
-    def _keep_back(self, why: str) -> None:
-        self._kept_back += 1
+    def keep_back(self, why: str, count: int = 1) -> None:
+        """Count snippets that do not go out, and why."""
+        if not count:
+            return
+        self._kept_back += count
         self._kept_back_s = self._monotonic_s()
         self._why = why
-        log.warning("a snippet was kept back: %s", why)
+        log.warning("snippets kept back: %d, since %s", count, why)
 
 
 def flac(sound: npt.NDArray[np.float32], sample_rate_hz: int) -> bytes:

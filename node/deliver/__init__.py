@@ -9,6 +9,7 @@ from node.deliver.gaps import Gap
 from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Chain, Link, Outbox, OutboxRow, Rendered
 from node.deliver.session import SessionOptions
+from node.deliver.spool import Spool, is_full
 
 __all__ = [
     "Appended",
@@ -22,6 +23,8 @@ __all__ = [
     "OutboxRow",
     "Rendered",
     "SessionOptions",
+    "Spool",
     "check_broker",
+    "is_full",
     "publish_batch",
 ]

@@ -102,6 +102,11 @@ class Backlog:
         """Whether anything waits, is under way or not settled."""
         return bool(self._in_flight or self._removable_s or self._news or self._late_left)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits or is under way."""
+        return bool(self._in_flight or self._news or self._late_left)
+
     def take(self) -> Iterator[tuple[OutboxRow, bool]]:
         """Give what to send now, and whether it is delayed; report each by `sent` at once."""
         if self._news:

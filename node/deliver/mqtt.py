@@ -30,6 +30,7 @@ from node.deliver.backlog import Backlog
 from node.deliver.board import Board, Word
 from node.deliver.outbox import Outbox, OutboxRow
 from node.deliver.session import Clock, Loss, Session, SessionOptions, Will, backoff_s
+from node.deliver.spool import Parcels, Spool
 from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class MqttPublisher:
     clock_trusted
         Says whether something disciplines the clock. TLS is tried with one that nothing does, too,
         unless it is evidently wrong; called on the sending thread.
-
+    spool, spool_topic
+        Larger messages that are sent, with QoS 1, while no detection waits; none if absent.
     """
 
     def __init__(
@@ -101,10 +103,15 @@ class MqttPublisher:
         utc_now_ns: Callable[[], int],
         expiry_s: int | None = None,
         clock_trusted: Callable[[], bool] = lambda: False,
+        spool: Spool | None = None,
+        spool_topic: str = "",
     ) -> None:
         self._outbox = outbox
         self._backlog = Backlog(outbox)
         self._board = Board()
+        self._parcels = (
+            None if spool is None else Parcels(spool, spool_topic, self._board, expiry_s)
+        )
         self._reconnect_max_s = options.reconnect_max_s
         self._detection_topic = detection_topic
         self._status_topic = status_topic
@@ -196,6 +203,8 @@ class MqttPublisher:
         self._receive_maximum = getattr(properties, "ReceiveMaximum", _MOST_RECEIVED)
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._board.begin()
+        if self._parcels is not None:
+            self._parcels.begin()
         # One place stays free for a word of the board.
         self._backlog.begin(1 if self._one_at_a_time else self._receive_maximum - 1)
         self._hold_until_s = 0.0
@@ -220,6 +229,8 @@ class MqttPublisher:
                 self._not_let(word.topic, code)
             else:
                 self._untrouble(word.topic)
+                if self._parcels is not None and word.topic == self._parcels.topic:
+                    self._parcels.acknowledged(now_s)
             return
         row = self._backlog.answered(mid, now_s)
         if row is None:
@@ -247,6 +258,8 @@ class MqttPublisher:
     def turn(self) -> None:
         """Remove what was acknowledged, send what waits, and end if we are closing."""
         self._remove_settled()
+        if self._parcels is not None and self._connected:
+            self._parcels.turn(time.monotonic(), idle=not self._backlog.waiting)
         self._send_words()
         self._send_detections()
         self._send_asides()
@@ -375,6 +388,8 @@ class MqttPublisher:
 
     def _give_up(self, word: Word, why: str) -> None:
         self._board.give_up(word)
+        if self._parcels is not None and word.topic == self._parcels.topic:
+            self._parcels.given_up()
         sentence = f"our {_kind(word.topic)} cannot be sent: {why}"
         log.error("%s", sentence)
         self._trouble = {**self._trouble, word.topic: sentence}
@@ -404,7 +419,8 @@ class MqttPublisher:
         now_s = time.monotonic()
         words_left = self._board.under_way or self._board.due(now_s)
         if not self._last_word_said:
-            if (words_left or self._backlog.busy) and now_s < close_by_s:
+            parcels_left = self._parcels is not None and self._parcels.busy
+            if (words_left or self._backlog.busy or parcels_left) and now_s < close_by_s:
                 return
             self._last_word_said = True
             self.set_status(self._offline("stopped"))

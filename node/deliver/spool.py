@@ -1,0 +1,200 @@
+"""Large messages that may be lost: a file each beside the outbox, sent when nothing else waits.
+
+A detection must arrive; what accompanies it (a snippet) is worth less, and many times as large. So
+it waits apart, under a bound of its own, one file a message: what is dropped frees its room on the
+disk at once, which is what a detection may be waiting for.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from node.deliver.board import Board, Word
+from node.deliver.database import outbox_error
+from node.deliver.sequence import sync_folder
+from node.errors import OutboxError
+
+log = logging.getLogger(__name__)
+
+# As a detection's row: brokers acknowledge before their own disk has it.
+SETTLE_S: Final = 2.0
+_SUFFIX: Final = ".message"
+_UNFINISHED: Final = "unfinished"
+
+
+class Parcel(NamedTuple):
+    """A message that waits, and the file that it is in."""
+
+    name: str
+    payload: bytes
+
+
+class Spool:
+    """Keep messages until they are removed, bounded in bytes, the oldest dropped first.
+
+    For one process; its threads may share it.
+
+    Parameters
+    ----------
+    folder
+        Made if absent, for its owner alone.
+    max_bytes
+        Bound of all that waits.
+
+    Raises
+    ------
+    OutboxError
+        If the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / _UNFINISHED).unlink(missing_ok=True)
+            files = sorted(file for file in folder.iterdir() if file.suffix == _SUFFIX)
+            self._sizes = {file.name: file.stat().st_size for file in files}
+        except OSError as error:
+            raise outbox_error(folder, error) from error
+        self._last = max((int(Path(name).stem) for name in self._sizes), default=0)
+
+    @property
+    def depth(self) -> int:
+        """Messages that wait."""
+        return len(self._sizes)
+
+    def add(self, payload: bytes) -> int:
+        """Make a message durable; give how many older ones had to go for it.
+
+        Raises
+        ------
+        OutboxError
+            If it could not be made durable; then nothing has changed.
+        """
+        name = f"{self._last + 1:012d}{_SUFFIX}"
+        unfinished = self._folder / _UNFINISHED
+        try:
+            with unfinished.open("wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(self._folder / name)
+            sync_folder(self._folder)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise outbox_error(self._folder, error) from error
+        with self._lock:
+            self._last += 1
+            self._sizes[name] = len(payload)
+            return self._drop_to(self._max_bytes)
+
+    def next(self, besides: frozenset[str]) -> Parcel | None:
+        """Give the oldest message but for some; None where there is no other."""
+        for name in tuple(self._sizes):
+            if name in besides:
+                continue
+            try:
+                return Parcel(name, (self._folder / name).read_bytes())
+            except OSError as error:
+                log.error("%s cannot be read back from the disk: %s", name, error)
+                self.remove(name)
+        return None
+
+    def remove(self, name: str) -> None:
+        """Forget a message: the broker has it, or never will. An unknown one is passed."""
+        with self._lock:
+            self._sizes.pop(name, None)
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed, and is sent again after a restart: %s", name, error)
+
+    def clear(self) -> int:
+        """Drop all, since something that matters more needs the room; give how many."""
+        with self._lock:
+            return self._drop_to(0)
+
+    def expire(self, before_utc_ns: int) -> int:
+        """Drop what was written before a moment; give how many."""
+        dropped = 0
+        for name in tuple(self._sizes):
+            try:
+                old = (self._folder / name).stat().st_mtime_ns < before_utc_ns
+            except OSError:
+                old = False  # it went meanwhile
+            if old:
+                self.remove(name)
+                dropped += 1
+        return dropped
+
+    def _drop_to(self, most_bytes: int) -> int:
+        dropped = 0
+        while sum(self._sizes.values()) > most_bytes:
+            oldest = next(iter(self._sizes))
+            del self._sizes[oldest]
+            (self._folder / oldest).unlink(missing_ok=True)
+            dropped += 1
+        return dropped
+
+
+class Parcels:
+    """A spool, as one connection after another works it off: one message on the board at a time.
+
+    On the sending thread.
+    """
+
+    def __init__(self, spool: Spool, topic: str, board: Board, expiry_s: int | None) -> None:
+        self._spool = spool
+        self.topic = topic
+        self._board = board
+        self._expiry_s = expiry_s
+        self._offered: str | None = None
+        self._settling_s: dict[str, float] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits, is under way or not settled."""
+        return self._spool.depth > 0
+
+    def begin(self) -> None:
+        """Start a connection: what was not settled is sent again; what was offered still is."""
+        self._settling_s = {}
+
+    def turn(self, now_s: float, *, idle: bool) -> None:
+        """Remove what has settled, and offer the next message if nothing else waits."""
+        for name in [name for name, at_s in self._settling_s.items() if at_s <= now_s]:
+            del self._settling_s[name]
+            self._spool.remove(name)
+        if self._offered is None and idle and self.busy:
+            parcel = self._spool.next(besides=frozenset(self._settling_s))
+            if parcel is not None:
+                self._offered = parcel.name
+                self._board.put(Word(self.topic, parcel.payload, False, self._expiry_s))
+
+    def acknowledged(self, now_s: float) -> None:
+        """Note that the broker has the message that was offered."""
+        if self._offered is not None:
+            self._settling_s[self._offered] = now_s + SETTLE_S
+            self._offered = None
+
+    def given_up(self) -> None:
+        """Drop the message that was offered: the broker can never take it."""
+        if self._offered is not None:
+            self._spool.remove(self._offered)
+            self._offered = None
+
+
+def is_full(error: OutboxError) -> bool:
+    """Whether an error says that the disk is full."""
+    cause = error.__cause__
+    code = int(getattr(cause, "sqlite_errorcode", 0)) & 0xFF
+    number = cause.errno if isinstance(cause, OSError) else None
+    return code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)

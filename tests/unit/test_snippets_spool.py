@@ -1,0 +1,163 @@
+"""The spool: what may be lost is, before anything else, and never half of a message."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from node.deliver import Spool, is_full
+from node.deliver.board import Board
+from node.deliver.spool import SETTLE_S, Parcels
+from node.errors import OutboxError
+
+
+def payloads(spool: Spool) -> list[bytes]:
+    found: list[bytes] = []
+    names: set[str] = set()
+    while (parcel := spool.next(frozenset(names))) is not None:
+        names.add(parcel.name)
+        found.append(parcel.payload)
+    return found
+
+
+def test_what_waits_is_there_after_a_restart_in_its_order(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 1000)
+    for payload in (b"one", b"two", b"three"):
+        assert spool.add(payload) == 0
+    again = Spool(tmp_path / "spool", 1000)
+    assert payloads(again) == [b"one", b"two", b"three"]
+    again.add(b"four")
+    assert payloads(again)[-1] == b"four"
+
+
+def test_the_oldest_goes_first_when_the_bound_is_reached(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10)
+    assert [spool.add(bytes([i]) * 4) for i in range(4)] == [0, 0, 1, 1]
+    assert payloads(spool) == [b"\2\2\2\2", b"\3\3\3\3"]
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 8
+
+
+def test_all_go_when_something_else_needs_the_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1000)
+    spool.add(b"one")
+    spool.add(b"two")
+    assert (spool.clear(), spool.depth, list(tmp_path.iterdir())) == (2, 0, [])
+
+
+def test_what_a_cut_of_power_left_half_written_is_no_message(tmp_path: Path) -> None:
+    (tmp_path / "unfinished").write_bytes(b"half of a mess")
+    spool = Spool(tmp_path, 1000)
+    assert (spool.depth, list(tmp_path.iterdir())) == (0, [])
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutboxError, match="file/spool"):
+        Spool(tmp_path / "file" / "spool", 1000)
+
+
+def test_what_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(folder, 1000)
+    folder.rmdir()
+    with pytest.raises(OutboxError):
+        spool.add(b"one")
+    assert spool.depth == 0
+
+
+def test_what_cannot_be_read_back_is_passed_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1000)
+    spool.add(b"one")
+    spool.add(b"two")
+    next(iter(sorted(tmp_path.iterdir()))).unlink()
+    assert payloads(spool) == [b"two"]
+
+
+def test_what_has_waited_too_long_is_dropped(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1000)
+    spool.add(b"old")
+    spool.add(b"new")
+    old, _ = sorted(tmp_path.iterdir())
+    os.utime(old, ns=(10**18, 10**18))
+    assert spool.expire(10**18 + 1) == 1
+    assert payloads(spool) == [b"new"]
+
+
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    Spool(tmp_path / "spool", 1000)
+    assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
+
+
+def parcels(tmp_path: Path) -> tuple[Spool, Board, Parcels]:
+    spool, board = Spool(tmp_path, 1000), Board()
+    spool.add(b"one")
+    spool.add(b"two")
+    return spool, board, Parcels(spool, "snippet", board, None)
+
+
+def test_nothing_is_offered_while_a_detection_waits(tmp_path: Path) -> None:
+    _, board, under_test = parcels(tmp_path)
+    under_test.turn(0.0, idle=False)
+    assert board.due(0.0) is None
+
+
+def test_a_message_leaves_the_disk_once_its_acknowledgement_has_settled(tmp_path: Path) -> None:
+    spool, board, under_test = parcels(tmp_path)
+    under_test.turn(0.0, idle=True)
+    word = board.due(0.0)
+    assert word is not None
+    assert word.payload == b"one"
+    board.sent(1, word)
+    board.answered(1, refused=False, now_s=0.0)
+    under_test.acknowledged(0.0)
+    under_test.turn(0.1, idle=True)
+    second = board.due(0.1)
+    assert second is not None
+    assert second.payload == b"two"
+    assert spool.depth == 2
+    under_test.turn(SETTLE_S, idle=True)
+    assert payloads(spool) == [b"two"]
+
+
+def test_what_had_not_settled_when_the_connection_went_is_sent_again(tmp_path: Path) -> None:
+    spool, board, under_test = parcels(tmp_path)
+    under_test.turn(0.0, idle=True)
+    word = board.due(0.0)
+    assert word is not None
+    board.sent(1, word)
+    board.answered(1, refused=False, now_s=0.0)
+    under_test.acknowledged(0.0)
+    board.begin()
+    under_test.begin()
+    under_test.turn(10.0, idle=True)
+    again = board.due(10.0)
+    assert again is not None
+    assert again.payload == b"one"
+    assert spool.depth == 2
+
+
+def test_what_the_broker_can_never_take_is_dropped_and_the_next_is_offered(tmp_path: Path) -> None:
+    spool, board, under_test = parcels(tmp_path)
+    under_test.turn(0.0, idle=True)
+    word = board.due(0.0)
+    assert word is not None
+    board.give_up(word)
+    under_test.given_up()
+    under_test.turn(0.0, idle=True)
+    after = board.due(0.0)
+    assert after is not None
+    assert (after.payload, spool.depth) == (b"two", 1)
+
+
+def test_a_full_disk_is_told_from_other_troubles() -> None:
+    full, busy = sqlite3.OperationalError(), sqlite3.OperationalError()
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    causes = [full, OSError(28, "No space left on device"), busy, OSError(13, "no"), None]
+    errors = [OutboxError("outbox x") for _ in causes]
+    for error, cause in zip(errors, causes, strict=True):
+        error.__cause__ = cause
+    assert [is_full(error) for error in errors] == [True, True, False, False, False]
