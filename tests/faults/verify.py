@@ -125,7 +125,7 @@ class Bench:
         return Fault(self.replaced(i, line), "altered", i + 1, self.name(i), number(line))
 
     def foreign_key(self) -> Fault:
-        """Sign a message anew, in its place and of its links, by a certified key of another node."""
+        """Sign a message anew, in its place, by a key that is certified for another node."""
         i = self.some()
         stranger = next(n for n in self.nodes if f"{n.origin.site}/{n.node_id}" != self.name(i))
         document = json.loads(self.lines[i])
@@ -189,7 +189,7 @@ def _good(bench: Bench, tell: Tell) -> list[Claim]:
     lines = list(node.log(GOOD))
     tell(f"verify: judging {GOOD:,} good messages")
     begun_s = time.perf_counter()
-    holds, first = bench.judge(lines)
+    holds, _ = bench.judge(lines)
     took_s = time.perf_counter() - begun_s
     return [
         Claim(
