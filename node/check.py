@@ -80,6 +80,7 @@ def checks(settings: Settings, source: PortAudioSource, clap_s: float = 0.0) -> 
         ("model", _model),
         ("disk", _disk),
         ("broker", _broker),
+        ("snippets", _snippets),
         ("sound card", partial(_sound, source, clap_s)),
     )
     for name, part in parts:
@@ -388,6 +389,20 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         "pass" if enough else "warn",
         f"{folder}: {free / 2**30:.1f} GiB free",
         "" if enough else "free some space: the outbox may not find room",
+    )
+
+
+def _snippets(settings: Settings) -> Iterator[Finding]:
+    snippets = settings.snippets
+    if not snippets.enabled:
+        yield Finding("snippets", "pass", "off: no sound leaves this node")
+        return
+    seconds = snippets.before_s + snippets.after_s
+    yield Finding(
+        "snippets",
+        "pass",
+        f"on: {seconds:g} s round each of {', '.join(snippets.grades)} go out, encrypted to "
+        f"{snippets.recipient}",
     )
 
 

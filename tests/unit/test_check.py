@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from node.capture.portaudio import PortAudioSource
-from node.check import _levels, _receiver, checks
+from node.check import _levels, _receiver, _snippets, checks
 from node.settings import Settings
 from node.timing import Fix, ReceiverState
 
@@ -37,7 +37,8 @@ def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> No
     assert findings[-1].figure == "deaf: nothing heard in 3 s"
     assert "cable and power" in findings[-1].advice
     names = [name for name, _ in itertools.groupby(finding.name for finding in findings)]
-    assert names == ["clock", "model", "disk", "broker", "sound devices", "sound card"]
+    parts = ["clock", "model", "disk", "broker", "snippets", "sound devices", "sound card"]
+    assert names == parts
 
 
 def state(**changes: object) -> ReceiverState:
@@ -74,3 +75,14 @@ def test_a_microphone_is_judged_by_itself_and_named_by_its_channel() -> None:
     assert [f.verdict for f in found] == ["fail", "pass", "warn"]
     assert "floor -45 dBFS" in found[1].figure
     assert "floor" not in found[0].figure
+
+
+def test_it_tells_whether_sound_leaves_the_node_and_to_whom() -> None:
+    key = "age1a43kl5w2ld8yd9vqsk8xp54g394399f03q8zvk624jxk8vnhzpeqkedu96"
+    (off,) = _snippets(Settings())
+    (on,) = _snippets(
+        Settings.model_validate({"snippets": {"enabled": True, "recipient": key, "after_s": 0.5}})
+    )
+    assert off.figure == "off: no sound leaves this node"
+    assert on.figure.startswith("on: 0.75 s round each of gunfire, probable_gunfire")
+    assert on.figure.endswith(key)
