@@ -4,7 +4,8 @@ DATA ?= ../shared/data
 BIN := .venv/bin
 # What pip cannot bring: Python's headers and PortAudio's to build PyAudio, the broker for the demo.
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
-# For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a linter for shell.
+# For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
+# MQTT 3.1.1, a linter for shell.
 APT_TEST := chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
   shellcheck
 

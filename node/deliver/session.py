@@ -49,6 +49,14 @@ _PROTOCOL_ERROR: Final = 0x82
 _TAKEN_OVER: Final = 0x8E
 _TOO_LARGE: Final = 0x95
 _BAD_PAYLOAD: Final = 0x99
+_BUSY: Final = "it is full or overloaded; it is tried again, with pauses"
+_ADVICE: Final = {
+    0x84: "set mqtt.protocol to the version of MQTT that it speaks",
+    0x88: _BUSY,
+    0x89: _BUSY,
+    0x97: _BUSY,
+    0x9F: _BUSY,
+}
 _FAULTS_OF_A_MESSAGE: Final = (_MALFORMED, _PROTOCOL_ERROR, _TOO_LARGE, _BAD_PAYLOAD)
 
 
@@ -387,10 +395,12 @@ class Session:
         self, client: Client, _data: object, _flags: object, code: ReasonCode, p: Properties | None
     ) -> None:
         if code.is_failure:
-            self._lose(
-                f"refused us ({code}): check user, password and certificate, and that the broker "
-                f"lets the client {self._client_id} in"
+            advice = _ADVICE.get(
+                code.value,
+                "check user, password and certificate, and that the broker lets the client "
+                f"{self._client_id} in",
             )
+            self._lose(f"refused us ({code}): {advice}")
             return
         self._accepted = True
         if self._address == self._addresses[0]:
