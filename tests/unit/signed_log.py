@@ -47,19 +47,25 @@ class SignedNode:
         Onset of its first detection; one follows each second.
     """
 
-    def __init__(self, node_id: str, begin: dt.datetime, key: Ed25519PrivateKey | None = None):
+    def __init__(
+        self,
+        node_id: str,
+        begin: dt.datetime,
+        key: Ed25519PrivateKey | None = None,
+        site: str = SITE,
+    ) -> None:
         self.node_id = node_id
         self.key = key or Ed25519PrivateKey.generate()
         self.begin_ns = round(begin.timestamp()) * NS
         self.boot_id = recording_boot_id(node_id, self.begin_ns)
-        self.origin = Origin(SITE, node_id, self.boot_id, "0.0.test")
+        self.origin = Origin(site, node_id, self.boot_id, "0.0.test")
         self.signer = Signer(self.key)
         self.seq = 0
         self.head: str | None = None
 
     def certified(self, ca: FleetCa, **options: Any) -> Path:
         """Have a CA certify the key; the certificate goes into the birth message."""
-        issued = ca.issue(self.node_id, organization=SITE, key=self.key, **options)
+        issued = ca.issue(self.node_id, organization=self.origin.site, key=self.key, **options)
         self.signer = Signer(self.key, issued.certificate.read_text())
         return issued.certificate
 
@@ -89,7 +95,7 @@ class SignedNode:
         sealed, self.head = self.signer.seal(
             EXAMPLE.model_copy(
                 update={
-                    "site": SITE,
+                    "site": self.origin.site,
                     "node_id": self.node_id,
                     "boot_id": self.boot_id,
                     "event_id": f"00000000-0000-5000-8000-{self.seq:012x}",
