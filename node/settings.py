@@ -343,11 +343,11 @@ class SnippetSettings(_Section):
         default=20, ge=1, le=600, description="Most snippets in an hour; further ones are not made."
     )
     max_bytes: int = Field(
-        default=128 * 2**10,
+        default=180 * 2**10,
         ge=4096,
-        le=192 * 2**10,
+        le=190_000,
         description="Largest snippet in bytes, encrypted; a larger one is not sent. Its message is "
-        "a third longer.",
+        "a third longer, and the broker that we ship takes 256 KiB.",
     )
 
     max_waiting_bytes: int = Field(
