@@ -406,6 +406,14 @@ class Session:
         if self._address == self._addresses[0]:
             self._preferred_loss = ""
         log.info("connected to %s as %s", self._address, self._client_id)
+        if self._options.protocol != "5":
+            log.info(
+                "%s cannot say in MQTT %s what it does not let %s publish: see by `gunfire-node "
+                "watch` that all arrives",
+                self._address,
+                self._options.protocol,
+                self._client_id,
+            )
         self._call(self._handler.connected, client, p)
 
     def _on_disconnect(
