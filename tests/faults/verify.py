@@ -188,9 +188,9 @@ def _good(bench: Bench, tell: Tell) -> list[Claim]:
     tell(f"verify: making {GOOD:,} good messages")
     lines = list(node.log(GOOD))
     tell(f"verify: judging {GOOD:,} good messages")
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     holds, _ = bench.judge(lines)
-    took_s = time.perf_counter() - begun_s
+    took_s = time.process_time() - begun_s
     return [
         Claim(
             f"verify: {GOOD:,} good messages that are called so",
@@ -199,5 +199,11 @@ def _good(bench: Bench, tell: Tell) -> list[Claim]:
             f"{GOOD:,}",
             holds,
         ),
-        Claim(f"verify: {GOOD:,} good messages, one core", took_s, "s", "≤ 60", took_s <= MOST_S),
+        Claim(
+            f"verify: {GOOD:,} good messages, time of one core",
+            took_s,
+            "s",
+            "≤ 60",
+            took_s <= MOST_S,
+        ),
     ]
