@@ -6,8 +6,8 @@ BIN := .venv/bin
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
 # MQTT 3.1.1, a linter for shell.
-APT_TEST := chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make nats-server mosquitto-clients \
-  shellcheck
+APT_TEST := chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
+  nats-server shellcheck
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench train evaluate field timing docs clean

@@ -83,7 +83,7 @@ def test_where_acknowledgements_are_slow_fewer_late_ones_are_under_way(outbox: O
     for number in range(300):
         append(outbox, number)
     way = Way(outbox)
-    for _ in range(8):
+    for _ in range(4):
         way.send()
         way.answer(0.01)
     way.send()
