@@ -500,14 +500,20 @@ class Daemon:
         site, node_id = self._origin.site, self._origin.node_id
         publisher = MqttPublisher(
             outbox,
-            BrokerAddress.from_settings(mqtt),
+            BrokerAddress.all_from_settings(mqtt),
             node_id,
-            SessionOptions(keepalive_s=mqtt.keepalive_s, reconnect_max_s=mqtt.reconnect_max_s),
+            SessionOptions(
+                keepalive_s=mqtt.keepalive_s,
+                reconnect_max_s=mqtt.reconnect_max_s,
+                protocol=mqtt.protocol,
+            ),
             detection_topic=node_topic(site, node_id, "detection"),
             status_topic=node_topic(site, node_id, "status"),
             offline=self._offline,
             stamp=with_transport,
             utc_now_ns=utc_now_ns,
+            expiry_s=mqtt.expiry_s,
+            clock_trusted=self._clock_trusted,
             spool=self._spool,
             spool_topic=node_topic(site, node_id, "snippet"),
         )
@@ -516,6 +522,10 @@ class Daemon:
             yield publisher
         finally:
             publisher.close(DRAIN_S)
+
+    def _clock_trusted(self) -> bool:
+        moment = self._moment  # on the publisher's thread
+        return moment is not None and moment.host.quality.source != "free" and not moment.doubts
 
     def _offline(self, why: str) -> bytes:
         reasons = (why, *self._trouble.copy().values())  # on the publisher's thread
