@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.evidence import ROOT, Claim, Detail
+from tests.faults.part import Part, Tell
 from tests.fuzz.engine import Finding as Found
 from tests.fuzz.engine import Target, nth_input
 from tests.fuzz.plants import PLANTS
 from tests.fuzz.targets import TARGETS
-from tests.timing.part import Part, Tell
 
 SEED: Final = 20_261_128
 PORTION: Final = 20_000
@@ -48,9 +49,9 @@ class _Outcome:
 def measure(tell: Tell) -> Part:
     """Fuzz, plant, cover."""
     print(f"fuzz: seed {SEED}", file=sys.stderr)
-    began_s = time.monotonic()
+    before_s = _processor_s()
     outcomes = list(_fuzz(tell))
-    took_s = time.monotonic() - began_s
+    took_s = _processor_s() - before_s
     planted = list(_plants(tell))
     covered, missed = _coverage(tell)
     total = sum(outcome.inputs for outcome in outcomes)
@@ -75,10 +76,16 @@ def measure(tell: Tell) -> Part:
             not unfound,
         ),
         Claim("fuzz: branches of the parsers taken", covered, "%"),
-        Claim("fuzz: time for all inputs, two processes", took_s, "s", "≤ 480", took_s <= 480),
+        Claim("fuzz: processor time for all inputs", took_s, "s", "≤ 960", took_s <= 960),
     )
     details = (_by_target(outcomes), _by_plant(planted), missed)
-    return Part(claims, lambda place: _draw(place, outcomes), details)
+    return Part(claims, details)
+
+
+def _processor_s() -> float:
+    """Give the processor time of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _fuzz(tell: Tell) -> Iterator[_Outcome]:
@@ -195,7 +202,9 @@ def _coverage(tell: Tell) -> tuple[float, Detail]:
         all_branches += summary["num_branches"]
         part = f"{summary['covered_branches']} of {summary['num_branches']}"
         rows.append((name, part, _missed(found[file])))
-    title = "Fuzz: branches taken, by parser, and those that are not, line to line"
+    # What no reply or file decides stays: threads and processes that are begun, disks that are
+    # full, files that are absent; the other tests go there.
+    title = "Fuzz: branches taken, by parser's module, and those that are not, line to line"
     detail = Detail(title, ("module", "branches", "not taken"), tuple(rows))
     return 100 * taken / all_branches, detail
 
@@ -230,15 +239,6 @@ def _by_plant(planted: list[tuple[str, int | None]]) -> Detail:
 
 def _again(file: str) -> str:
     return f"python -m tests.fuzz again {Path(file).relative_to(ROOT)}"
-
-
-def _draw(place: Any, outcomes: list[_Outcome]) -> None:
-    inputs = dict.fromkeys(TARGETS, 0)
-    for outcome in outcomes:
-        inputs[outcome.target] += outcome.inputs
-    place.barh(list(inputs), list(inputs.values()))
-    place.set(title="fuzzed inputs", xlabel="inputs")
-    place.invert_yaxis()
 
 
 if __name__ == "__main__":

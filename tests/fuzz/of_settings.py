@@ -219,7 +219,7 @@ def _check_url(data: bytes, _folder: Path) -> bool:
 
 
 TARGETS: Final = (
-    Target("settings", 150_000, ("node.settings",), _corpus, _make, _check),
+    Target("settings", 90_000, ("node.settings",), _corpus, _make, _check),
     Target(
         "broker_url", 60_000, ("node.deliver.address",), lambda: list(_URLS), _make_url, _check_url
     ),
