@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,6 +129,17 @@ def _gpsd_fix() -> None:
     receiver.Receiver._doubt = doubt  # type: ignore[method-assign]
 
 
+def _library_dies() -> None:
+    whole = recording._dtype
+
+    def dtype(subtype: str) -> Any:
+        if subtype == "ULAW":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(subtype)
+
+    recording._dtype = dtype
+
+
 def _endless_turn() -> None:
     whole = identity._number
 
@@ -222,6 +235,7 @@ PLANTS: Final[dict[str, Plant]] = {
         "a recording that is cut short passes for whole",
         _set(recording, "_promises_more", lambda notes: False),
     ),
+    "sound-crash": Plant("sound", "a library takes the process down with it", _library_dies),
     "sound-rate": Plant("sound", "rates have no lower end", _set(recording, "LOWEST_RATE_HZ", 0)),
     "identity-endless": Plant("identity", "a loop without end for some angles", _endless_turn),
     "identity-day": Plant("identity", "days that no month has are taken", _days_unchecked),
