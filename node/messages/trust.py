@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -116,6 +116,12 @@ class Trust:
             return [self._any]
         places = ((node_id, site), (node_id, None))
         return [key for place in places for key in self._keys.get(place, {}).values()]
+
+    def everybody(self) -> Iterator[tuple[str, TrustedKey]]:
+        """Give every key that counts for anybody, with the name that it counts for."""
+        for (node_id, site), keys in self._keys.items():
+            name = node_id if site is None else f"{site}/{node_id}"
+            yield from ((name, key) for key in keys.values())
 
     def _take(self, certificate: x509.Certificate) -> str:
         try:

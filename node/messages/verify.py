@@ -230,7 +230,7 @@ class Verifier:
         for number, key in enumerate(chain.keys):
             if is_signed_by(key.public, signature, form):
                 return number
-        for public, why in self._other_keys(chain):
+        for public, why in self._other_keys():
             if is_signed_by(public, signature, form):
                 raise _WrongError("foreign", f"is signed by a key that does not count here ({why})")
         if not chain.keys:
@@ -241,11 +241,10 @@ class Verifier:
             "altered", "was altered or forged: its signature does not fit what it says"
         )
 
-    def _other_keys(self, chain: Chain) -> Iterable[tuple[Ed25519PublicKey, str]]:
+    def _other_keys(self) -> Iterable[tuple[Ed25519PublicKey, str]]:
         yield from self._strangers.values()
-        for other in self._chains.values():
-            if other is not chain:
-                yield from ((key.public, f"that of {other.name}") for key in other.keys)
+        for name, key in self.trust.everybody():
+            yield key.public, f"that of {name}"
 
     def _tell_bad(self, chain: Chain, document: dict[str, Any], finding: Finding) -> None:
         if finding.seq is not None:

@@ -16,14 +16,15 @@ import pytest
 
 from node.capture import SimulatedSource
 from node.daemon import MOST_PUBLISHED, REWORD_S, STATUS_S, Daemon
-from node.deliver import Delivery, MqttPublisher, Outbox
+from node.deliver import Delivery, MqttPublisher, Outbox, Rendered
 from node.messages import Detection, parse_status
 from node.pipeline import Pipeline
 from node.settings import Settings
 from node.timing import FakeHostClock, Fix, ReceiverState
-from node.types import ClockQuality
+from node.types import ClockQuality, ClockSource
 from tests.unit.test_pipeline import run, street
 
+DAY_NS = 86_400 * 10**9
 HOST = FakeHostClock(10**18, ClockQuality("ntp", 1e-3))
 SILENCE = np.zeros((48_000, 1), np.int16)
 
@@ -217,3 +218,30 @@ def test_a_receiver_that_says_oddities_costs_a_health_and_no_more(
     hour.now_s += 10_000
     hour.node._tell_health(pipeline, hour.outbox, hour.publisher)
     assert hour.publisher.say.called
+
+
+@pytest.mark.parametrize(("source", "dropped"), [("free", 0), ("ntp", 1)])
+def test_nothing_is_dropped_for_its_age_by_a_clock_that_nothing_vouches_for(
+    tmp_path: Path, source: ClockSource, dropped: int
+) -> None:
+    node = daemon(tmp_path)
+    with Outbox(tmp_path / "outbox.sqlite3", 2**20) as outbox:
+        outbox.append("a", 0, 0, lambda _link: Rendered(b"x"))
+        outbox.expire(10**18, 1.0)
+        node._host_clock = FakeHostClock(10**18 + 31 * DAY_NS, ClockQuality(source, 1e-3))
+        node._read_clock()
+        assert node._moment is not None
+        node._moment = replace(node._moment, host=node._host_clock.read())
+        node._expire(outbox)
+        assert outbox.dropped == dropped
+
+
+def test_an_outbox_where_nothing_waits_is_not_written_for_its_age(tmp_path: Path) -> None:
+    with Outbox(tmp_path / "outbox.sqlite3", 2**20) as outbox:
+        outbox.append("a", 0, 0, lambda _link: Rendered(b"x"))
+        outbox.expire(10**18, 3600)
+        log = tmp_path / "outbox.sqlite3-wal"
+        before = (log.stat().st_mtime_ns, log.stat().st_size)
+        for second in range(100):
+            outbox.expire(10**18 + second, 3600)
+        assert (log.stat().st_mtime_ns, log.stat().st_size) == before

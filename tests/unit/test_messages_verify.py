@@ -292,6 +292,21 @@ def test_a_certified_node_cannot_speak_for_another_or_for_another_site(
     assert found.kind == "foreign"
 
 
+def test_a_foreign_key_is_named_whoever_comes_first_in_the_log(ca: FleetCa) -> None:
+    nodes = [SignedNode(name, NOW) for name in ("roof-1", "roof-2")]
+    for node in nodes:
+        node.certified(ca)
+    logs = [list(node.log(5)) for node in nodes]
+    for victim, thief in ((0, 1), (1, 0)):
+        where = line_of(logs[victim], 3)
+        forger = SignedNode(nodes[victim].node_id, NOW, nodes[thief].key)
+        forger.seq = 2
+        spoilt = [*logs[victim][: where - 1], forger.detection(), *logs[victim][where:]]
+        for lines in ([*spoilt, *logs[thief]], [*logs[thief], *spoilt]):
+            (found,) = judged(ca, lines).findings
+            assert (found.kind, found.seq) == ("foreign", 3)
+
+
 def json_to(line: bytes, **changes: Any) -> Any:
     from node.messages import parse_detection
 
