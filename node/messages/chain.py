@@ -7,8 +7,10 @@ each signed checkpoint what it says. Out come findings. Some 120 bytes a message
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
@@ -250,22 +252,29 @@ class Chain:
 
     def _uncovered(self, low: int, high: int) -> Iterator[tuple[int, int]]:
         """Give the parts of a range that no gap covers, and of which nothing was told yet."""
-        for gap in sorted(self.gaps, key=lambda gap: gap.from_seq):
-            if low > high or gap.from_seq > high:
-                break
-            if gap.to_seq < low:
-                continue
-            yield from self._untold(low, gap.from_seq - 1)
-            low = gap.to_seq + 1
-        yield from self._untold(low, high)
-
-    def _untold(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        for told in sorted(seq for seq in self.told_seqs if low <= seq <= high):
-            if low < told:
-                yield low, told - 1
-            low = told + 1
+        begins, ends = self._excused
+        i = bisect_left(ends, low)
+        while i < len(begins) and begins[i] <= high:
+            if low < begins[i]:
+                yield low, begins[i] - 1
+            low = ends[i] + 1
+            i += 1
         if low <= high:
             yield low, high
+
+    @cached_property
+    def _excused(self) -> tuple[list[int], list[int]]:
+        """Give first and last numbers of the ranges that need no telling, apart and in order."""
+        begins: list[int] = []
+        ends: list[int] = []
+        ranges = [(gap.from_seq, gap.to_seq) for gap in self.gaps]
+        for low, high in sorted([*ranges, *((seq, seq) for seq in self.told_seqs)]):
+            if ends and low <= ends[-1] + 1:
+                ends[-1] = max(ends[-1], high)
+            else:
+                begins.append(low)
+                ends.append(high)
+        return begins, ends
 
     def _finding(self, kind: Kind, sentence: str, record: Any) -> Finding:
         return Finding(kind, sentence, int(record["line"]), self.name, int(record["seq"]))

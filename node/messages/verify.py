@@ -152,7 +152,9 @@ class Verifier:
         name = f"{site}/{node_id}"
         chain = self._chains.get(name)
         if chain is None:
-            chain = self._chains[name] = Chain(name, self.trust.keys(site, node_id))
+            chain = Chain(name, self.trust.keys(site, node_id))
+            if chain.keys or len(self._chains) < MOST_FINDINGS:  # names are cheap to invent
+                self._chains[name] = chain
         if topic is not None and topic != f"gunfire/v1/{name}/{_JUDGED[schema]}":
             sentence = f"came on the topic {topic}, where it does not belong"
             self._find(Finding("foreign", sentence, number, name, _seq(document)))
@@ -230,7 +232,7 @@ class Verifier:
         for number, key in enumerate(chain.keys):
             if is_signed_by(key.public, signature, form):
                 return number
-        for public, why in self._other_keys():
+        for public, why in self._other_keys() if self._findings_left() else ():
             if is_signed_by(public, signature, form):
                 raise _WrongError("foreign", f"is signed by a key that does not count here ({why})")
         if not chain.keys:
@@ -249,9 +251,10 @@ class Verifier:
     def _tell_bad(self, chain: Chain, document: dict[str, Any], finding: Finding) -> None:
         if finding.seq is not None:
             chain.told_seqs.add(finding.seq)
-            kept = self._moved.setdefault(chain.name, [])
-            if finding.kind == "altered" and len(kept) < _MOST_MOVED and self._findings_left():
-                kept.append(_Moved(len(self._findings), document, finding.seq))
+            if finding.kind == "altered" and chain.keys and self._findings_left():
+                kept = self._moved.setdefault(chain.name, [])
+                if len(kept) < _MOST_MOVED:
+                    kept.append(_Moved(len(self._findings), document, finding.seq))
         self._find(finding)
 
     def _tell_moved(self) -> None:

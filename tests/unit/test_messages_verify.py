@@ -431,6 +431,24 @@ def test_findings_are_bounded_and_all_counted(ca: FleetCa) -> None:
     assert (len(report.findings), report.count) == (MOST_FINDINGS, MOST_FINDINGS + 500)
 
 
+def test_a_log_made_to_weary_the_verifier_is_judged_all_the_same(
+    ca: FleetCa, node: SignedNode
+) -> None:
+    lines = list(node.log(2))
+    count = 20_000
+    for i in range(count):  # each an altered message of another invented node, or of ours
+        name = "roof-1" if i % 2 else f"invented-{i}"
+        lines.append(
+            b'{"schema":"gunfire.detection/1","site":"city","node_id":"%s","seq":%d,'
+            b'"signature":"%s"}' % (name.encode(), 3 + 2 * i, b"A" * 86 + b"==")
+        )
+    node.seq = 3 + 2 * count
+    lines += [node.detection(), node.checkpoint()]
+    report = judged(ca, lines)
+    assert report.count > count
+    assert len(report.chains) <= MOST_FINDINGS + 1
+
+
 def test_a_certificate_over_a_key_of_tls_or_for_a_ca_does_not_sign(ca: FleetCa) -> None:
     trust = Trust.of_authority(ca.certificate_file.read_bytes())
     tls = x509.load_pem_x509_certificate(ca.issue("roof-1").certificate.read_bytes())
