@@ -502,11 +502,7 @@ class Daemon:
             outbox,
             BrokerAddress.all_from_settings(mqtt),
             node_id,
-            SessionOptions(
-                keepalive_s=mqtt.keepalive_s,
-                reconnect_max_s=mqtt.reconnect_max_s,
-                protocol=mqtt.protocol,
-            ),
+            SessionOptions(keepalive_s=mqtt.keepalive_s, reconnect_max_s=mqtt.reconnect_max_s),
             detection_topic=node_topic(site, node_id, "detection"),
             status_topic=node_topic(site, node_id, "status"),
             offline=self._offline,

@@ -4,7 +4,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from node.deliver.tls import TlsFiles
@@ -16,7 +16,7 @@ _DEFAULT_PORT = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """A broker: host, port, who we are to it, and TLS where it is spoken.
+    """A broker: host, port, who we are to it, TLS where it is spoken, and the version of MQTT.
 
     Written out (`str`) it is the URL without user and password, so that it may be logged.
     """
@@ -26,6 +26,7 @@ class BrokerAddress:
     username: str | None = None
     password: str | None = None
     tls: TlsFiles | None = None
+    protocol: Literal["5", "3.1.1"] = "5"
 
     @classmethod
     def from_settings(cls, settings: MqttSettings) -> Self:
@@ -41,6 +42,7 @@ class BrokerAddress:
                 ca_file=settings.ca_file,
                 cert_file=settings.cert_file,
                 key_file=settings.key_file,
+                protocol=settings.protocol,
             )
             for url in settings.brokers
         )
@@ -53,6 +55,7 @@ class BrokerAddress:
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
+        protocol: Literal["5", "3.1.1"] = "5",
     ) -> Self:
         """Read mqtt://[user[:password]@]host[:port], or mqtts:// for TLS.
 
@@ -80,6 +83,7 @@ class BrokerAddress:
             username=None if parts.username is None else unquote(parts.username),
             password=None if parts.password is None else unquote(parts.password),
             tls=tls,
+            protocol=protocol,
         )
 
     def __str__(self) -> str:

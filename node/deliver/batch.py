@@ -57,7 +57,11 @@ class _Errand:
         self._refusals: list[str] = []
         self._client = client = Client(
             CallbackAPIVersion.VERSION2,
-            protocol=MQTTProtocolVersion.MQTTv5,
+            protocol=(
+                MQTTProtocolVersion.MQTTv5
+                if address.protocol == "5"
+                else MQTTProtocolVersion.MQTTv311
+            ),
             reconnect_on_failure=False,
         )
         client.on_connect = lambda _c, _u, _f, code, _p: self._on_connect(code)

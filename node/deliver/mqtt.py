@@ -119,7 +119,6 @@ class MqttPublisher:
         self._stamp = stamp
         self._utc_now_ns = utc_now_ns
         self._expiry_s = expiry_s
-        self._protocol = options.protocol
         clock = Clock(utc_now_ns, clock_trusted)
         self._session = Session(address, client_id, self, options, self._will, clock)
 
@@ -359,7 +358,7 @@ class MqttPublisher:
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def _publish_properties(self, expiry_s: int | None) -> Properties | None:
-        if expiry_s is None or self._protocol != "5":
+        if expiry_s is None or self._session.address.protocol != "5":
             return None
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = expiry_s

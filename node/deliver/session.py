@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -114,7 +114,6 @@ class SessionOptions:
     reconnect_max_s: float = 60.0
     clean_start: bool = True
     session_expiry_s: int = 0
-    protocol: Literal["5", "3.1.1"] = "5"
     return_s: float = 300.0
     """How long to stay with another broker before the preferred one is looked for again."""
 
@@ -348,7 +347,7 @@ class Session:
         return any(reader in ready for reader in readers)
 
     def _new_client(self) -> Client:
-        speaks_5 = self._options.protocol == "5"
+        speaks_5 = self._address.protocol == "5"
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -378,7 +377,7 @@ class Session:
 
     def _connect(self, client: Client) -> None:
         host, port, keepalive_s = self._address.host, self._address.port, self._options.keepalive_s
-        if self._options.protocol != "5":
+        if self._address.protocol != "5":
             client.connect(host, port, keepalive_s)
             return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -406,12 +405,12 @@ class Session:
         if self._address == self._addresses[0]:
             self._preferred_loss = ""
         log.info("connected to %s as %s", self._address, self._client_id)
-        if self._options.protocol != "5":
+        if self._address.protocol != "5":
             log.info(
                 "%s cannot say in MQTT %s what it does not let %s publish: see by `gunfire-node "
                 "watch` that all arrives",
                 self._address,
-                self._options.protocol,
+                self._address.protocol,
                 self._client_id,
             )
         self._call(self._handler.connected, client, p)

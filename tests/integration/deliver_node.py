@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, Rendered, SessionOptions
 from node.messages import (
@@ -80,10 +81,12 @@ def online() -> bytes:
     return to_json(build_status(ORIGIN, "online", utc_ns=time.time_ns()))
 
 
-def publisher(outbox: Outbox, url: str, **options: float) -> MqttPublisher:
+def publisher(
+    outbox: Outbox, url: str, protocol: Literal["5", "3.1.1"] = "5", **options: float
+) -> MqttPublisher:
     return MqttPublisher(
         outbox,
-        BrokerAddress.from_url(url),
+        BrokerAddress.from_url(url, protocol=protocol),
         NODE_ID,
         SessionOptions(**{"keepalive_s": 5, "reconnect_max_s": 1, **options}),  # type: ignore[arg-type]
         detection_topic=DETECTION_TOPIC,

@@ -20,6 +20,7 @@ from deliver_node import (
     STATUS_TOPIC,
     append,
     id_of,
+    make_detection,
     online,
     publisher,
     wait_until,
@@ -27,9 +28,9 @@ from deliver_node import (
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from node.deliver import MqttPublisher, Outbox
-from node.messages import node_topic, parse_detection
-from node.network import PrivateBroker
+from node.deliver import BrokerAddress, MqttPublisher, Outbox, publish_batch
+from node.messages import Detection, node_topic, parse_detection, to_json
+from node.network import PrivateBroker, Subscription
 
 NATS = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 LOGGED = "log_type all\nlog_dest file {}"
@@ -296,6 +297,18 @@ def test_a_nats_server_killed_and_started_again_has_every_detection(
         )
         assert wait_until(lambda: outbox.depth == 0)
         sender.close()
+
+
+@needs_nats
+def test_a_subscription_and_a_batch_speak_3_1_1_too(tmp_path: Path) -> None:
+    with Nats(tmp_path) as nats:
+        address = BrokerAddress.from_url(nats.url, protocol="3.1.1")
+        with Subscription(address, kinds=("detection",)) as words:
+            publish_batch(address, [(DETECTION_TOPIC, to_json(make_detection(1)))])
+            word = words.next(15)
+        assert word is not None
+        assert isinstance(word.message, Detection)
+        assert word.message.event_id == id_of(1)
 
 
 @needs_nats
