@@ -21,7 +21,7 @@ RUN: Final = 8
 _VARIED: Final = 5
 # splitmix64's constants.
 _ODD: Final = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
-_BITS: Final = 24
+_BITS: Final = 27
 _APART: Final = bytes(64)
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{22,}={0,2}")
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]{32,}")
@@ -41,11 +41,12 @@ class Finds:
     """
 
     def __init__(self, streams: Iterable[bytes]) -> None:
-        keys = [np.zeros(0, np.uint64)]
+        keys: list[npt.NDArray[np.uint64]] = []
         for data in streams:
             for form in (data, *_decoded(data)):
                 keys += [_keys(run) for run in _as_samples(form)]
             keys += [_keys(run) for run in _written_out(data)]
+        keys.append(np.zeros(1, np.uint64))  # so that there is one to compare with
         self._keys = np.unique(np.concatenate(keys))
         self._perhaps = np.zeros(2**_BITS, np.bool_)
         self._perhaps[self._keys >> np.uint64(64 - _BITS)] = True
@@ -72,7 +73,8 @@ class Finds:
     def _in(self, samples: Int16) -> npt.NDArray[np.intp]:
         keys = _hash(samples)
         perhaps = np.flatnonzero(self._perhaps[keys >> np.uint64(64 - _BITS)])
-        return perhaps[np.isin(keys[perhaps], self._keys)]
+        at = np.searchsorted(self._keys, keys[perhaps]).clip(max=len(self._keys) - 1)
+        return perhaps[self._keys[at] == keys[perhaps]]
 
 
 def _hash(samples: Int16) -> npt.NDArray[np.uint64]:
