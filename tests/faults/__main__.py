@@ -1,0 +1,60 @@
+"""`make faults`: every fault that we know of, and what arrives all the same."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from tests.evidence import publish, show
+from tests.faults.part import Part
+
+ORDER: Final = (
+    "delivery", "kills", "writes", "clock", "disk", "drain", "verify", "privacy", "fuzz",
+)  # fmt: skip
+PARTS: Final = tuple(name for name in ORDER if Path(__file__).with_name(f"{name}.py").is_file())
+NOTE: Final = (
+    "The daemon as shipped, with its model, its outbox on disk, its key and its sender, in a process "
+    "of its own, hears shots of the simulator thirty times faster than real time from a card that "
+    "does not wait; broker and network are a real Mosquitto and a proxy on loopback; received is what "
+    "a subscriber that the broker remembers has got, de-duplicated by event_id and revision. Keep-"
+    "alive is 5 s and the longest pause before another try 1 s, so that faults pass quickly. A "
+    "machine's own fault, such as a disk that lies about what it has saved, is not among them."
+)
+
+
+def main() -> None:
+    """Measure, print, write docs/evidence/faults.json."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="measure this part; nothing is written"
+    )
+    only = parser.parse_args().only
+    chosen = only or list(PARTS)
+    parts: dict[str, Part] = {}
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        for number, name in enumerate(chosen, 1):
+            began_s = time.monotonic()
+            place = f"{number} of {len(chosen)}: {name}"
+
+            def tell(what: str, place: str = place, began_s: float = began_s) -> None:
+                status.update(f"{place}: {what} ({time.monotonic() - began_s:.0f} s)")
+
+            tell("starting")
+            parts[name] = importlib.import_module(f"tests.faults.{name}").measure(tell)
+            console.print(f"{place}: {time.monotonic() - began_s:.0f} s")
+    claims = [claim for part in parts.values() for claim in part.claims]
+    details = [detail for part in parts.values() for detail in part.details]
+    if only:
+        show("make faults", claims, details)
+        return
+    publish("faults", "make faults", claims, NOTE, details)
+
+
+if __name__ == "__main__":
+    main()
