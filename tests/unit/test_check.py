@@ -1,14 +1,19 @@
 """The self-test, where the sound card itself is what fails."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pytest
 
 from node.capture.portaudio import PortAudioSource
-from node.check import _levels, _receiver, _snippets, checks
+from node.check import _broker, _levels, _receiver, _signing_key, _snippets, checks
+from node.errors import IdentityError
+from node.identity import load_identity
+from node.network import PrivateBroker
 from node.settings import Settings
 from node.timing import Fix, ReceiverState
 
@@ -28,6 +33,7 @@ def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> No
         {
             "outbox": {"path": tmp_path / "o.sqlite3"},
             "mqtt": {"url": "mqtt://127.0.0.1:1"},
+            "integrity": {"key_file": tmp_path / "node.key"},
             "capture": {"channels": 1, "array": "mono", "silence_s": 60, "device": "deaf"},
         }
     )
@@ -37,8 +43,8 @@ def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> No
     assert findings[-1].figure == "deaf: nothing heard in 3 s"
     assert "cable and power" in findings[-1].advice
     names = [name for name, _ in itertools.groupby(finding.name for finding in findings)]
-    parts = ["clock", "model", "disk", "broker", "snippets", "sound devices", "sound card"]
-    assert names == parts
+    parts = ["clock", "model", "disk", "broker", "signing key", "snippets"]
+    assert names == [*parts, "sound devices", "sound card"]
 
 
 def state(**changes: object) -> ReceiverState:
@@ -86,3 +92,28 @@ def test_it_tells_whether_sound_leaves_the_node_and_to_whom() -> None:
     assert off.figure == "off: no sound leaves this node"
     assert on.figure.startswith("on: 0.75 s round each of gunfire, probable_gunfire")
     assert on.figure.endswith(key)
+
+
+def test_the_key_that_signs_is_told_by_its_short_name_and_is_not_made_by_looking(
+    tmp_path: Path,
+) -> None:
+    key_file = tmp_path / "node.key"
+    settings = Settings.model_validate({"integrity": {"key_file": key_file}})
+    (absent,) = _signing_key(settings)
+    assert (absent.verdict, key_file.exists()) == ("warn", False)
+    load_identity(key_file, None, "node-1", "site")
+    (made,) = _signing_key(settings)
+    assert re.match("key_id [0-9a-f]{16}, without a certificate", made.figure)
+    key_file.chmod(0o644)
+    with pytest.raises(IdentityError, match="integrity"):
+        list(_signing_key(settings))
+
+
+def test_of_two_brokers_the_dead_one_is_a_warning_and_two_dead_ones_are_failures() -> None:
+    dead = "mqtt://127.0.0.1:1"
+    with PrivateBroker() as broker:
+        one = list(_broker(Settings.model_validate({"mqtt": {"urls": [dead, broker.url]}})))
+    both = list(_broker(Settings.model_validate({"mqtt": {"urls": [dead, broker.url]}})))
+    assert [found.verdict for found in one] == ["pass", "warn"]
+    assert [found.verdict for found in both] == ["fail", "fail"]
+    assert "nothing listens there" in both[0].figure
