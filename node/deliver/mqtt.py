@@ -142,7 +142,11 @@ class MqttPublisher:
         self._hold_until_s = 0.0
 
     def start(self) -> None:
-        """Start sending; returns at once, broker or not."""
+        """Start sending; returns at once, broker or not. What was set aside is offered again."""
+        try:
+            self._outbox.reconsider()
+        except OutboxError as error:
+            self._trouble = {**self._trouble, "outbox": str(error)}
         self._outbox.listen(self._appended)
         self._session.start()
 
@@ -177,7 +181,7 @@ class MqttPublisher:
         if refused := self._outbox.refused:
             reasons.append(
                 f"{refused} detections were refused by the broker for good and are kept in the "
-                "outbox: see the log for why"
+                "outbox: see the log for why; the next start offers them again"
             )
         return Delivery(self._connected, tuple(reasons), self._acknowledged, self._faults)
 

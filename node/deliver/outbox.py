@@ -265,10 +265,19 @@ class Outbox:
             self._recount()
 
     def refuse(self, seq: int, reason: str) -> None:
-        """Keep a message aside that the broker will never take, and why."""
+        """Keep a message aside that the broker will not take, and why; see `reconsider`."""
         with self._database.lock:
             with self._database.transaction() as db:
                 db.execute("UPDATE detection SET refusal = ? WHERE seq = ?", (reason, seq))
+            self._recount()
+
+    def reconsider(self) -> None:
+        """Have what was kept aside wait again: the broker may be another one, or mended."""
+        with self._database.lock:
+            if not self._refused:
+                return
+            with self._database.transaction() as db:
+                db.execute("UPDATE detection SET refusal = NULL WHERE refusal IS NOT NULL")
             self._recount()
 
     def expire(self, utc_now_ns: int, max_age_s: float) -> None:

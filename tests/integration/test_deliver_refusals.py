@@ -91,6 +91,25 @@ def test_a_message_larger_than_the_broker_announces_is_set_aside_and_the_rest_go
         sender.close()
 
 
+def test_what_was_set_aside_is_offered_again_at_the_next_start(outbox: Outbox) -> None:
+    append_huge(outbox, 0)
+    with PrivateBroker(extra="max_packet_size 20000") as narrow:
+        sender = publisher(outbox, narrow.url)
+        sender.start()
+        assert wait_until(lambda: (outbox.depth, outbox.refused) == (0, 1))
+        sender.close()
+    with (
+        PrivateBroker() as mended,
+        Subscription(BrokerAddress.from_url(mended.url)) as words,
+    ):
+        sender = publisher(outbox, mended.url)
+        sender.start()
+        assert ids(words, 1) == [id_of(0)]
+        assert wait_until(lambda: (outbox.depth, outbox.refused) == (0, 0))
+        assert not sender.delivery().reasons
+        sender.close()
+
+
 def test_a_message_that_makes_the_broker_answer_what_cannot_be_read_is_found_and_set_aside(
     outbox: Outbox,
 ) -> None:
