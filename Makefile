@@ -7,10 +7,10 @@ APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
 # MQTT 3.1.1, a linter for shell.
 APT_TEST := chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
-  nats-server shellcheck
+  nats-server shellcheck strace
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench train evaluate field timing docs clean
+.PHONY: help run test lint bench train evaluate field timing faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -78,6 +78,9 @@ field: .venv/dev  ## recorded live fire in DATA through the pipeline; writes doc
 
 timing: .venv/peers-array  ## measure time, direction and rounds; writes docs/evidence/timing.json
 	@$(BIN)/python -m tests.timing
+
+faults: .venv/dev  ## strike broker, network, node, disk and clock; writes docs/evidence/faults.json
+	@$(BIN)/python -m tests.faults
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

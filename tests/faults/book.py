@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, Self
@@ -47,8 +45,8 @@ class Tally:
         tells to a millisecond.
     latest_s
         Longest from durable to received.
-    samples_lost
-        By the card.
+    samples_lost, waited_s
+        By the card; longest that sound waited in it.
     """
 
     made: int = 0
@@ -63,14 +61,19 @@ class Tally:
     unheard: int = 0
     latest_s: float = 0.0
     samples_lost: int = 0
+    waited_s: float = 0.0
 
     def __add__(self, other: Self) -> Self:
         values = {
             f.name: getattr(self, f.name) + getattr(other, f.name)
             for f in fields(self)
-            if f.name != "latest_s"
+            if f.name not in ("latest_s", "waited_s")
         }
-        return type(self)(**values, latest_s=max(self.latest_s, other.latest_s))
+        return type(self)(
+            **values,
+            latest_s=max(self.latest_s, other.latest_s),
+            waited_s=max(self.waited_s, other.waited_s),
+        )
 
     @property
     def is_good(self) -> bool:
@@ -156,6 +159,7 @@ class Book:
             unheard=truths.untold(shots, told),
             latest_s=max(delays, default=0.0),
             samples_lost=life.lost,
+            waited_s=life.waited_s,
         )
 
     def strangers(self, lives: Iterable[Life]) -> int:
@@ -198,7 +202,10 @@ class _Truths:
             onset
             for onset in self._onsets
             if SETTLING_S * RATE_HZ < onset < last
-            and all(abs(onset - at) > WORKING_S * RATE_HZ for at in self._life.losses)
+            and all(
+                onset < begin - WORKING_S * RATE_HZ or onset > end + WORKING_S * RATE_HZ
+                for begin, end in self._life.losses
+            )
         ]
 
     def untold(self, onsets: list[float], told_ns: list[int]) -> int:
@@ -231,12 +238,3 @@ def times(document: dict[str, Any]) -> list[int]:
         parse_utc_ns(document["onset_utc"]),
         *(parse_utc_ns(r["utc"]) for r in document["rounds"]),
     ]
-
-
-def raw_counts(book: Book) -> Counter[str]:
-    """Count what was received, by kind."""
-    return Counter(heard.kind for heard in book.heard)
-
-
-def now_s() -> float:
-    return time.monotonic()

@@ -18,9 +18,9 @@ from node.types import NS_PER_S, Block, ClockQuality, HostReading
 from tests.faults.firing_range import Pcm
 
 BLOCK_FRAMES: Final = 4096
-RING_S: Final = 1.0
-"""Seconds of the host's time that the ring holds; a real card's buffer and the queue behind it hold
-five (`node.capture.portaudio.QUEUE_S`)."""
+RING_S: Final = 5.0
+"""Seconds of the host's time that the ring holds, as the real card's queue does
+(`node.capture.portaudio.QUEUE_S`)."""
 QUALITY: Final = ClockQuality("ntp", 1e-3, 3e-3)
 
 
@@ -36,12 +36,16 @@ class RingCard:
     speed
         Seconds of sound in a second of the host's.
     tell
-        Told, before each block, up to which sample all was taken in, and how many samples were
-        lost so far.
+        Told, before each block, up to which sample all was taken in, how many samples were lost so
+        far, and the longest that sound has waited, in seconds of the host's.
     """
 
     def __init__(
-        self, frames: Pcm, sample_rate_hz: int, speed: float, tell: Callable[[int, int], None]
+        self,
+        frames: Pcm,
+        sample_rate_hz: int,
+        speed: float,
+        tell: Callable[[int, int, float], None],
     ) -> None:
         self._frames = frames
         self._rate = sample_rate_hz
@@ -77,9 +81,9 @@ class RingCard:
         os.write(self._bell, b"!")
 
     def blocks(self) -> Iterator[Block]:
-        taken = 0
+        taken, waited_s = 0, 0.0
         while True:
-            self._tell(taken, self.lost)
+            self._tell(taken, self.lost, waited_s)
             lost = 0
             while (ready := self._converted() - taken) < BLOCK_FRAMES:
                 wait_s = (BLOCK_FRAMES - ready) / self._rate / self._speed
@@ -88,6 +92,7 @@ class RingCard:
                     return
             if select.select([self._ear], [], [], 0)[0]:
                 return
+            waited_s = max(waited_s, (ready - BLOCK_FRAMES) / self._rate / self._speed)
             if ready > self._ring:
                 lost = ready - self._ring
                 taken += lost

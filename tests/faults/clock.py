@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +38,7 @@ AFTER_S: Final = 8.0
 
 def measure(tell: Tell) -> Part:
     """Step the clock each way, the broker away while it is."""
-    preload = fake_time()
-    if preload is None:
+    if fake_time() is None:
         return Part(
             (
                 Claim(
@@ -48,19 +49,12 @@ def measure(tell: Tell) -> Part:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="gunfire-clock-") as scratch:
         offset = Path(scratch) / "offset"
-        offset.write_text("+0s")
-        environment = {
-            "LD_PRELOAD": preload,
-            "FAKETIME_TIMESTAMP_FILE": str(offset),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        with Stage(Path(scratch), environment=environment, speed=SPEED) as stage:
+        with stage(Path(scratch), offset) as opened:
             for name, step_s in STEPS_S.items():
                 tell(name)
-                rows.append(_stepped(stage, name, step_s, offset))
-            faults = stage.book.chain_faults()
-            strangers = stage.book.strangers(stage.lives)
+                rows.append(stepped(opened, name, step_s, offset))
+            faults = opened.book.chain_faults()
+            strangers = opened.book.strangers(opened.lives)
     total = sum((row.tally for row in rows), Tally())
     return Part(
         claims(f"clock stepped {len(rows)} times while detections wait", total, strangers, faults),
@@ -68,7 +62,25 @@ def measure(tell: Tell) -> Part:
     )
 
 
-def _stepped(stage: Stage, name: str, step_s: int, offset: Path) -> Row:
+@contextmanager
+def stage(folder: Path, offset: Path) -> Iterator[Stage]:
+    """Open a stage whose node reads a clock that is off by what a file says."""
+    preload = fake_time()
+    assert preload is not None
+    offset.write_text("+0s")
+    environment = {
+        "LD_PRELOAD": preload,
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # or threads wait long for one another
+    }
+    with Stage(folder, environment=environment, speed=SPEED) as opened:
+        yield opened
+
+
+def stepped(stage: Stage, name: str, step_s: int, offset: Path) -> Row:
+    """Step the clock in the middle of a life, the broker away."""
     first = len(stage.lives)
     offset.write_text("+0s")
     life = stage.live()

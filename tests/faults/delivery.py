@@ -21,8 +21,10 @@ from typing import Final
 
 from tests.evidence import Claim, Detail
 from tests.faults.book import Tally
+from tests.faults.card import RING_S
 from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
+from tests.hil.network_proxy import Break
 
 AWAY_S: Final = 6.0
 BREAKS: Final = 20
@@ -30,7 +32,7 @@ KILLS_OF_BROKER: Final = 6
 SLOW_BYTES_PER_S: Final = 6_000
 COLUMNS: Final = (
     "fault", "messages", "received", "again", "lost", "altered or retimed", "wrong",
-    "shots", "unheard", "longest way", "samples lost",
+    "shots", "unheard", "longest way", "samples lost", "sound waited",
 )  # fmt: skip
 
 Strike = Callable[[Stage, random.Random], None]
@@ -49,7 +51,7 @@ class Row:
         return (
             self.fault, str(t.made), str(t.received), str(t.doubled), str(t.lost),
             str(t.altered + t.retimed), str(t.wrong), str(t.shots), str(t.unheard),
-            f"{t.latest_s:.1f} s", str(t.samples_lost),
+            f"{t.latest_s:.1f} s", str(t.samples_lost), f"{t.waited_s:.2f} s",
         )  # fmt: skip
 
 
@@ -59,13 +61,15 @@ def measure(tell: Tell) -> Part:
     faults: list[str] = []
     strangers = 0
     for title, open_stage, strikes in _STAGES:
-        with tempfile.TemporaryDirectory(prefix="gunfire-faults-") as scratch:
-            with open_stage(Path(scratch)) as stage:
-                for name, strike in strikes:
-                    tell(f"{title}: {name}")
-                    rows.append(one(stage, name, strike, random.Random(name)))
-                faults += stage.book.chain_faults()
-                strangers += stage.book.strangers(stage.lives)
+        with (
+            tempfile.TemporaryDirectory(prefix="gunfire-faults-") as scratch,
+            open_stage(Path(scratch)) as stage,
+        ):
+            for name, strike in strikes:
+                tell(f"{title}: {name}")
+                rows.append(one(stage, name, strike, random.Random(name)))
+            faults += stage.book.chain_faults()
+            strangers += stage.book.strangers(stage.lives)
     total = sum((row.tally for row in rows), Tally())
     return Part(
         claims(f"broker and network, {len(rows)} faults", total, strangers, faults),
@@ -94,8 +98,11 @@ def claims(what: str, total: Tally, strangers: int, chain_faults: list[str]) -> 
               not total.altered),
         Claim(f"{what}: numbers missing or double, links broken", len(chain_faults), "", "0",
               not chain_faults),
-        Claim(f"{what}: samples that capture lost", total.samples_lost, "", "0",
-              total.samples_lost == 0),
+        Claim(
+            f"{what}: samples that capture lost (sound waited {total.waited_s:.2f} s at most, the "
+            f"card holds {RING_S:g} s)",
+            total.samples_lost, "", "0", total.samples_lost == 0,
+        ),
     )  # fmt: skip
 
 
@@ -105,7 +112,8 @@ def one(stage: Stage, name: str, strike: Strike, rng: random.Random) -> Row:
     life = stage.live()
     stage.wait_until_heard(life, 3)
     strike(stage, rng)
-    stage.catch_up()
+    if strike is not too_small:
+        stage.catch_up()
     life.end()
     stage.settle()
     return Row(name, stage.book.tally(stage.lives[first:]))
@@ -177,12 +185,12 @@ def answers_swallowed(stage: Stage, rng: random.Random) -> None:
     stage.proxy.mend()
 
 
-def broken(how: str) -> Strike:
+def broken(how: Break, times: int = BREAKS) -> Strike:
     def strike(stage: Stage, rng: random.Random) -> None:
-        for number in range(1, BREAKS + 1):
+        for number in range(1, times + 1):
             struck = stage.proxy.broken + 1
             # A detection has some 1,400 bytes: most places are in the middle of one.
-            stage.proxy.break_after(rng.randrange(1, 6_000), how)  # type: ignore[arg-type]
+            stage.proxy.break_after(rng.randrange(1, 6_000), how)
             until(lambda: stage.proxy.broken >= struck, f"break {number} does not strike")  # noqa: B023
 
     return strike
@@ -284,6 +292,13 @@ def no_memory(stage: Stage, rng: random.Random) -> None:
     stage.auditor.connect()
 
 
+def too_small(stage: Stage, rng: random.Random) -> None:
+    # What the broker says it will not take is set aside, and offered again at the next start.
+    restart(stage, "max_packet_size 1200")
+    hold(AWAY_S)
+    restart(stage, "")
+
+
 def restart(stage: Stage, extra: str) -> None:
     """Start the broker anew with other lines in its configuration."""
     stage.broker.reload(extra)
@@ -302,6 +317,7 @@ _STAGES: Final = (
             ("broker paused for 3 s (SIGSTOP)", paused(3)),
             ("broker paused for 15 s, thrice the keep-alive", paused(15)),
             ("broker full: no memory left", no_memory),
+            ("broker full: takes no message as large, until the node starts anew", too_small),
         ),
     ),
     (

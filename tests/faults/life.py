@@ -88,7 +88,7 @@ def live(plan: Plan, pipe: int) -> None:
         sound.silence if plan.silent else sound.frames,
         RATE_HZ,
         plan.speed,
-        lambda sample, lost: tell("at", sample, lost, card.start_ns),
+        lambda sample, lost, waited_s: tell("at", sample, lost, waited_s, card.start_ns),
     )
     clock = FastClock(card, plan.shift_ns, lambda offset_ns: tell("utc", offset_ns))
     daemon = Daemon(Settings.model_validate_json(plan.settings), card, clock)

@@ -49,7 +49,9 @@ class Life:
     taken, lost
         Up to which sample all was taken in, and how many were lost.
     losses
-        Where samples were lost: the stream up to then.
+        Where samples were lost: somewhere between two places in the stream.
+    waited_s
+        Longest that sound has waited for the daemon to take it.
     offsets_ns
         UTC minus the card's clock, each value it has had.
     start_ns
@@ -67,7 +69,8 @@ class Life:
     durable_s: dict[Key, float] = field(default_factory=dict)
     taken: int = 0
     lost: int = 0
-    losses: list[int] = field(default_factory=list)
+    waited_s: float = 0.0
+    losses: list[tuple[int, int]] = field(default_factory=list)
     offsets_ns: list[int] = field(default_factory=list)
     start_ns: int = 0
     ended: bool = False
@@ -102,10 +105,11 @@ class Life:
     def hear(self, words: list[Any]) -> None:
         """Take one line of what it tells."""
         match words:
-            case ["at", taken, lost, start_ns]:
+            case ["at", taken, lost, waited_s, start_ns]:
                 if lost != self.lost:
-                    self.losses.append(taken)
+                    self.losses.append((self.taken, taken))
                 self.taken, self.lost, self.start_ns = taken, lost, start_ns
+                self.waited_s = waited_s
             case ["made", seq, event_id, revision, payload]:
                 self.made.setdefault((event_id, revision), []).append(Made(seq, payload.encode()))
             case ["durable", _, event_id, revision]:
