@@ -29,8 +29,9 @@ long transaction or two fit on top."""
 
 _LOG_PAGES: Final = 64
 _KEPT_ASIDE: Final = 2
-# SQLITE_ERROR: our statements are right, so it is the tables that are not ours any more.
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Of a file just opened: the statements are right, so it is the tables that are not ours.
+_FOREIGN: Final = (*_CORRUPT, sqlite3.SQLITE_ERROR)
 _NO_ACCESS: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _NO_ACCESS_ERRNO: Final = (
     errno.EACCES,
@@ -133,7 +134,7 @@ class Database:
             try:
                 return self._connect()
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if not _is_corrupt(error):
+                if _primary_code(error) not in _FOREIGN:
                     raise
                 self._set_aside(error)
                 return self._connect()
