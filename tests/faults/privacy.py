@@ -259,7 +259,7 @@ def measure(tell: Tell) -> Part:
               len(hour.trace.unseen), "calls", "0", not hour.trace.unseen),
         Claim("privacy: messages that are of no known form",
               len(hour.strangers), "messages", "0", not hour.strangers),
-        Claim("privacy: bytes sent that are of no message that arrived",
+        Claim("privacy: bytes sent beyond the messages that arrived and their framing",
               hour.unaccounted, "bytes", "0", hour.unaccounted == 0),
         Claim("privacy: bytes sent for each detection, all messages",
               hour.sent / max(1, events), "bytes"),
