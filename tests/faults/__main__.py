@@ -17,6 +17,8 @@ ORDER: Final = (
     "delivery", "kills", "writes", "clock", "disk", "drain", "verify", "privacy", "fuzz",
 )  # fmt: skip
 PARTS: Final = tuple(name for name in ORDER if Path(__file__).with_name(f"{name}.py").is_file())
+SILENT_S: Final = 20.0
+"""Between two lines of progress that go into a file."""
 NOTE: Final = (
     "The daemon as shipped, with its model, its outbox on disk, its key and its sender, in a "
     "process of its own, hears shots of the simulator thirty times faster than real time (eight "
@@ -37,14 +39,19 @@ def main() -> None:
     only = parser.parse_args().only
     chosen = only or list(PARTS)
     parts: dict[str, Part] = {}
-    console = Console(stderr=True)
+    console, silent_until_s = Console(stderr=True), [0.0]
     with console.status("starting") as status:
         for number, name in enumerate(chosen, 1):
             began_s = time.monotonic()
             place = f"{number} of {len(chosen)}: {name}"
 
             def tell(what: str, place: str = place, began_s: float = began_s) -> None:
-                status.update(f"{place}: {what} ({time.monotonic() - began_s:.0f} s)")
+                now_s = time.monotonic()
+                line = f"{place}: {what} ({now_s - began_s:.0f} s)"
+                status.update(line)
+                if not console.is_terminal and now_s >= silent_until_s[0]:
+                    console.print(line)
+                    silent_until_s[0] = now_s + SILENT_S
 
             tell("starting")
             parts[name] = importlib.import_module(f"tests.faults.{name}").measure(tell)
