@@ -9,6 +9,7 @@ signature makes them good.
 from __future__ import annotations
 
 import base64
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,17 @@ from node.messages.signing import key_id
 from node.types import NS_PER_S
 
 FOR_EVER: Final = (0, 2**63 - 1)
+
+# All that the library raises on a certificate that is not as it should be.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+_ONE_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Trust:
         trust = cls()
         try:
             trust._anchors = x509.load_pem_x509_certificates(ca_pem)
-        except ValueError:
+        except _UNREADABLE:
             raise IdentityError("holds no certificate (X.509, PEM)") from None
         for anchor in trust._anchors:
             if not _may_issue(anchor):
@@ -129,7 +141,7 @@ class Trust:
             names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
             sites = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
             signs = _may_sign(certificate)
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except _UNREADABLE as error:
             return f"its certificate cannot be read ({error})"
         if not isinstance(public, Ed25519PublicKey):
             return "its certificate is not over an Ed25519 key"
@@ -154,13 +166,25 @@ class Trust:
         return ""
 
     def _revoke(self, crl_pem: bytes) -> None:
+        """Take the lists of a file: each CA has its own."""
         try:
-            crl = x509.load_pem_x509_crl(crl_pem)
-        except ValueError:
-            raise IdentityError("is not a revocation list (X.509 CRL, PEM)") from None
-        if not any(_issued_crl(anchor, crl) for anchor in self._anchors):
-            raise IdentityError("is not a revocation list of this CA")
-        self.crl_utc = crl.last_update_utc
+            crls = [x509.load_pem_x509_crl(pem) for pem in _ONE_CRL.findall(crl_pem)]
+        except _UNREADABLE:
+            crls = []
+        if not crls:
+            raise IdentityError("is not a revocation list (X.509 CRL, PEM)")
+        for crl in crls:
+            if not any(_issued_crl(anchor, crl) for anchor in self._anchors):
+                raise IdentityError(
+                    "is not a revocation list of this CA, or holds one that is not"
+                    if len(crls) > 1
+                    else "is not a revocation list of this CA"
+                )
+            self._take_crl(crl)
+        self.crl_utc = min(crl.last_update_utc for crl in crls)
+
+    def _take_crl(self, crl: x509.CertificateRevocationList) -> None:
+        issuer = crl.issuer.public_bytes()
         for entry in crl:
             moments = [entry.revocation_date_utc]
             try:
@@ -169,14 +193,15 @@ class Trust:
                 moments.append(lost.value.invalidity_date_utc)
             except x509.ExtensionNotFound:
                 pass
-            self._revoked_ns[crl.issuer.public_bytes(), entry.serial_number] = _ns(min(moments))
+            known = self._revoked_ns.get((issuer, entry.serial_number), FOR_EVER[1])
+            self._revoked_ns[issuer, entry.serial_number] = min(known, _ns(min(moments)))
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read what certificates a PEM file holds; none where there are none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except _UNREADABLE:
         return []
 
 
@@ -196,7 +221,7 @@ def spans_hold(spans: Iterable[tuple[int, int]], utc_ns: int) -> bool:
 def _may_issue(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return False
 
 
@@ -211,7 +236,7 @@ def _may_sign(certificate: x509.Certificate) -> bool:
 def _issued(anchor: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(anchor)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 

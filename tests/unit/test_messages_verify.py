@@ -13,8 +13,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 
 from node.messages import Gap
+from node.messages.signing import Signer
 from node.messages.trust import Trust
 from node.messages.verify import MOST_FINDINGS, Report, Verifier
 from tests.hil.fleet_ca import DAY, FleetCa
@@ -342,6 +344,18 @@ def test_a_revocation_list_of_another_ca_is_refused(ca: FleetCa, tmp_path: Path)
         Trust.of_authority(ca.certificate_file.read_bytes(), other.crl_file.read_bytes())
 
 
+def test_every_revocation_list_of_a_file_counts(tmp_path: Path) -> None:
+    old, new = FleetCa(tmp_path / "old", name="old CA"), FleetCa(tmp_path / "new", name="new CA")
+    node = SignedNode("roof-1", NOW)
+    new.revoke(node.certified(new), at=NOW - DAY)
+    authorities = old.certificate_file.read_bytes() + new.certificate_file.read_bytes()
+    lists = old.crl_file.read_bytes() + new.crl_file.read_bytes()
+    report = by(Trust.of_authority(authorities, lists), node.log(3))
+    assert [finding.kind for finding in report.findings] == ["expired", "expired"]
+    with pytest.raises(ValueError, match="or holds one that is not"):
+        Trust.of_authority(old.certificate_file.read_bytes(), lists)
+
+
 def test_validity_is_judged_at_the_time_of_the_message_not_of_the_judge(ca: FleetCa) -> None:
     then = NOW - 900 * DAY
     node = SignedNode("roof-1", then)
@@ -447,6 +461,33 @@ def test_a_log_made_to_weary_the_verifier_is_judged_all_the_same(
     report = judged(ca, lines)
     assert report.count > count
     assert len(report.chains) <= MOST_FINDINGS + 1
+
+
+@pytest.mark.parametrize(
+    ("extension", "content"),
+    [("2.5.29.17", b"\x30\x04\xa3\x02\x30\x00"), ("2.5.29.15", b"\x04\x00")],
+    ids=["a name of a kind that is not read", "no key usage"],
+)
+def test_a_certificate_that_cannot_be_read_does_not_stop_the_verdict(
+    ca: FleetCa, node: SignedNode, extension: str, content: bytes
+) -> None:
+    lines, thief = list(node.log(3)), SignedNode("roof-1", NOW)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "roof-1")])
+    spoilt = (
+        x509.CertificateBuilder(issuer_name=subject, subject_name=subject, serial_number=1)
+        .public_key(thief.key.public_key())
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+        .add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier(extension), content), critical=False
+        )
+        .sign(thief.key, None)
+    )
+    pem = spoilt.public_bytes(serialization.Encoding.PEM).decode("ascii")
+    thief.signer = Signer(thief.key, pem)
+    report = judged(ca, [*lines, thief.birth()])
+    assert told(report) == [("foreign", len(lines) + 1, None)]
+    assert "its certificate cannot be read" in report.findings[0].sentence
 
 
 def test_a_certificate_over_a_key_of_tls_or_for_a_ca_does_not_sign(ca: FleetCa) -> None:
