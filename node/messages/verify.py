@@ -47,6 +47,8 @@ _JUDGED: Final = {
     CHECKPOINT_SCHEMA: "checkpoint",
     NODE_SCHEMA: "node",
 }
+_NODE: Final = b"gunfire.node"
+_MARK: Final = b"\xef\xbb\xbf"
 _TOPIC: Final = re.compile(rb"(gunfire/v1/[^\s{]+)\s+(?=\{)")
 _HEX_64: Final = re.compile(r"[0-9a-f]{64}")
 # Of so many altered messages it is tried whether they only changed places.
@@ -112,7 +114,7 @@ class Verifier:
 
     def gather(self, line: bytes) -> None:
         """Look for a certificate in a line; only what the CA has issued will count."""
-        if NODE_SCHEMA.encode() not in line:
+        if _NODE not in line:  # whatever a writer of JSON escapes, a letter it does not
             return
         try:
             document = read_object(_split(line)[1])
@@ -131,7 +133,7 @@ class Verifier:
 
     def take(self, line: bytes, number: int) -> None:
         """Judge a line; `number` counts the log's lines from 1."""
-        if not line.strip():
+        if not line.removeprefix(_MARK).strip():
             return
         if len(line) > LONGEST_LINE:
             self._find(Finding("unreadable", "is longer than any message", number))
@@ -156,7 +158,7 @@ class Verifier:
             if chain.keys or len(self._chains) < MOST_FINDINGS:  # names are cheap to invent
                 self._chains[name] = chain
         if topic is not None and topic != f"gunfire/v1/{name}/{_JUDGED[schema]}":
-            sentence = f"came on the topic {topic}, where it does not belong"
+            sentence = f"came on the topic {topic!r:.300}, where it does not belong"
             self._find(Finding("foreign", sentence, number, name, _seq(document)))
         if schema == DETECTION_SCHEMA:
             self._take_detection(chain, document, number)
@@ -296,7 +298,7 @@ class _WrongError(Exception):
 
 def _split(line: bytes) -> tuple[str | None, bytes]:
     """Take a topic off the payload, as `mosquitto_sub -v` puts it before."""
-    line = line.strip()
+    line = line.removeprefix(_MARK).strip()  # editors put a byte-order mark before the first
     match = _TOPIC.match(line)
     return (
         (None, line) if match is None else (match[1].decode(errors="replace"), line[match.end() :])

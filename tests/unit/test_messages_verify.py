@@ -103,6 +103,23 @@ def test_topics_before_the_payload_and_kinds_that_are_not_signed_are_taken(
     assert report.not_judged == 1
 
 
+def test_what_other_programs_make_of_the_same_json_holds_too(ca: FleetCa, node: SignedNode) -> None:
+    lines = list(node.log(3))
+    escaped = [line.replace(b"/", b"\\/") for line in lines]
+    spaced = [json.dumps(json.loads(line), sort_keys=True).encode() + b"\r\n" for line in lines]
+    marked = [b"\xef\xbb\xbf" + lines[0], *lines[1:], b"\xef\xbb\xbf\n"]
+    for log in (escaped, spaced, marked):
+        assert judged(ca, log).holds
+
+
+def test_what_a_topic_holds_cannot_steer_the_terminal_of_who_judges(
+    ca: FleetCa, node: SignedNode
+) -> None:
+    report = judged(ca, [*node.log(2), b"gunfire/v1/\x1b[2K\x9b/detection " + node.detection()])
+    assert [finding.kind for finding in report.findings] == ["foreign"]
+    assert report.findings[0].sentence.isprintable()
+
+
 def test_a_message_on_the_topic_of_another_node_is_foreign(ca: FleetCa, node: SignedNode) -> None:
     lines = list(node.log(3))
     lines[2] = b"gunfire/v1/city/roof-2/detection " + lines[2]
