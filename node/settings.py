@@ -38,15 +38,27 @@ def _topic_level(name: str) -> str:
 
 def _broker_url(url: str) -> str:
     parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:  # it says what stands there, which may be a password
+        raise ValueError(
+            "its port is no number from 1 to 65535; in a password write %23 for #, %2F for /, %40 "
+            "for @"
+        ) from None
     if parts.scheme not in ("mqtt", "mqtts"):
         raise ValueError("must start with mqtt:// or mqtts://, such as mqtt://broker.local:1883")
     if not parts.hostname:
         raise ValueError("names no host, such as mqtt://broker.local:1883")
-    if parts.port == 0:
+    if port == 0:
         raise ValueError("port 0 is not a port")
     if parts.path.strip("/") or parts.query or parts.fragment or " " in url:
         raise ValueError("must end with host or host:port, such as mqtt://broker.local:1883")
     return url
+
+
+def _broker_place(url: str) -> tuple[str | None, int]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or (8883 if parts.scheme == "mqtts" else 1883)
 
 
 def _file_path(path: Path) -> Path:
@@ -422,7 +434,7 @@ class MqttSettings(_Section):
     def _brokers_are_named_once(self) -> Self:
         if self.urls and "url" in self.model_fields_set:
             raise ValueError("mqtt.url and mqtt.urls are both set; put every broker into mqtt.urls")
-        if len(set(self.urls)) < len(self.urls):
+        if len({_broker_place(url) for url in self.urls}) < len(self.urls):
             raise ValueError("mqtt.urls names a broker twice")
         return self
 
@@ -448,6 +460,23 @@ class Settings(_Section):
     integrity: IntegritySettings = Field(default_factory=IntegritySettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
     snippets: SnippetSettings = Field(default_factory=SnippetSettings)
+
+    @model_validator(mode="after")
+    def _outbox_has_a_file_of_its_own(self) -> Self:
+        """Refuse a file of another use: what is no outbox is set aside, the signing key too."""
+        others = {
+            "integrity.key_file": self.integrity.key_file,
+            "integrity.certificate_file": self.integrity.certificate_file,
+            "mqtt.ca_file": self.mqtt.ca_file,
+            "mqtt.cert_file": self.mqtt.cert_file,
+            "mqtt.key_file": self.mqtt.key_file,
+            "classify.model": self.classify.model,
+        }
+        outbox = os.path.realpath(self.outbox.path)
+        for name, path in others.items():
+            if path is not None and os.path.realpath(path) == outbox:
+                raise ValueError(f"outbox.path and {name} are one file; give each its own")
+        return self
 
     @model_validator(mode="after")
     def _channels_are_there(self) -> Self:
@@ -586,7 +615,7 @@ def _sentences(
         elif problem["type"] == "missing":
             yield f"{where}: {name}: is missing; give it, or leave its whole section out"
         else:
-            given = json.dumps(problem["input"], default=str)
+            given = _without_password(json.dumps(problem["input"], default=str))
             yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
 
 
@@ -608,6 +637,12 @@ def hide_password(text: str) -> str:
     """Put stars for user and password in a URL, and for a private key, so that it may be shown."""
     text = re.sub(r"(?i)AGE-SECRET-KEY-[^\s\"]*", "***", text)
     return re.sub(r'//(?:[^"\\\n]|\\.)*@', "//***@", text)  # a password may hold / and @ too
+
+
+def _without_password(given: str) -> str:
+    """Hide what may be one where the URL round it is not written right."""
+    given = re.sub(r'"(?![a-z]*://)(?:[^"\\]|\\.)*@', '"***@', given)
+    return re.sub(r'(//[^"/:@[]*:)(?!\d*[/"])(?:[^"\\@]|\\.)*"', r'\1***"', given)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

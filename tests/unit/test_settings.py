@@ -177,12 +177,32 @@ def test_every_setting_has_a_sentence() -> None:
         'mqtt.url = "mqtt://user:pa\\"secret@host:0"',
         'mqtt.url = "mqtt://user:pa secret@host"',
         '"mqtt://user:secret@host" = 1',
+        'mqtt.url = "user:secret@host"',
+        'mqtt.url = "mqtt:/user:secret@host"',
+        'mqtt.urls = ["mqtt://a", "me:pa//secret@host"]',
+        'mqtt.url = "mqtt://user:secret#more@host"',
+        'mqtt.url = "mqtt://user:secret"',
     ],
 )
 def test_no_error_repeats_a_password_wherever_it_stands(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load(written(tmp_path, text), {})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["mqtt://broker.local:0", "mqtt://[::1]:0", "http://a/b"])
+def test_what_holds_no_password_is_repeated(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(written(tmp_path, f'mqtt.url = "{text}"'), {})
+    assert f'"{text}"' in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["integrity.key_file", "mqtt.cert_file", "classify.model"])
+def test_the_outbox_takes_no_file_of_another_use(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").symlink_to("one")
+    text = f'outbox.path = "{tmp_path}/x/../one"\n{name} = "{tmp_path}/other"\n'
+    with pytest.raises(SettingsError, match=rf"outbox\.path and {name} are one file"):
+        load(written(tmp_path, text + 'mqtt.url = "mqtts://a"'), {})
 
 
 def test_a_variable_named_by_a_password_does_not_repeat_it() -> None:

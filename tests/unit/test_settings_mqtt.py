@@ -17,6 +17,7 @@ def test_one_url_is_one_broker_and_urls_stand_in_its_place_in_order() -> None:
     [
         ({"url": "mqtt://a", "urls": ("mqtt://b",)}, "both set"),
         ({"urls": ("mqtt://a", "mqtt://a")}, "twice"),
+        ({"urls": ("mqtt://a", "mqtt://u:p@A:1883/")}, "twice"),
         ({"urls": ("mqtt://a",), "ca_file": "/ca"}, "without TLS"),
         ({"protocol": "3.1.1", "expiry_s": 60}, "needs mqtt.protocol"),
         ({"protocol": "4"}, "'5' or '3.1.1'"),
