@@ -14,7 +14,7 @@ from tests.evidence import publish, show
 from tests.faults.part import Part
 
 ORDER: Final = (
-    "delivery", "kills", "writes", "clock", "disk", "drain", "verify", "privacy", "fuzz",
+    "delivery", "kills", "writes", "clock", "disk", "beyond", "drain", "verify", "privacy", "fuzz",
 )  # fmt: skip
 PARTS: Final = tuple(name for name in ORDER if Path(__file__).with_name(f"{name}.py").is_file())
 SILENT_S: Final = 20.0

@@ -100,10 +100,10 @@ def _full(disk: Path | None, life: Life) -> Iterator[None]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
+def small_disk(folder: Path, size: str = DISK) -> Iterator[bool]:
     """Mount a small file system; False where we may not."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder],
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
         capture_output=True, check=False,
     )  # fmt: skip
     try:

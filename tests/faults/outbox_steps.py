@@ -6,6 +6,7 @@ tried again. It tells by writev(2), which is neither counted nor failed.
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def again(step: Callable[[], object]) -> object:
 
 
 def main() -> None:
+    logging.disable(logging.WARNING)  # a line of the log is no write of the outbox
     folder, first = Path(sys.argv[1]), sys.argv[2]
     outbox = again(lambda: Outbox(folder / "outbox.sqlite3", BOUND_BYTES))
     assert isinstance(outbox, Outbox)

@@ -116,7 +116,7 @@ def measure(tell: Tell) -> Part:
         rows.append(
             (
                 "power cut at each byte",
-                "full",
+                "new",
                 str(states),
                 str(len(bad)),
                 "; ".join(bad[:1]) or "–",
