@@ -47,6 +47,7 @@ from node.messages import (
     parse_status,
     subscription,
 )
+from node.messages.topics import ROOT
 from node.network.numbers import Numbers
 
 log = logging.getLogger(__name__)
@@ -139,8 +140,9 @@ def subscribe(
 class Subscription:
     """What nodes say at a broker; a context manager to iterate over.
 
-    A detection is given once, however often it arrives. What is not a valid message is counted
-    in `invalid` and passed over. The connection is made again for ever once it has stood.
+    A detection is given once, however often it arrives. What is not a valid message, or one of
+    another node than its topic's, is counted in `invalid` and passed over. The connection is made
+    again for ever once it has stood.
 
     Parameters
     ----------
@@ -263,12 +265,15 @@ class Subscription:
     def subscribed(self, codes: list[ReasonCode]) -> None:
         """Let `__enter__` go on, or say why not."""
         refused = [str(code) for code in codes if code.is_failure]
-        self._answer(
+        refusal = (
             f"broker {self._address}: does not let us subscribe ({refused[0]}): check user and "
             "access list"
             if refused
             else None
         )
+        if refusal is not None and self._answered:  # nobody waits: a later connection
+            log.error("%s", refusal)
+        self._answer(refusal)
 
     def received(self, message: MQTTMessage) -> None:
         """Check a message and hand it on, unless it came before."""
@@ -335,4 +340,9 @@ def _read(topic: str, payload: bytes) -> Said:
     kind = topic.rpartition("/")[2]
     if kind not in _READ:
         raise ValueError(f"no such kind of message: {kind}")
-    return _READ[kind](payload)
+    said = _READ[kind](payload)
+    # A broker lets each node publish on its own topics; what the message says, it does not read.
+    who = said.site if isinstance(said, Incident) else f"{said.site}/{said.node_id}"
+    if topic != f"{ROOT}/{who}/{kind}":
+        raise ValueError(f"says that it is of {who}, whose topic this is not")
+    return said

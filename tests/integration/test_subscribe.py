@@ -42,7 +42,8 @@ def checkpoint(seq: int, *gaps: tuple[int, int]) -> Any:
 
 def hear(broker: PrivateBroker, *messages: Any, kinds: Any = ("detection", "checkpoint")) -> Any:
     """Publish while subscribed; give the words that came, and what is missing at the end."""
-    end = ("gunfire/v1/end/end/status", (EXAMPLES / "status.json").read_bytes())
+    said = json.loads((EXAMPLES / "status.json").read_bytes()) | {"site": "end", "node_id": "end"}
+    end = (node_topic("end", "end", "status"), json.dumps(said).encode())
     with subscribe(broker.url, kinds=[*kinds, "status"]) as words:
         publish_batch(BrokerAddress.from_url(broker.url), [*messages, end])
         come: list[Word] = []
@@ -87,25 +88,36 @@ def test_what_is_no_message_is_counted_and_passed_over(broker: PrivateBroker) ->
     assert words.invalid == 2
 
 
+def test_a_node_cannot_speak_for_another_on_its_own_topics(broker: PrivateBroker) -> None:
+    _, payload = detection(7)
+    forged = (node_topic(SITE, "node-2", "detection"), payload)
+    come, words = hear(broker, detection(1), forged, detection(2))
+    assert [word.message.seq for word in come] == [1, 2]
+    assert words.invalid == 1
+    assert words.missing() == {}
+
+
 @pytest.mark.parametrize("kind", ["detection", "status", "health", "node", "checkpoint", "snippet"])
 def test_every_kind_that_a_node_publishes_is_read(kind: Any, broker: PrivateBroker) -> None:
     example = (EXAMPLES / f"{kind}.json").read_bytes()
-    come, _ = hear(broker, (node_topic(SITE, NODE_ID, kind), example), kinds=[kind])
+    said = json.loads(example)
+    come, _ = hear(broker, (node_topic(said["site"], said["node_id"], kind), example), kinds=[kind])
     assert json.loads(to_json(come[0].message)) == json.loads(example)
 
 
 def test_incidents_of_a_site_are_read(broker: PrivateBroker) -> None:
     example = (EXAMPLES / "incident.json").read_bytes()
-    topic = f"gunfire/v1/{SITE}/incident"
+    topic = f"gunfire/v1/{json.loads(example)['site']}/incident"
     come, _ = hear(broker, (topic, example), kinds=["incident"])
     assert come[0].topic == topic
 
 
 def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
+    said = json.loads((EXAMPLES / "status.json").read_bytes())
+    said |= {"site": SITE, "node_id": "node-retained"}
     topic = node_topic(SITE, "node-retained", "status")
     publish.single(
-        topic, (EXAMPLES / "status.json").read_bytes(), retain=True, port=broker.port,
-        hostname="127.0.0.1",
+        topic, json.dumps(said), retain=True, port=broker.port, hostname="127.0.0.1"
     )  # fmt: skip
     with subscribe(broker.url, kinds=["status"], node_id="node-retained") as words:
         word = words.next(10)
