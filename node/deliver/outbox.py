@@ -379,9 +379,14 @@ class Outbox:
             self._count(db)
 
     def _count(self, db: sqlite3.Connection) -> None:
-        self._depth, self._refused, self._lowest = db.execute(
-            "SELECT count(*) - count(refusal), count(refusal), min(seq) FROM detection"
+        # Each by an index alone: the rows themselves are some 60 MB when the outbox is full, and
+        # the pipeline may wait for the lock.
+        held, self._depth, self._lowest = db.execute(
+            "SELECT (SELECT count(*) FROM detection),"
+            " (SELECT count(*) FROM detection INDEXED BY to_send WHERE refusal IS NULL),"
+            " (SELECT min(seq) FROM detection)"
         ).fetchone()
+        self._refused = held - self._depth
         self._dropped = _counter(db, "dropped")
 
     def _make_room(self, db: sqlite3.Connection, newest: int) -> list[int]:
