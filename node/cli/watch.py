@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -13,6 +14,8 @@ from node.messages import Detection, Status
 from node.network import Subscription
 from node.network.subscribe import KINDS, Kind
 from node.settings import load
+
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 @click.command("watch")
@@ -54,15 +57,22 @@ def command(
     with words:
         for word in words:
             if jsonl:
-                click.echo(word.payload)
+                click.echo(_one_line(word.payload))
             elif isinstance(word.message, Detection):
                 click.echo(sentence(word.message))
             elif isinstance(word.message, Status):
                 click.echo(_status(word.message))
             else:
-                click.echo(f"{word.topic}  {word.payload.decode()}")
+                click.echo(f"{word.topic}  {_one_line(word.payload).decode()}")
+
+
+def _one_line(payload: bytes) -> bytes:
+    """Put blanks for line ends: between a JSON's tokens, where alone they stand, it is the same."""
+    return payload.translate(_BLANKS)
 
 
 def _status(status: Status) -> str:
-    said = "; ".join(status.reasons)
+    reasons = "; ".join(status.reasons)
+    # A node's words are not to steer the terminal.
+    said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in reasons)
     return f"{status.utc[:-4]}Z  {status.node_id:<18} {status.state}{': ' if said else ''}{said}"

@@ -1,6 +1,8 @@
 """`node.network.subscribe` at a real Mosquitto: each once, what is missing, what is no news."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,34 @@ def test_incidents_of_a_site_are_read(broker: PrivateBroker) -> None:
     topic = f"gunfire/v1/{json.loads(example)['site']}/incident"
     come, _ = hear(broker, (topic, example), kinds=["incident"])
     assert come[0].topic == topic
+
+
+def test_what_watch_prints_is_a_line_a_message_and_cannot_steer_the_terminal(
+    broker: PrivateBroker,
+) -> None:
+    said = json.loads((EXAMPLES / "status.json").read_bytes())
+    said |= {"site": SITE, "node_id": "node-retained", "reasons": ["\x1b[2K\x9b gone\r\nforged"]}
+    topic = node_topic(SITE, "node-retained", "status")
+    pretty = json.dumps(said, indent=1).replace("\n", "\r\n")
+    publish.single(topic, pretty, retain=True, port=broker.port, hostname="127.0.0.1")
+
+    def line(*options: str) -> bytes:
+        program = str(Path(sys.executable).with_name("gunfire-node"))
+        process = subprocess.Popen(
+            [program, "watch", "--broker", broker.url, "--node", "node-retained", *options],
+            stdout=subprocess.PIPE,
+        )
+        with process:
+            try:
+                assert process.stdout is not None
+                return process.stdout.readline()
+            finally:
+                process.kill()
+
+    assert json.loads(line("--jsonl")) == said
+    shown = line().decode().rstrip("\n")
+    assert shown.endswith("forged")
+    assert shown.isprintable()
 
 
 def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
