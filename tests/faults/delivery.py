@@ -134,12 +134,22 @@ def stopped(stage: Stage, rng: random.Random) -> None:
     stage.broker.start()
 
 
-def killed(stage: Stage, rng: random.Random) -> None:
-    for _ in range(KILLS_OF_BROKER):
-        stage.broker.kill()
-        hold(rng.uniform(0.1, 1.0))
-        stage.broker.start()
-        hold(rng.uniform(0.5, 4.0))
+def killed(times: int = KILLS_OF_BROKER) -> Strike:
+    def strike(stage: Stage, rng: random.Random) -> None:
+        for _ in range(times):
+            stage.broker.kill()
+            hold(rng.uniform(0.1, 1.0))
+            stage.broker.start()
+            hold(rng.uniform(0.5, 4.0))
+
+    return strike
+
+
+def killed_with_nobody_there(stage: Stage, rng: random.Random) -> None:
+    # What nobody has fetched yet is on the broker's disk alone, or not even there.
+    stage.auditor.leave()
+    killed()(stage, rng)
+    stage.auditor.connect()
 
 
 def paused(seconds: float) -> Strike:
@@ -313,7 +323,11 @@ _STAGES: Final = (
         (
             ("none", nothing),
             (f"broker stopped for {AWAY_S:.0f} s", stopped),
-            (f"broker killed −9, {KILLS_OF_BROKER} times", killed),
+            (f"broker killed −9, {KILLS_OF_BROKER} times", killed()),
+            (
+                f"broker killed −9, {KILLS_OF_BROKER} times, the subscriber away",
+                killed_with_nobody_there,
+            ),
             ("broker paused for 3 s (SIGSTOP)", paused(3)),
             ("broker paused for 15 s, thrice the keep-alive", paused(15)),
             ("broker full: no memory left", no_memory),
