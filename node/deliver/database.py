@@ -83,7 +83,8 @@ class Database:
         self._opened = opened
         self.notices: list[str] = []
         self.lock = threading.RLock()
-        self.connection = self._open()
+        # None while a corrupt file is set aside and no new one could be opened yet.
+        self._connection: sqlite3.Connection | None = self._open()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -103,12 +104,12 @@ class Database:
         """Hold the lock, and turn what SQLite and the disk say into an `OutboxError`."""
         with self.lock:
             try:
-                yield self.connection
+                if self._connection is None:
+                    self._connection = self._open()
+                yield self._connection
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if _is_corrupt(error):
-                    self.connection.close()
-                    self._set_aside(error)
-                    self.connection = self._open()
+                    self._start_anew(error)
                 raise self.error(error) from error
             except OutboxError:
                 raise
@@ -118,11 +119,8 @@ class Database:
     def close(self) -> None:
         """Close the file."""
         with self.lock:
-            self.connection.close()
-
-    def aside_numbers(self) -> list[int]:
-        """Give the numbers of the corrupt files that stand beside it."""
-        return aside_numbers(self._path)
+            if self._connection is not None:
+                self._connection.close()
 
     def error(self, cause: Exception) -> OutboxError:
         """Make the error that says what to do about a cause."""
@@ -142,6 +140,17 @@ class Database:
             raise
         except (sqlite3.Error, OSError) as error:
             raise self.error(error) from error
+
+    def _start_anew(self, cause: Exception) -> None:
+        """Replace the file; where that fails (a full disk), the next use tries again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        try:
+            self._set_aside(cause)
+        except OSError as error:
+            raise self.error(error) from error
+        self._connection = self._open()
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=2, isolation_level=None, check_same_thread=False)
@@ -182,7 +191,7 @@ class Database:
         sync_folder(self._path.parent)
 
     def _set_aside(self, cause: Exception) -> None:
-        numbers = self.aside_numbers()
+        numbers = aside_numbers(self._path)
         name = f"{self._path.name}.corrupt-{max(numbers, default=0) + 1}"
         for suffix in ("-wal", ""):
             file = self._path.with_name(self._path.name + suffix)
@@ -192,13 +201,13 @@ class Database:
             for suffix in ("-wal", ""):
                 stale = self._path.with_name(f"{self._path.name}.corrupt-{old}{suffix}")
                 stale.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
         notice = (
             f"outbox {self._path}: was corrupt ({cause}) and is set aside as {name}; what waited "
             f"in it was not sent: try `sqlite3 {name} .recover`, and check the disk"
         )
         log.error("%s", notice)
         self.notices.append(notice)
+        sync_folder(self._path.parent)
 
 
 def aside_numbers(path: Path) -> list[int]:

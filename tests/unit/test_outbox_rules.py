@@ -1,5 +1,6 @@
 """The outbox's promises, on real SQLite files."""
 
+import errno
 import os
 import sqlite3
 import tempfile
@@ -178,6 +179,30 @@ def test_corruption_found_at_work_is_set_aside_and_the_next_try_succeeds(file: P
             outbox.pending()
         assert outbox.append("next", 0, 0, render).seq > last
         assert (outbox.depth, len(outbox.notices)) == (1, 1)
+
+
+def test_a_corrupt_file_that_cannot_be_replaced_yet_is_replaced_once_it_can(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = 2**23
+    with Outbox(file, large) as outbox:
+        for n in range(50):
+            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 100_000))
+        last = outbox.last_seq
+    with Outbox(file, large) as outbox:
+        spoil(file)
+        with monkeypatch.context() as full:
+            full.setattr("node.deliver.database.sync_folder", out_of_space)
+            for _ in range(2):  # as it is set aside, and as the new one is made
+                with pytest.raises(OutboxError, match="no space left"):
+                    outbox.pending()
+        assert outbox.append("next", 0, 0, render).seq == last + 1
+        assert (outbox.depth, len(outbox.notices)) == (1, 1)
+        assert outbox.chain.gaps == (Gap(1, last, None, "lost"),)
+
+
+def out_of_space(_folder: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_file_of_another_format_is_left_alone(file: Path) -> None:
