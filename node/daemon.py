@@ -335,8 +335,9 @@ class Daemon:
             return
         self._expire_again_s = now_s + EXPIRE_S
         max_age_s = self._settings.outbox.max_age_days * 86_400
-        if self._spool is not None:
-            self._spool.expire(self._host_clock_utc_ns() - round(max_age_s * NS_PER_S))
+        if self._snippets is not None and self._spool is not None:
+            dropped = self._spool.expire(self._host_clock_utc_ns() - round(max_age_s * NS_PER_S))
+            self._snippets.keep_back("they had waited too long: outbox.max_age_days", dropped)
         try:
             outbox.expire(self._host_clock_utc_ns(), max_age_s)
         except OutboxError as error:

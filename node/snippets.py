@@ -99,7 +99,8 @@ class Snippets:
         Returns
         -------
         Snippet
-            Hash and length; None where the budget leaves no room, which is counted.
+            Hash and length; None where the budget leaves no room or the libraries refuse, which
+            is counted.
         """
         now_s = self._monotonic_s()
         while self._made_s and now_s - self._made_s[0] >= HOUR_S:
@@ -107,7 +108,11 @@ class Snippets:
         if len(self._made_s) >= self._settings.max_per_hour:
             self.keep_back(f"there were {len(self._made_s)} within an hour: snippets.max_per_hour")
             return None
-        data = bytes(pyrage.encrypt(flac(sound, sample_rate_hz), [self._recipient]))
+        try:
+            data = bytes(pyrage.encrypt(flac(sound, sample_rate_hz), [self._recipient]))
+        except (soundfile.SoundFileError, pyrage.EncryptError) as error:
+            self.keep_back(f"it could not be made ({error})")  # hearing goes on without
+            return None
         if len(data) > self._settings.max_bytes:
             self.keep_back(f"it was of {len(data)} bytes: snippets.max_bytes")
             return None

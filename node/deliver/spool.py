@@ -7,6 +7,7 @@ disk at once, which is what a detection may be waiting for.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -60,7 +61,11 @@ class Spool:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / _UNFINISHED).unlink(missing_ok=True)
-            files = sorted(file for file in folder.iterdir() if file.suffix == _SUFFIX)
+            files = sorted(
+                file
+                for file in folder.iterdir()
+                if file.suffix == _SUFFIX and file.stem.isdecimal()
+            )
             self._sizes = {file.name: file.stat().st_size for file in files}
         except OSError as error:
             raise outbox_error(folder, error) from error
@@ -89,7 +94,8 @@ class Spool:
             unfinished.rename(self._folder / name)
             sync_folder(self._folder)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a dying disk this may fail as well
+                unfinished.unlink(missing_ok=True)
             raise outbox_error(self._folder, error) from error
         with self._lock:
             self._last += 1
@@ -111,11 +117,7 @@ class Spool:
     def remove(self, name: str) -> None:
         """Forget a message: the broker has it, or never will. An unknown one is passed."""
         with self._lock:
-            self._sizes.pop(name, None)
-        try:
-            (self._folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s cannot be removed, and is sent again after a restart: %s", name, error)
+            self._forget(name)
 
     def clear(self) -> int:
         """Drop all, since something that matters more needs the room; give how many."""
@@ -138,11 +140,16 @@ class Spool:
     def _drop_to(self, most_bytes: int) -> int:
         dropped = 0
         while sum(self._sizes.values()) > most_bytes:
-            oldest = next(iter(self._sizes))
-            del self._sizes[oldest]
-            (self._folder / oldest).unlink(missing_ok=True)
+            self._forget(next(iter(self._sizes)))
             dropped += 1
         return dropped
+
+    def _forget(self, name: str) -> None:
+        self._sizes.pop(name, None)
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed, and is sent again after a restart: %s", name, error)
 
 
 class Parcels:

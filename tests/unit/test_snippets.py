@@ -160,6 +160,13 @@ def test_one_that_is_too_large_is_not_sent_and_is_counted() -> None:
     assert "snippets.max_bytes" in snippets.reason
 
 
+def test_one_that_the_library_cannot_write_is_counted_and_stops_nothing() -> None:
+    snippets = Snippets(for_owner())
+    (shot,) = heard(street((1.0,)), snippets)
+    assert snippets.seal(shot, np.zeros(100, np.float32), 1_000_000) is None  # above FLAC's
+    assert "could not be made" in str(snippets.reason)
+
+
 def test_while_no_detection_can_be_made_durable_a_few_wait_in_memory_and_the_oldest_give_way() -> (
     None
 ):

@@ -76,6 +76,28 @@ def test_what_cannot_be_read_back_is_passed_over(tmp_path: Path) -> None:
     assert payloads(spool) == [b"two"]
 
 
+def test_a_file_that_cannot_be_removed_stops_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10)
+    for payload in (b"one", b"two"):
+        spool.add(payload)
+        file = sorted(tmp_path.iterdir())[-1]
+        file.unlink()
+        file.mkdir()  # no unlink can remove it
+    assert (spool.add(b"12345678"), spool.depth) == (2, 1)
+    (tmp_path / "unfinished").mkdir()  # which can neither be written nor removed
+    with pytest.raises(OutboxError):
+        spool.add(b"next")
+    assert (spool.clear(), spool.depth) == (1, 0)
+
+
+def test_a_file_that_is_none_of_ours_is_let_be(tmp_path: Path) -> None:
+    (tmp_path / "notes.message").write_text("hello")
+    spool = Spool(tmp_path, 10)
+    spool.add(b"one")
+    assert payloads(spool) == [b"one"]
+    assert (tmp_path / "notes.message").exists()
+
+
 def test_what_has_waited_too_long_is_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1000)
     spool.add(b"old")
