@@ -233,18 +233,20 @@ class Chain:
         """Find gaps in which more is missing than the node itself dropped."""
         present = np.array(sorted({*seqs, *self.told_seqs}), np.int64)
         for gap in newest.gaps:
-            if gap.count is None or not seqs or gap.from_seq < seqs[0]:
+            if gap.count is None or not seqs:
                 continue
-            held = np.searchsorted(present, gap.to_seq + 1) - np.searchsorted(present, gap.from_seq)
-            absent = gap.to_seq - gap.from_seq + 1 - int(held)
+            # Of what came before the log's first number it is not asked how much is there.
+            low = max(gap.from_seq, seqs[0])
+            held = np.searchsorted(present, gap.to_seq + 1) - np.searchsorted(present, low)
+            absent = gap.to_seq - low + 1 - int(held)
             if absent > gap.count:
                 yield Finding(
                     "missing",
-                    f"{absent} of seq {gap.from_seq} to {gap.to_seq} are missing, and the node "
+                    f"{absent} of seq {low} to {gap.to_seq} are missing, and the node "
                     f"says that it dropped {gap.count}",
                     0,
                     self.name,
-                    gap.from_seq,
+                    low,
                 )
 
     def _covered(self, seq: int, reason: str) -> bool:

@@ -215,6 +215,17 @@ def test_what_the_node_itself_dropped_is_not_missing_but_one_more_is(
     assert told(judged(ca, without(lines, 3, 4, 6, 8))) == [("missing", 0, 3)]
 
 
+def test_a_gap_that_begins_before_the_log_excuses_no_more_than_its_count(
+    ca: FleetCa, node: SignedNode
+) -> None:
+    lines = list(node.log(20))
+    gap = Gap(from_seq=3, to_seq=10, count=2, reason="dropped")
+    lines[-1] = node.checkpoint((gap,))
+    assert judged(ca, without(lines, *range(1, 6), 7, 8)).holds
+    report = judged(ca, without(lines, *range(1, 6), 7, 8, 9))
+    assert [(f.kind, f.seq) for f in report.findings] == [("missing", 6)]
+
+
 def test_gaps_of_an_older_checkpoint_still_hold(ca: FleetCa, node: SignedNode) -> None:
     gap = Gap(from_seq=2, to_seq=3, count=2, reason="dropped")
     lines = [*[node.detection() for _ in range(5)], node.checkpoint((gap,)), node.birth()]
