@@ -184,7 +184,7 @@ def _print(report: Report, trust: Trust, log: _Log) -> None:
 
 def _chain_sentence(chain: Chain) -> str:
     if not chain.messages:
-        return f"{chain.name}: no message that is signed by a key that counts"
+        return f"{chain.name}: no detection that is signed by a key that counts"
     keys = ", ".join(_key(key) for key in chain.keys)
     again = f", {chain.repeats} of them again" if chain.repeats else ""
     return (
@@ -210,6 +210,11 @@ def _notes(report: Report, trust: Trust) -> Iterator[str]:
             yield (
                 f"{chain.name}: the node itself says that {count} of seq {gap.from_seq} to "
                 f"{gap.to_seq} were {gap.reason}"
+            )
+        if not chain.messages and chain.newest is not None and chain.newest.seq:
+            yield (
+                f"{chain.name}: a checkpoint vouches for all up to seq {chain.newest.seq}, and the "
+                "log holds none of them; whether it should is asked by --first-seq"
             )
         if chain.messages and (chain.newest is None or chain.newest.seq < (chain.last_seq or 0)):
             upto = "none of them" if chain.newest is None else f"seq {chain.newest.seq}"

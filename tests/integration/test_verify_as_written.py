@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from node.identity import load_identity
 from node.messages.signing import Signer
@@ -71,3 +72,17 @@ def test_from_a_nodes_request_to_the_verdict_before_and_after_a_theft(fleet: Pat
     found = json.loads(run(f"{judge.strip()} --json", fleet, code=1))["findings"]
     assert [(f["kind"], f["seq"]) for f in found] == [("expired", 6), ("expired", None)]
     assert "and so 3 more up to seq 9" in found[0]["sentence"]
+
+
+def test_a_node_of_which_the_log_holds_a_checkpoint_alone_is_noted(fleet: Path) -> None:
+    lines = []
+    for number in (1, 2):
+        key = load_identity(fleet / f"{number}.key", None, f"node-{number}", SITE).private_key
+        node = SignedNode(f"node-{number}", dt.datetime.now(dt.UTC), key, SITE)
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (fleet / f"{number}.pub").write_bytes(public)
+        lines += list(node.log(9))
+    (fleet / "log.jsonl").write_bytes(b"\n".join([*lines[:9], lines[-1]]))
+    said = run("gunfire-node verify log.jsonl --key 2.pub", fleet, code=1)
+    assert f"{SITE}/node-2: no detection that is signed by a key that counts" in said
+    assert f"note: {SITE}/node-2: a checkpoint vouches for all up to seq 9" in said
