@@ -266,6 +266,7 @@ class MqttPublisher:
         self._send_words()
         self._send_detections()
         self._send_asides()
+        self._widen()
         if self._close_by_s is not None:
             self._say_goodbye(self._close_by_s)
 
@@ -388,6 +389,14 @@ class MqttPublisher:
             self._refuse_for_good(row, why)
         for word in words:
             self._give_up(word, why)
+
+    def _widen(self) -> None:
+        """Send several at a time again once all got through alone: the culprit was none of them."""
+        if not self._one_at_a_time or self._backlog.waiting or self._board.under_way:
+            return
+        if self._board.due(time.monotonic()) is None:
+            self._one_at_a_time = False
+            self._backlog.begin(self._receive_maximum - 1)
 
     def _give_up(self, word: Word, why: str) -> None:
         self._board.give_up(word)

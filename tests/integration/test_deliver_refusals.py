@@ -130,6 +130,19 @@ def test_a_message_that_makes_the_broker_answer_what_cannot_be_read_is_found_and
         sender.close()
 
 
+def test_after_all_got_through_one_at_a_time_several_go_at_once_again(outbox: Outbox) -> None:
+    with PrivateBroker() as broker:
+        for number in range(3):
+            append(outbox, number)
+        sender = publisher(outbox, broker.url)
+        sender._one_at_a_time = True  # as after a broker that hung up on several, once
+        sender.start()
+        assert wait_until(lambda: outbox.depth == 0)
+        assert wait_until(lambda: not sender._one_at_a_time)
+        assert sender._backlog._window > 1
+        sender.close()
+
+
 def test_a_refused_password_is_told_without_telling_the_password(
     tmp_path: Path, outbox: Outbox
 ) -> None:
