@@ -179,6 +179,7 @@ class Database:
         if found == self._version:
             return
         if found == 0:
+            self._refuse_another_programs(db)
             steps = self._schema
         elif 0 < found < self._version:
             steps = "".join(self._migrations[step] for step in range(found, self._version))
@@ -189,6 +190,15 @@ class Database:
             )
         db.executescript(f"BEGIN IMMEDIATE; {steps}PRAGMA user_version = {self._version}; COMMIT;")
         sync_folder(self._path.parent)
+
+    def _refuse_another_programs(self, db: sqlite3.Connection) -> None:
+        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        ours = set(re.findall(r"CREATE TABLE (\w+)", self._schema))
+        if names and not names & ours:
+            raise OutboxError(
+                f"outbox {self._path}: is another program's database (it holds "
+                f"{min(names)!r}): set outbox.path to a file of its own"
+            )
 
     def _set_aside(self, cause: Exception) -> None:
         numbers = aside_numbers(self._path)

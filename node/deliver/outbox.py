@@ -132,7 +132,6 @@ class Outbox:
     def __init__(self, path: Path, max_bytes: int) -> None:
         if max_bytes < MIN_BYTES:
             raise ValueError(f"an outbox of {max_bytes} bytes is too small: at least {MIN_BYTES}")
-        self._path = path
         self._max_bytes = max_bytes
         self._listener: Callable[[], None] | None = None
         self._told_of_drops = False
@@ -141,6 +140,8 @@ class Outbox:
         self._gaps: tuple[Gap, ...] = ()
         self._lowest: int | None = None  # number that the file holds
         _refuse_unless_regular(path)
+        # The file itself, not a link to it: what stands beside it must stay beside it.
+        self._path = path = path.resolve()
         try:
             self._ceiling = SequenceCeiling(path.with_name(path.name + ".seq"))
         except OSError as error:

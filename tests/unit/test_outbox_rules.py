@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,32 @@ def test_a_file_of_another_format_is_left_alone(file: Path) -> None:
     db.close()
     with pytest.raises(OutboxError, match=r"is of format 99, this version knows 2: move it away"):
         Outbox(file, SMALL)
+
+
+def test_another_programs_database_is_left_alone(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE bookmark (name TEXT)")
+    with pytest.raises(OutboxError, match=r"another program's database .*'bookmark'.*outbox\.path"):
+        Outbox(file, SMALL)
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmark",)]
+
+
+def test_a_link_to_another_disk_stays_one_when_the_file_is_corrupt(tmp_path: Path) -> None:
+    far, near = tmp_path / "disk" / "outbox", tmp_path / "card" / "outbox"
+    for folder in (far.parent, near.parent):
+        folder.mkdir()
+    near.symlink_to(far)
+    with Outbox(near, SMALL) as outbox:
+        outbox.append("a", 0, 1, render)
+    spoil(far)
+    with Outbox(near, SMALL) as outbox:
+        assert len(outbox.notices) == 1
+        outbox.append("b", 0, 2, render)
+        assert near.is_symlink()
+        assert [path.name for path in near.parent.iterdir()] == ["outbox"]
+        assert {path.name for path in far.parent.iterdir()} >= {"outbox", "outbox.corrupt-1"}
 
 
 def test_a_path_below_a_file_is_told(tmp_path: Path) -> None:
