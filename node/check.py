@@ -24,9 +24,9 @@ import numpy.typing as npt
 import node
 from node.capture.devices import list_input_devices
 from node.capture.portaudio import PortAudioSource
-from node.classify import TfliteClassifier
-from node.daemon import Abstainer, Ears, far_from
+from node.classify import Abstainer, TfliteClassifier
 from node.deliver import BrokerAddress, check_broker
+from node.ears import Ears, far_from
 from node.errors import BrokerError, GunfireNodeError
 from node.identity import load_identity
 from node.messages import Origin

@@ -18,13 +18,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 import node
-from node.capture import load_geometry
-from node.classify import TfliteClassifier
+from node.classify import Abstainer, TfliteClassifier
 from node.deliver import (
     BrokerAddress,
     MqttPublisher,
@@ -33,37 +30,28 @@ from node.deliver import (
     Spool,
     is_full,
 )
-from node.detect import ChannelOrder, SitePrior
+from node.ears import Ears, far_from
 from node.errors import DeviceError, ModelError, OutboxError
+from node.figures import health
 from node.identity import load_identity
-from node.messages import Array as MountedArray
 from node.messages import (
-    ArrayHealth,
-    ChronyHealth,
     Detection,
-    Health,
-    Microphone,
     Origin,
     OutboxStatus,
     Position,
     Privacy,
-    ReceiverHealth,
-    SampleClockHealth,
-    build_health,
     build_status,
     node_topic,
     to_json,
     with_transport,
 )
-from node.pipeline import MOST_UNTRUSTED, Array, Pipeline
-from node.settings import PositionSettings, Settings
+from node.pipeline import MOST_UNTRUSTED, Pipeline
+from node.settings import Settings
 from node.snippets import Snippets
 from node.timing import (
     Fix,
     HostClock,
     HostClockReader,
-    HostSampleClock,
-    LeapTable,
     Moment,
     PpsSampleClock,
     Timekeeper,
@@ -73,9 +61,7 @@ from node.types import (
     NS_PER_S,
     AudioSource,
     Classifier,
-    Judgement,
     ModelIdentity,
-    Scores,
 )
 from node.utc import parse_utc_ns
 from node.witness import Witness
@@ -85,9 +71,6 @@ log = logging.getLogger(__name__)
 READ_CLOCK_S: Final = 1.0
 STATUS_S: Final = 60.0
 HEALTH_S: Final = 60.0
-# A receiver so far from the surveyed place is another node's, beyond what its error allows.
-FAR_M: Final = 20.0
-SIGMAS: Final = 6.0
 # A loss is a reason for as long as a technician would need to see it.
 TELL_LOSS_S: Final = 600.0
 # A reason may hold a number that changes each second; what is new but for that is told at once.
@@ -430,7 +413,7 @@ class Daemon:
             reasons=reasons,
             clock=self._ears.clock.quality(),
             lost_samples=self._lost_samples,
-            outbox=OutboxStatus(depth=outbox.depth, dropped=outbox.dropped),
+            outbox=_waiting(outbox),
         )
         publisher.set_status(to_json(status))
 
@@ -440,51 +423,23 @@ class Daemon:
             return
         self._health_again_s = time.monotonic() + HEALTH_S
         try:
-            health = self._health(self._moment, pipeline, outbox)
+            figures = health(
+                self._origin,
+                self._moment,
+                self._ears,
+                utc_ns=self._host_clock_utc_ns(),
+                uptime_s=time.monotonic() - self._started_s,
+                host_steps=self._timekeeper.steps,
+                sample_rate_hz=self._source.sample_rate_hz,
+                lost_samples=self._lost_samples,
+                floor_dbfs=pipeline.floor_dbfs,
+                outbox=_waiting(outbox),
+            )
         except ValidationError as error:
             log.warning("no health is told, since chrony or the receiver says oddities: %s", error)
             return
         publisher.say(
-            node_topic(self._origin.site, self._origin.node_id, "health"), to_json(health)
-        )
-
-    def _health(self, moment: Moment, pipeline: Pipeline, outbox: Outbox) -> Health:
-        chrony, receiver, order = moment.tracking, moment.receiver, self._ears.order
-        return build_health(
-            self._origin,
-            utc_ns=self._host_clock_utc_ns(),
-            uptime_s=time.monotonic() - self._started_s,
-            clock=self._ears.clock.quality(),
-            sample_clock=self._ears.clock_health(self._timekeeper.steps),
-            chrony=None
-            if chrony is None
-            else ChronyHealth(
-                reference=chrony.reference,
-                stratum=chrony.stratum,
-                synchronised=chrony.synchronised,
-                offset_s=chrony.offset_s,
-                root_delay_s=chrony.root_delay_s,
-                root_dispersion_s=chrony.root_dispersion_s,
-            ),
-            receiver=None
-            if receiver is None
-            else ReceiverHealth(
-                fix=receiver.fix,
-                satellites_used=receiver.satellites_used,
-                satellites_seen=receiver.satellites_seen,
-                utc_valid=receiver.utc_valid,
-                pps_seen=receiver.pps_seen,
-                position_sigma_m=receiver.position.sigma_m if receiver.position else None,
-            ),
-            array=ArrayHealth(
-                sample_rate_hz=self._source.sample_rate_hz,
-                channels=len(self._ears.microphones),
-                lost_samples=self._lost_samples,
-                floor_dbfs=pipeline.floor_dbfs,
-                order_proven=None if order is None else order.state.proven is True,
-                order_reason=None if order is None else order.state.reason,
-            ),
-            outbox=OutboxStatus(depth=outbox.depth, dropped=outbox.dropped),
+            node_topic(self._origin.site, self._origin.node_id, "health"), to_json(figures)
         )
 
     def _publisher_trouble(self, publisher: MqttPublisher) -> tuple[str, ...]:
@@ -538,110 +493,6 @@ class Daemon:
             return Abstainer()
 
 
-def far_from(fix: Fix, surveyed: PositionSettings) -> str:
-    """Say that a receiver stands elsewhere than was surveyed; nothing where it does not."""
-    apart_m = fix.metres_to(surveyed.lat_deg, surveyed.lon_deg)
-    if apart_m <= FAR_M + SIGMAS * math.hypot(fix.sigma_m, surveyed.sigma_m):
-        return ""
-    return (
-        f"the receiver is {apart_m:.0f} m from where node.position says: was this node moved, or "
-        "the setting copied from another?"
-    )
-
-
-class Ears:
-    """How this node's card is heard: which channels, by which clock, with what array.
-
-    Raises
-    ------
-    SceneError
-        The array does not fit the card's microphones.
-    """
-
-    def __init__(self, settings: Settings, sample_rate_hz: int) -> None:
-        capture, timing = settings.capture, settings.timing
-        self.microphones = capture.microphones(timing.pps_channel)
-        host = HostSampleClock(sample_rate_hz)
-        self.clock: HostSampleClock | PpsSampleClock = host
-        if timing.pps_channel is not None:
-            self.clock = PpsSampleClock(
-                sample_rate_hz, timing.pps_channel, host, leaps=LeapTable.load()
-            )
-        geometry = load_geometry(capture.array, len(self.microphones))
-        mounted = geometry.oriented(capture.heading_deg, capture.pitch_deg, capture.roll_deg)
-        self.described = MountedArray(
-            name=mounted.name,
-            channels=mounted.channels,
-            sample_rate_hz=sample_rate_hz,
-            microphones=tuple(
-                Microphone(x_m=float(x), y_m=float(y), z_m=float(z))
-                for x, y, z in mounted.positions_m - mounted.positions_m.mean(axis=0)
-            ),
-        )
-        self.order = (
-            None
-            if geometry.is_point
-            else ChannelOrder(
-                capture.channels,
-                sample_rate_hz,
-                pps_channel=timing.pps_channel,
-                silent_channels=capture.silent_channels,
-                fixed=capture.order_fixed,
-            )
-        )
-        self.array = Array.of(
-            mounted,
-            sample_rate_hz,
-            settings=settings.detect,
-            prior=SitePrior(
-                building_height_m=settings.node.building_height_m,
-                sensor_height_m=settings.node.height_m,
-            ),
-            order=self.order,
-        )
-
-    def clock_health(self, host_steps: int) -> SampleClockHealth:
-        """Say how the sample counter is mapped to UTC."""
-        if isinstance(self.clock, HostSampleClock):
-            return SampleClockHealth(
-                method="host",
-                rate_ppm=self.clock.rate_ppm,
-                pulses=None,
-                missed=None,
-                refused=None,
-                reason=None,
-                host_steps=host_steps,
-            )
-        state = self.clock.state
-        return SampleClockHealth(
-            method="pps",
-            rate_ppm=state.rate_ppm,
-            pulses=state.pulses,
-            missed=state.missed,
-            refused=state.refused,
-            reason=state.reason or None,
-            host_steps=host_steps,
-        )
-
-
-class Abstainer:
-    """Stands in where there is no model: every event is timed and published, none is judged."""
-
-    identity = ModelIdentity("none", "0", "0" * 64, gunfire_threshold=1.0, probable_threshold=1.0)
-
-    def window(self, sample_rate_hz: int) -> tuple[int, int]:
-        """Want nothing but the onset."""
-        return 0, 1
-
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
-        """Abstain."""
-        return self.verdict(Scores(0.25, 0.25, 0.25, 0.25))
-
-    def verdict(self, scores: Scores) -> Judgement:
-        """Abstain."""
-        return Judgement(scores, "other", True, "not_gunfire")
-
-
 def _origin(settings: Settings) -> Origin:
     where = settings.node.position
     return Origin(
@@ -651,3 +502,7 @@ def _origin(settings: Settings) -> Origin:
         firmware=node.__version__,
         position=None if where is None else Position(**where.model_dump()),
     )
+
+
+def _waiting(outbox: Outbox) -> OutboxStatus:
+    return OutboxStatus(depth=outbox.depth, dropped=outbox.dropped)

@@ -4,6 +4,7 @@ Windows round impulses come in from the trigger (or a whole recording, without o
 goes out to the pipeline.
 """
 
+from node.classify.abstainer import Abstainer
 from node.classify.classifier import StreamJudgement, TfliteClassifier
 
-__all__ = ["StreamJudgement", "TfliteClassifier"]
+__all__ = ["Abstainer", "StreamJudgement", "TfliteClassifier"]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from node.daemon import Ears
+from node.ears import Ears
 from node.settings import Settings
 from node.timing import HostSampleClock, RecordingClock
 from node.timing.clock_filter import ClockFilter
