@@ -5,11 +5,12 @@ Messages come in from the pipeline as bytes; the outbox keeps them, the publishe
 
 from node.deliver.address import BrokerAddress
 from node.deliver.batch import check_broker, publish_batch
+from node.deliver.database import is_full
 from node.deliver.gaps import Gap
 from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Chain, Link, Outbox, OutboxRow, Rendered
 from node.deliver.session import SessionOptions
-from node.deliver.spool import Spool, is_full
+from node.deliver.spool import Spool
 
 __all__ = [
     "Appended",

@@ -232,6 +232,11 @@ def outbox_error(path: Path, cause: Exception) -> OutboxError:
     return OutboxError(f"outbox {path}: {_what_to_do(cause)}")
 
 
+def is_full(error: OutboxError) -> bool:
+    """Whether an error says that the disk is full."""
+    return _says_full(error.__cause__)
+
+
 class _Damaged(sqlite3.DatabaseError):
     """SQLite's own check found damage; it reports that as text, not as an error."""
 
@@ -242,7 +247,12 @@ def _is_corrupt(error: Exception) -> bool:
     return _primary_code(error) in _CORRUPT
 
 
-def _primary_code(error: Exception) -> int:
+def _says_full(error: BaseException | None) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    return _primary_code(error) == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _primary_code(error: BaseException | None) -> int:
     if isinstance(error, UnicodeDecodeError):  # SQLite quotes a spoilt name in its own error
         return sqlite3.SQLITE_CORRUPT
     # The low byte of SQLite's extended codes is the primary one.
@@ -252,7 +262,7 @@ def _primary_code(error: Exception) -> int:
 def _what_to_do(error: Exception) -> str:
     code = _primary_code(error)
     number = error.errno if isinstance(error, OSError) else None
-    if code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT):
+    if _says_full(error):
         return "no space left on its disk: free some, or move it by outbox.path"
     if code == sqlite3.SQLITE_BUSY:
         return "another process holds it: stop the other gunfire-node, or set another outbox.path"

@@ -8,13 +8,13 @@ import logging
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from node.deliver import tables
 from node.deliver.database import LOG_BYTES, Database, aside_numbers, outbox_error
 from node.deliver.gaps import Gap, with_gaps
-from node.deliver.rows import check_rows
 from node.deliver.sequence import RESERVE, SequenceCeiling
 from node.errors import OutboxError
 
@@ -22,30 +22,6 @@ log = logging.getLogger(__name__)
 
 MIN_BYTES: Final = 2**20
 """Smallest bound of an outbox."""
-
-_FORMAT: Final = 2
-# From format 1 on: the head of the chain, the gaps in it, since when a message has waited.
-_CHAIN: Final = """
-CREATE TABLE chain (name TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE gap (
-    from_seq INTEGER PRIMARY KEY, to_seq INTEGER NOT NULL, count INTEGER, reason TEXT NOT NULL
-);
-ALTER TABLE detection ADD COLUMN waits_since_utc_ns INTEGER;
-"""
-_SCHEMA: Final = f"""
-CREATE TABLE detection (
-    seq INTEGER PRIMARY KEY,
-    event_id TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    onset_utc_ns INTEGER NOT NULL,
-    payload BLOB NOT NULL,
-    refusal TEXT,
-    UNIQUE (event_id, revision)
-);
-CREATE INDEX to_send ON detection (onset_utc_ns, seq) WHERE refusal IS NULL;
-CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-{_CHAIN}"""
-_MIGRATIONS: Final = {1: _CHAIN}
 
 # A node that lost both its count and the ceiling goes on this far above the last such loss: more
 # than it can have counted since, for 136 years of one detection a second.
@@ -146,7 +122,7 @@ class Outbox:
             self._ceiling = SequenceCeiling(path.with_name(path.name + ".seq"))
         except OSError as error:
             raise outbox_error(path, error) from error
-        self._database = Database(path, _SCHEMA, _FORMAT, _MIGRATIONS, self._load)
+        self._database = Database(path, tables.SCHEMA, tables.FORMAT, tables.MIGRATIONS, self._load)
 
     @property
     def depth(self) -> int:
@@ -218,8 +194,8 @@ class Outbox:
                     "INSERT INTO detection VALUES (?, ?, ?, ?, ?, NULL, NULL)",
                     (seq, event_id, revision, onset_utc_ns, rendered.payload),
                 )
-                _set_counter(db, "last_seq", seq)
-                _set_digest(db, rendered.digest)
+                tables.set_counter(db, "last_seq", seq)
+                tables.set_digest(db, rendered.digest)
                 gaps = self._keep_gaps(db, self._make_room(db, newest=seq))
             self._last_seq, self._digest = seq, rendered.digest
             self._depth += 1
@@ -342,8 +318,8 @@ class Outbox:
 
     def _load(self, db: sqlite3.Connection) -> None:
         """Take the counts from a file just opened; see `sequence` for where numbering goes on."""
-        check_rows(db)
-        last_seq, digest, gaps = _counter(db, "last_seq"), _digest(db), _gaps(db)
+        tables.check_rows(db)
+        last_seq, digest, gaps = tables.counter(db, "last_seq"), tables.digest(db), tables.gaps(db)
         lost = self._lost(last_seq)
         if lost is not None:
             # The file is a new one after a loss, or an old copy.
@@ -352,9 +328,9 @@ class Outbox:
             # Seen in this very run, the chain goes on from what is in memory.
             last_seq, digest = lost.to_seq, self._digest if self._last_seq else None
             db.execute("BEGIN IMMEDIATE")
-            _set_counter(db, "last_seq", last_seq)
-            _set_digest(db, digest)
-            _write_gaps(db, _gaps(db), gaps)
+            tables.set_counter(db, "last_seq", last_seq)
+            tables.set_digest(db, digest)
+            tables.write_gaps(db, tables.gaps(db), gaps)
             db.execute("COMMIT")
         self._last_seq, self._digest, self._gaps = last_seq, digest, gaps
         self._count(db)
@@ -388,13 +364,13 @@ class Outbox:
             " (SELECT min(seq) FROM detection)"
         ).fetchone()
         self._refused = held - self._depth
-        self._dropped = _counter(db, "dropped")
+        self._dropped = tables.counter(db, "dropped")
 
     def _make_room(self, db: sqlite3.Connection, newest: int) -> list[int]:
         """Drop the oldest until the bound holds, the newest always kept; give their numbers."""
-        budget_pages = (self._max_bytes - LOG_BYTES) // _pragma(db, "page_size")
+        budget_pages = (self._max_bytes - LOG_BYTES) // tables.pragma(db, "page_size")
         dropped: list[int] = []
-        while _pragma(db, "page_count") - _pragma(db, "freelist_count") > budget_pages:
+        while tables.pragma(db, "page_count") - tables.pragma(db, "freelist_count") > budget_pages:
             oldest = db.execute("SELECT min(seq) FROM detection").fetchone()[0]
             if oldest == newest:
                 break
@@ -406,9 +382,9 @@ class Outbox:
         """Count and keep what was dropped; give all gaps as they are then."""
         if not dropped:
             return self._gaps
-        _set_counter(db, "dropped", _counter(db, "dropped") + len(dropped))
+        tables.set_counter(db, "dropped", tables.counter(db, "dropped") + len(dropped))
         gaps = with_gaps(self._gaps, [Gap(seq, seq, 1, "dropped") for seq in dropped])
-        _write_gaps(db, self._gaps, gaps)
+        tables.write_gaps(db, self._gaps, gaps)
         return gaps
 
     def _tell_of_drops(self, why: str) -> None:
@@ -427,40 +403,3 @@ def _refuse_unless_regular(path: Path) -> None:
         raise outbox_error(path, error) from error
     if not is_regular:
         raise OutboxError(f"outbox {path}: is not a regular file; set outbox.path to a file")
-
-
-def _digest(db: sqlite3.Connection) -> str | None:
-    row = db.execute("SELECT digest FROM chain WHERE name = 'head'").fetchone()
-    return None if row is None else str(row[0])
-
-
-def _set_digest(db: sqlite3.Connection, digest: str | None) -> None:
-    if digest is None:
-        db.execute("DELETE FROM chain WHERE name = 'head'")
-    else:
-        db.execute("INSERT OR REPLACE INTO chain VALUES ('head', ?)", (digest,))
-
-
-def _gaps(db: sqlite3.Connection) -> tuple[Gap, ...]:
-    rows = db.execute("SELECT from_seq, to_seq, count, reason FROM gap ORDER BY from_seq")
-    return tuple(Gap(*row) for row in rows.fetchall())
-
-
-def _write_gaps(db: sqlite3.Connection, old: tuple[Gap, ...], new: tuple[Gap, ...]) -> None:
-    """Write the difference: while the outbox is full, that is one row for each message."""
-    gone, come = set(old) - set(new), set(new) - set(old)
-    db.executemany("DELETE FROM gap WHERE from_seq = ?", [(gap.from_seq,) for gap in gone])
-    db.executemany("INSERT INTO gap VALUES (?, ?, ?, ?)", [astuple(gap) for gap in come])
-
-
-def _counter(db: sqlite3.Connection, name: str) -> int:
-    row = db.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _set_counter(db: sqlite3.Connection, name: str, value: int) -> None:
-    db.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    return int(db.execute(f"PRAGMA {name}").fetchone()[0])

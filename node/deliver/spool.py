@@ -8,10 +8,8 @@ disk at once, which is what a detection may be waiting for.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,7 +17,6 @@ from typing import Final, NamedTuple
 from node.deliver.board import Board, Word
 from node.deliver.database import outbox_error
 from node.deliver.sequence import sync_folder
-from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
 
@@ -197,11 +194,3 @@ class Parcels:
         if self._offered is not None:
             self._spool.remove(self._offered)
             self._offered = None
-
-
-def is_full(error: OutboxError) -> bool:
-    """Whether an error says that the disk is full."""
-    cause = error.__cause__
-    code = int(getattr(cause, "sqlite_errorcode", 0)) & 0xFF
-    number = cause.errno if isinstance(cause, OSError) else None
-    return code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)

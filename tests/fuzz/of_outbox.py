@@ -220,7 +220,12 @@ TARGETS: Final = (
     Target(
         "outbox",
         12_000,
-        ("node.deliver.outbox", "node.deliver.database", "node.deliver.sequence"),
+        (
+            "node.deliver.outbox",
+            "node.deliver.tables",
+            "node.deliver.database",
+            "node.deliver.sequence",
+        ),
         _corpus,
         _make,
         _check,
