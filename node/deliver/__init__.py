@@ -7,9 +7,9 @@ from node.deliver.address import BrokerAddress
 from node.deliver.batch import check_broker, publish_batch
 from node.deliver.database import is_full
 from node.deliver.gaps import Gap
+from node.deliver.handler import SessionOptions
 from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Chain, Link, Outbox, OutboxRow, Rendered
-from node.deliver.session import SessionOptions
 from node.deliver.spool import Spool
 
 __all__ = [

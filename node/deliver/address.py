@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
 from node.deliver.tls import TlsFiles
 from node.errors import BrokerError
 from node.settings import MqttSettings
@@ -89,6 +92,42 @@ class BrokerAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtt' if self.tls is None else 'mqtts'}://{host}:{self.port}"
+
+
+def new_client(
+    address: BrokerAddress,
+    context: ssl.SSLContext | None,
+    timeout_s: float,
+    client_id: str = "",
+    *,
+    clean_start: bool = True,
+) -> Client:
+    """Make a client of paho's for one connection, not connected yet.
+
+    Parameters
+    ----------
+    context
+        For TLS; None where none is spoken.
+    timeout_s
+        How long to wait for the broker's port.
+    client_id
+        Our name there; the broker gives us one if empty.
+    clean_start
+        Whether the broker is to forget an earlier session; in MQTT 5 it is told when connecting.
+    """
+    speaks_5 = address.protocol == "5"
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if speaks_5 else clean_start,
+        protocol=MQTTProtocolVersion.MQTTv5 if speaks_5 else MQTTProtocolVersion.MQTTv311,
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = timeout_s
+    client.username_pw_set(address.username, address.password)
+    if context is not None:
+        client.tls_set_context(context)
+    return client
 
 
 def explain(error: Exception) -> str:

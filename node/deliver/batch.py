@@ -8,11 +8,9 @@ import threading
 from collections.abc import Iterable
 from typing import Final, Self
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain
+from node.deliver.address import BrokerAddress, explain, new_client
 from node.errors import BrokerError
 
 CONNECT_S: Final = 10
@@ -55,22 +53,11 @@ class _Errand:
         self._loss: str | None = None
         self._answers = 0
         self._refusals: list[str] = []
-        self._client = client = Client(
-            CallbackAPIVersion.VERSION2,
-            protocol=(
-                MQTTProtocolVersion.MQTTv5
-                if address.protocol == "5"
-                else MQTTProtocolVersion.MQTTv311
-            ),
-            reconnect_on_failure=False,
-        )
+        context = None if address.tls is None else address.tls.context()
+        self._client = client = new_client(address, context, CONNECT_S)
         client.on_connect = lambda _c, _u, _f, code, _p: self._on_connect(code)
         client.on_disconnect = lambda _c, _u, _f, code, _p: self._on_disconnect(code)
         client.on_publish = lambda _c, _u, _m, code, _p: self._on_publish(code)
-        client.connect_timeout = CONNECT_S
-        client.username_pw_set(address.username, address.password)
-        if address.tls is not None:
-            client.tls_set_context(address.tls.context())
 
     def publish(self, messages: Iterable[tuple[str, bytes]]) -> int:
         """Send all, and wait until each is answered."""

@@ -28,8 +28,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from node.deliver.address import BrokerAddress
 from node.deliver.backlog import Backlog
 from node.deliver.board import Board, Word
+from node.deliver.handler import Clock, Loss, SessionOptions, Will
 from node.deliver.outbox import Outbox, OutboxRow
-from node.deliver.session import Clock, Loss, Session, SessionOptions, Will, backoff_s
+from node.deliver.session import Session, backoff_s
 from node.deliver.spool import Parcels, Spool
 from node.errors import OutboxError
 

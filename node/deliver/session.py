@@ -18,16 +18,17 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.client import Client
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain
+from node.deliver.address import BrokerAddress, explain, new_client
+from node.deliver.handler import Clock, Loss, SessionHandler, SessionOptions, Will
 from node.deliver.tls import TlsWatch
 from node.errors import BrokerError
 
@@ -58,72 +59,6 @@ _ADVICE: Final = {
     0x9F: _BUSY,
 }
 _FAULTS_OF_A_MESSAGE: Final = (_MALFORMED, _PROTOCOL_ERROR, _TOO_LARGE, _BAD_PAYLOAD)
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker is to publish, retained, should we vanish."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Why there is no connection: a sentence, and whether a message that we sent was to blame."""
-
-    sentence: str
-    blames_message: bool = False
-
-
-class SessionHandler(Protocol):
-    """What a user of the session does; every method is called on the session's thread."""
-
-    def connected(self, client: Client, properties: Properties | None) -> None:
-        """Begin: the broker has accepted us; `properties` are those of its CONNACK."""
-
-    def disconnected(self, loss: Loss) -> None:
-        """Note that the connection is gone or could not be made; another try follows."""
-
-    def published(self, mid: int, code: ReasonCode) -> None:
-        """Take the broker's answer to a message that we published."""
-
-    def received(self, message: MQTTMessage) -> None:
-        """Take a message that has come."""
-
-    def subscribed(self, codes: list[ReasonCode]) -> None:
-        """Take the broker's answer to a subscription."""
-
-    def turn(self) -> None:
-        """Do what there is to do: after anything has happened, and at least once a second."""
-
-    def fault(self, error: Exception) -> None:
-        """Tell that one of these methods raised: a defect of ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """How a session is held.
-
-    A publisher keeps the defaults: with `clean_start` and no expiry the broker remembers nothing
-    of us between connections, which is right, since our outbox does. A subscriber that must miss
-    nothing while it is away sets both otherwise.
-    """
-
-    keepalive_s: int = 30
-    reconnect_max_s: float = 60.0
-    clean_start: bool = True
-    session_expiry_s: int = 0
-    return_s: float = 300.0
-    """How long to stay with another broker before the preferred one is looked for again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """What a session knows of the time: UTC (ns), and whether something disciplines it."""
-
-    utc_now_ns: Callable[[], int]
-    trusted: Callable[[], bool] = lambda: False
 
 
 class Session:
@@ -347,20 +282,14 @@ class Session:
         return any(reader in ready for reader in readers)
 
     def _new_client(self) -> Client:
-        speaks_5 = self._address.protocol == "5"
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            clean_session=None if speaks_5 else self._options.clean_start,
-            protocol=MQTTProtocolVersion.MQTTv5 if speaks_5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
+        client = new_client(
+            self._address,
+            self._files.read(self._address.tls),
+            CONNECT_TIMEOUT_S,
+            self._client_id,
+            clean_start=self._options.clean_start,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the handler bounds what is in flight
-        client.username_pw_set(self._address.username, self._address.password)
-        context = self._files.read(self._address.tls)
-        if context is not None:
-            client.tls_set_context(context)
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, qos=1, retain=True)

@@ -27,7 +27,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver import BrokerAddress, SessionOptions
-from node.deliver.session import CONNECT_TIMEOUT_S, Loss, Session
+from node.deliver.handler import Loss
+from node.deliver.session import CONNECT_TIMEOUT_S, Session
 from node.errors import BrokerError
 from node.messages import (
     Checkpoint,
