@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from node.errors import IdentityError
+from node.files import open_to_others, sync_folder
 from node.types import NS_PER_S
 
 KEY_MODE: Final = 0o600
 EXPIRY_TOLD_S: Final = 30 * 86_400
 _LARGEST_BYTES: Final = 65_536
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,11 @@ def _refuse_unless_private(where: str, path: Path, found: os.stat_result) -> Non
             f"{where}: belongs to another user (uid {found.st_uid}), who may read it: `chown` it "
             "to the user that runs gunfire-node"
         )
-    # systemd lets a service read its credentials by an access list; its mask shows as the group's.
-    allowed = stat.S_IRGRP if _is_credential(path) else 0
-    if found.st_mode & _OTHERS & ~allowed:
+    if open_to_others(path, found.st_mode):
         raise IdentityError(
             f"{where}: has mode {stat.S_IMODE(found.st_mode):04o}, so others may read it: if it "
             f"was always so, have another made and certified; else `chmod 600 {path}`"
         )
-
-
-def _is_credential(path: Path) -> bool:
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return bool(folder) and path.parent == Path(str(folder))
 
 
 def _make_key(path: Path) -> Ed25519PrivateKey:
@@ -169,11 +162,7 @@ def _make_key(path: Path) -> Ed25519PrivateKey:
         # Unlike a rename, this never puts a key in another's place.
         os.link(fresh, path)
         fresh.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise IdentityError(
             f"integrity.key_file {path}: is not there and cannot be made ({error.strerror}): let "

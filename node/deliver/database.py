@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from node.deliver.sequence import sync_folder
 from node.errors import OutboxError
+from node.files import sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from node.deliver.gaps import Gap
+from node.files import sync_folder
 
 RESERVE: Final = 1000
 """Numbers covered by one raise: one small write to the card per thousand detections."""
@@ -127,12 +128,3 @@ def _gap(match: re.Match[str]) -> Gap:
 
 def _sum(body: str) -> str:
     return hashlib.sha256(body.encode("ascii")).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries (files made, renamed, removed) survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from node.deliver.board import Board, Word
 from node.deliver.database import outbox_error
-from node.deliver.sequence import sync_folder
+from node.files import sync_folder
 
 log = logging.getLogger(__name__)
 

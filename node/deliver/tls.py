@@ -5,7 +5,6 @@ Under the address and the session. Reads files and nothing else; what time it is
 
 from __future__ import annotations
 
-import os
 import ssl
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Final
 from cryptography import x509
 
 from node.errors import BrokerError
+from node.files import open_to_others
 
 WARN_DAYS: Final = 30
 """How long before its end a certificate is told of."""
@@ -138,14 +138,14 @@ class TlsFiles:
 
     def _refuse_a_key_that_others_read(self) -> None:
         path = self.key_file or self.cert_file
-        if path is None or _is_credential(path):
+        if path is None:
             return
         try:
             mode = path.stat().st_mode
             holds_key = self.key_file is not None or b"PRIVATE KEY" in path.read_bytes()
         except OSError:
             return  # loading it says why
-        if holds_key and mode & 0o077:
+        if holds_key and open_to_others(path, mode):
             raise BrokerError(
                 f"mqtt.key_file {path}: others than its owner may use it (mode {mode & 0o777:o}): "
                 f"run `chmod 600 {path}`; if it was so for long, have a new key certified"
@@ -197,12 +197,6 @@ class TlsWatch:
         """Say what is wrong with files that work still."""
         dates = () if utc_ns is None else (dates.trouble(utc_ns) for dates in self._validities)
         return tuple(sentence for sentence in (self._unusable, *dates) if sentence)
-
-
-def _is_credential(path: Path) -> bool:
-    """Say whether systemd put a file there for us alone; its mode shows an access list's mask."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return folder is not None and path.resolve().is_relative_to(Path(folder).resolve())
 
 
 def _mark(path: Path) -> tuple[int, int, int]:

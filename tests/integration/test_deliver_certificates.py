@@ -305,6 +305,9 @@ def test_a_key_that_others_may_read_is_refused_unless_systemd_put_it_there(
     found = BrokerAddress.from_url("mqtts://b", cert_file=certificate, key_file=moved)
     assert found.tls is not None
     assert found.tls.context().minimum_version == ssl.TLSVersion.TLSv1_2
+    moved.chmod(0o444)
+    with pytest.raises(BrokerError, match="mode 444"):
+        BrokerAddress.from_url("mqtts://b", cert_file=certificate, key_file=moved)
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
