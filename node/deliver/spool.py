@@ -14,14 +14,13 @@ import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from node.deliver.backlog import SETTLE_S
 from node.deliver.board import Board, Word
 from node.deliver.database import outbox_error
 from node.files import sync_folder
 
 log = logging.getLogger(__name__)
 
-# As a detection's row: brokers acknowledge before their own disk has it.
-SETTLE_S: Final = 2.0
 _SUFFIX: Final = ".message"
 _UNFINISHED: Final = "unfinished"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from node.deliver import Spool, is_full
+from node.deliver.backlog import SETTLE_S
 from node.deliver.board import Board
-from node.deliver.spool import SETTLE_S, Parcels
+from node.deliver.spool import Parcels
 from node.errors import OutboxError
 
 
