@@ -165,19 +165,27 @@ def _make_key(path: Path) -> Ed25519PrivateKey:
         sync_folder(path.parent)
     except OSError as error:
         raise IdentityError(
-            f"integrity.key_file {path}: is not there and cannot be made ({error.strerror}): let "
-            "this user write its folder, or put a key there"
+            f"integrity.key_file {path}: is not there and cannot be made ({error.strerror}): "
+            + (
+                "it is a link to nothing: mend it, or remove it"
+                if path.is_symlink()
+                else "let this user write its folder, or put a key there"
+            )
         ) from None
     return key
 
 
 def _certified(key: Ed25519PrivateKey, path: Path, node_id: str, site: str) -> Identity:
     where = f"integrity.certificate_file {path}"
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would keep us for ever
+        raise IdentityError(
+            f"{where}: is not a regular file; set integrity.certificate_file to a file"
+        )
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
         raise IdentityError(f"{where}: cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise IdentityError(
             f"{where}: is not a certificate (X.509, PEM): give the one that the fleet's CA issued"
         ) from None

@@ -5,6 +5,7 @@ Under the address and the session. Reads files and nothing else; what time it is
 
 from __future__ import annotations
 
+import os
 import ssl
 import warnings
 from collections.abc import Iterator
@@ -66,6 +67,11 @@ class TlsFiles:
         BrokerError
             One cannot be used, or others may read the key.
         """
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and os.path.exists(path) and not os.path.isfile(path):
+                # A pipe would keep us for ever.
+                raise BrokerError(f"mqtt.{name} {path}: is not a regular file; set it to a file")
         try:
             context = ssl.create_default_context(
                 cafile=None if self.ca_file is None else str(self.ca_file)

@@ -173,6 +173,24 @@ def test_a_folder_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path
             load_identity(path, None, "roof-1", "city")
 
 
+def test_a_certificate_that_is_a_pipe_is_refused_without_waiting(
+    key_file: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(IdentityError, match=r"key_file .*: is not there, yet integrity\.cert"):
+        load_identity(key_file, tmp_path / "pipe", "roof-1", "city")
+    load_identity(key_file, None, "roof-1", "city")
+    with pytest.raises(IdentityError, match=r"certificate_file .*: is not a regular file; set"):
+        load_identity(key_file, tmp_path / "pipe", "roof-1", "city")
+
+
+def test_a_link_to_nothing_is_told_as_such(key_file: Path) -> None:
+    key_file.parent.mkdir(parents=True, exist_ok=True)
+    key_file.symlink_to("nothing")
+    with pytest.raises(IdentityError, match=r"it is a link to nothing: mend it, or remove it"):
+        load_identity(key_file, None, "roof-1", "city")
+
+
 def test_a_folder_that_cannot_be_written_is_told() -> None:
     with pytest.raises(IdentityError, match=r"is not there and cannot be made .*: let this user"):
         load_identity(Path("/proc/nothing/node.key"), None, "roof-1", "city")

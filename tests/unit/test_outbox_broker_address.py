@@ -1,6 +1,7 @@
 """Where a broker is: URLs, certificates, and what is said of failures."""
 
 import contextlib
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -63,6 +64,14 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(BrokerError, match=named):
             BrokerAddress.from_settings(MqttSettings(url="mqtts://broker", **files))
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_a_pipe_is_no_certificate_and_nobody_waits_for_it(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    files = {"cert_file": tmp_path / "none", name: tmp_path / "pipe"}
+    with pytest.raises(BrokerError, match=rf"mqtt\.{name} .*: is not a regular file; set it to"):
+        BrokerAddress.from_url("mqtts://broker", **files)
 
 
 def test_a_certificate_that_is_not_yet_valid_points_at_the_clock() -> None:
