@@ -36,7 +36,9 @@ from node.types import NS_PER_S, Block
 log = logging.getLogger(__name__)
 
 FORMATS: Final = {16: pyaudio.paInt16, 24: pyaudio.paInt24, 32: pyaudio.paInt32}
-QUEUE_S: Final = 5.0  # sound that may wait for a slow consumer
+# Sound that may wait while the disk keeps a commit waiting, as a worn SD card does for many
+# seconds: 23 MB of four channels.
+QUEUE_S: Final = 30.0
 WAIT_S: Final = 0.25
 STOP_S: Final = 3.0
 # The converter's time is believed while it lies between the entry of the callback and what a

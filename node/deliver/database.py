@@ -10,11 +10,12 @@ checksums then leave out.
 
 import errno
 import logging
+import os
 import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -153,6 +154,10 @@ class Database:
         self._connection = self._open()
 
     def _connect(self) -> sqlite3.Connection:
+        # What is in it, such as a node's place, is not for everybody; the log takes after it. One
+        # that is there is not opened: closing it would let go of SQLite's locks.
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self._path, timeout=2, isolation_level=None, check_same_thread=False)
         db.text_factory = lambda text: text.decode(errors="replace")
         try:

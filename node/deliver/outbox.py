@@ -324,7 +324,8 @@ class Outbox:
         if lost is not None:
             # The file is a new one after a loss, or an old copy.
             kept = self._ceiling.kept
-            gaps = with_gaps((*gaps, *self._gaps, *(kept.gaps if kept else ())), [lost])
+            new = [lost] if lost.from_seq <= lost.to_seq else []  # else nothing had waited
+            gaps = with_gaps((*gaps, *self._gaps, *(kept.gaps if kept else ())), new)
             # Seen in this very run, the chain goes on from what is in memory.
             last_seq, digest = lost.to_seq, self._digest if self._last_seq else None
             db.execute("BEGIN IMMEDIATE")

@@ -19,8 +19,8 @@ from tests.faults.firing_range import Pcm
 
 BLOCK_FRAMES: Final = 4096
 RING_S: Final = 5.0
-"""Seconds of the host's time that the ring holds, as the real card's queue does
-(`node.capture.portaudio.QUEUE_S`)."""
+"""Seconds of the host's time that the ring holds; the real card's queue
+(`node.capture.portaudio.QUEUE_S`) holds more."""
 QUALITY: Final = ClockQuality("ntp", 1e-3, 3e-3)
 
 

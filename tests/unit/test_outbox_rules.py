@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,13 @@ def spoil(file: Path) -> None:
     with file.open("r+b") as opened:
         opened.seek(100)
         opened.write(b"\xa5" * (file.stat().st_size - 200))
+
+
+def test_nobody_else_may_read_what_waits(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+        modes = {part.name: part.stat().st_mode & 0o777 for part in file.parent.glob("*sqlite3*")}
+    assert {modes[name] for name in (file.name, f"{file.name}-wal")} == {0o600}
 
 
 def test_a_corrupt_file_is_set_aside_told_and_no_number_comes_twice(file: Path) -> None:
@@ -399,6 +406,24 @@ def test_a_file_that_is_lost_at_work_breaks_no_chain_and_loses_only_what_waited(
             outbox.pending()
         assert outbox.chain == Chain(50, "digest 50", (Gap(21, 50, None, "lost"),))
         assert outbox.append("next", 0, 0, render).seq == 51
+
+
+def test_a_file_that_is_lost_at_work_with_nothing_in_it_leaves_no_gap(file: Path) -> None:
+    large = 2**23
+    with Outbox(file, large) as outbox:
+        for n in range(50):
+            outbox.append(
+                f"e{n}", 0, n, lambda link: Rendered(b"x" * 100_000, f"digest {link.seq}")
+            )
+        outbox.acknowledge(range(1, 51))
+        spoil(file)
+        with suppress(OutboxError):  # it may be noticed here, or at the next
+            outbox.append("noticed", 0, 0, render)
+        with suppress(OutboxError):
+            outbox.append("noticed", 0, 0, render)
+        assert outbox.notices
+        assert outbox.chain.gaps == ()
+        assert outbox.chain.seq == 51
 
 
 def test_an_old_copy_of_the_file_is_a_gap_from_where_it_ends(file: Path) -> None:
