@@ -75,7 +75,8 @@ def command(
         click.echo(json.dumps(_document(report, verifier.trust, log), ensure_ascii=False))
     else:
         _print(report, verifier.trust, log)
-    sys.exit(0 if report.holds else 1)
+    nothing_to_judge = not report.holds and not report.count
+    sys.exit(0 if report.holds else 2 if nothing_to_judge else 1)
 
 
 class _Log:

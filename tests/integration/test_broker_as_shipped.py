@@ -154,7 +154,7 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> FleetCa:
 
 @pytest.fixture(scope="module")
 def people(ca: FleetCa) -> dict[str, Files]:
-    names = ("node-a", "node-b", "operator", "auditor", "evidence", "stolen")
+    names = ("node-a", "node-b", "operator", "map", "auditor", "evidence", "stolen")
     return {name: ca.issue(name) for name in names}
 
 
@@ -275,6 +275,7 @@ def test_a_node_publishes_its_own_words_and_no_others(
     [
         ("node-b", {"status"}),
         ("operator", {"detection", "status", "health", "node", "checkpoint"}),
+        ("map", {"detection", "status", "health", "node"}),
         ("auditor", {"detection", "status", "node", "checkpoint"}),
         ("evidence", {"status", "snippet"}),
     ],
@@ -298,6 +299,27 @@ def test_each_reads_what_it_may_and_no_more(
         assert heard == reads
 
 
+def test_nobody_can_take_anothers_place_or_what_waits_for_it_by_its_client_id(
+    broker: ShippedBroker, ca: FleetCa, people: dict[str, Files]
+) -> None:
+    with Party(broker, ca, people["auditor"], "auditor", keep_s=3600) as auditor:
+        auditor.subscribe("gunfire/v1/+/+/detection")
+    with Party(broker, ca, people["node-a"], "node-a") as node:
+        node.publish("gunfire/v1/site/node-a/detection", b"waits for the auditor")
+    with (
+        Party(broker, ca, people["operator"], "operator") as operator,
+        Party(broker, ca, people["node-b"], "auditor"),
+        Party(broker, ca, people["node-a"], "operator") as node,
+    ):
+        operator.subscribe("gunfire/v1/+/+/health")
+        node.publish("gunfire/v1/site/node-a/health", b"still here")
+        assert operator.hears() == ("gunfire/v1/site/node-a/health", b"still here")
+    with Party(broker, ca, people["auditor"], "auditor", keep_s=3600) as auditor:
+        assert auditor.hears() == (
+            "gunfire/v1/site/node-a/detection", b"waits for the auditor",
+        )  # fmt: skip
+
+
 def test_incidents_are_the_operators_to_publish(
     broker: ShippedBroker, ca: FleetCa, people: dict[str, Files]
 ) -> None:
@@ -315,12 +337,12 @@ def test_a_browsers_websocket_hears_detections_with_a_certificate_and_not_withou
     broker: ShippedBroker, ca: FleetCa, people: dict[str, Files]
 ) -> None:
     with (
-        Party(broker, ca, people["operator"], "map", websockets=True) as operator,
+        Party(broker, ca, people["map"], "map", websockets=True) as browser,
         Party(broker, ca, people["node-a"], "node-a") as node,
     ):
-        operator.subscribe("gunfire/v1/+/+/detection")
+        browser.subscribe("gunfire/v1/+/+/detection")
         node.publish("gunfire/v1/site/node-a/detection", b"heard")
-        assert operator.hears() == ("gunfire/v1/site/node-a/detection", b"heard")
+        assert browser.hears() == ("gunfire/v1/site/node-a/detection", b"heard")
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         ask_for_a_websocket(broker, ca)
 

@@ -164,7 +164,7 @@ def test_the_birth_message_says_what_the_node_is_and_the_status_where_it_roughly
         (["log.jsonl", "--ca", "ca.crt", "--crl", "ca.crt"], 2, "ca.crt: is not a revocation"),
         (["log.jsonl", "--ca", "ca.crt", "--certificates", "log.jsonl"], 2, "holds no certificate"),
         (["log.jsonl", "--key", "ca.crt"], 2, "ca.crt: is not a public key"),
-        (["empty.jsonl", "--ca", "ca.crt"], 1, "nothing to judge: the log holds no signed"),
+        (["empty.jsonl", "--ca", "ca.crt"], 2, "nothing to judge: the log holds no signed"),
     ],
 )
 def test_what_cannot_be_judged_is_said_in_a_sentence(
