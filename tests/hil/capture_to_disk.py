@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from node.capture import portaudio
 from node.capture.portaudio import PortAudioSource
 from node.errors import DeviceError
 from node.settings import CaptureSettings
@@ -25,13 +26,15 @@ def main() -> None:
     settings = CaptureSettings.model_validate_json(sys.argv[1])
     folder, seconds = Path(sys.argv[2]), float(sys.argv[3])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    slow_s = float(os.environ.get("CAPTURE_SLOW_S", "0"))
+    if slow_s:
+        portaudio.QUEUE_S = 5.0  # so that nobody need be slow for half a minute
     source = PortAudioSource(settings)
     signal.signal(signal.SIGTERM, lambda *_: source.close())
     # A shell that runs the tests in its background has its children deaf to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Written once the whole is over: a disk that stalls is not what is tested here.
     kept, error = [], None
-    slow_s = float(os.environ.get("CAPTURE_SLOW_S", "0"))
     try:
         with source, (folder / "blocks.jsonl").open("w", buffering=1) as lines:
             for block in source.blocks():
