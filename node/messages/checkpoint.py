@@ -22,7 +22,8 @@ class Gap(Message):
         description="How many detections the node gave up; null where that is not known.",
     )
     reason: Literal["dropped", "lost"] = Field(
-        description="dropped: the full outbox gave up its oldest; lost: the outbox itself was lost."
+        description="dropped: the outbox gave up its oldest, to make room or as too old; lost: the "
+        "outbox itself was lost."
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,9 @@ class OutboxStatus(Message):
     """What waits on the node's disk."""
 
     depth: int = Field(ge=0, description="Detections that the broker has not acknowledged.")
-    dropped: int = Field(ge=0, description="Detections that the full outbox had to drop, for life.")
+    dropped: int = Field(
+        ge=0, description="Detections that the outbox had to drop, full or too old, for life."
+    )
 
 
 class Area(Message):
