@@ -15,11 +15,22 @@ from node.network import Subscription
 from node.network.subscribe import KINDS, Kind
 from node.settings import load
 
+KEPT_S: Final = 14 * 86_400
+
 _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 @click.command("watch")
-@click.option("--broker", metavar="URL", help="mqtt://host:port; the settings' broker if absent.")
+@click.option(
+    "--broker",
+    metavar="URL",
+    help="mqtt://host:port, or mqtts:// with the settings' certificates; their broker if absent.",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Our name at the broker: it keeps for a fortnight what comes while we are away.",
+)
 @click.option("--site", default="+", type=Level(wildcard=True), help="One site only.")
 @click.option("--node", "node_id", default="+", type=Level(wildcard=True), help="One node only.")
 @click.option(
@@ -35,6 +46,7 @@ _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 @config_file
 def command(
     broker: str | None,
+    name: str | None,
     site: str,
     node_id: str,
     kinds: tuple[Kind, ...],
@@ -45,13 +57,28 @@ def command(
 
     Example: gunfire-node watch --broker mqtt://broker.local:1883 --jsonl
 
-    A log for `gunfire-node verify`: --kind detection --kind node --kind checkpoint --jsonl
+    A log for `gunfire-node verify`:
+    --name log --kind detection --kind node --kind checkpoint --jsonl
     """
+    mqtt = load(path).settings.mqtt
     if broker is None:
-        address = BrokerAddress.from_settings(load(path).settings.mqtt)
+        address = BrokerAddress.from_settings(mqtt)
     else:
-        address = BrokerAddress.from_url(broker)
-    words = Subscription(address, kinds=kinds, site=site, node_id=node_id)
+        address = BrokerAddress.from_url(
+            broker,
+            ca_file=mqtt.ca_file,
+            cert_file=mqtt.cert_file,
+            key_file=mqtt.key_file,
+            protocol=mqtt.protocol,
+        )
+    words = Subscription(
+        address,
+        kinds=kinds,
+        site=site,
+        node_id=node_id,
+        client_id=name,
+        session_expiry_s=KEPT_S if name else 0,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: words.close())
     with words:

@@ -1,6 +1,8 @@
 """`node.network.subscribe` at a real Mosquitto: each once, what is missing, what is no news."""
 
+import itertools
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deliver_node import NODE_ID, SITE, make_detection
+from deliver_node import NODE_ID, SITE, make_detection, wait_until
 from paho.mqtt import publish
 
 from node.deliver import BrokerAddress, publish_batch
@@ -153,3 +155,33 @@ def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
         word = words.next(10)
     assert word is not None
     assert (word.retained, word.is_news) == (True, False)
+
+
+def test_watch_under_a_name_prints_what_came_while_it_was_away(
+    broker: PrivateBroker, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker", broker.url,
+        "--name", "log", "--kind", "detection", "--jsonl",
+    ]  # fmt: skip
+
+    def watch(seq: int) -> int:
+        """Publish until it prints; give the number of what it prints first."""
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        try:
+            numbers = itertools.count(seq)
+
+            def prints() -> bool:
+                publish_batch(BrokerAddress.from_url(broker.url), [detection(next(numbers))])
+                return bool(select.select([process.stdout], [], [], 0.3)[0])
+
+            assert wait_until(prints, 30)
+            return int(json.loads(process.stdout.readline())["seq"])
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+
+    watch(1)
+    publish_batch(BrokerAddress.from_url(broker.url), [detection(500)])
+    assert watch(501) == 500
