@@ -5,10 +5,10 @@ Planted only in a process that was started for it: `python -m tests.fuzz run TAR
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import os
-import re
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import node.messages as messages_module
 from node import settings as settings_module
 from node import utc as utc_module
 from node.capture import geometry, identity, recording
-from node.deliver import database, outbox, sequence
+from node.deliver import database, outbox, tables
 from node.messages import checkpoint, detection, health, wire
 from node.messages import node as node_module
 from node.timing import chrony, receiver
@@ -38,6 +38,8 @@ class Plant:
 
 
 def _set(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    if not (hasattr(owner, name) or hasattr(builtins, name)):
+        raise AttributeError(f"{name} is not in {owner}: it has moved, and would plant nothing")
     return lambda: setattr(owner, name, value)
 
 
@@ -247,11 +249,11 @@ PLANTS: Final[dict[str, Plant]] = {
     "outbox-corrupt": Plant("outbox", "a corrupt file is not set aside", _unlocked_file),
     "outbox-number": Plant("outbox", "an empty outbox counts from 1 again", _doubled_ceiling),
     "outbox-rows": Plant(
-        "outbox", "rows are not looked at", _set(outbox, "check_rows", lambda db: None)
+        "outbox", "rows are not looked at", _set(tables, "check_rows", lambda db: None)
     ),
-    "outbox-ceiling": Plant(
+    "outbox-count": Plant(
         "outbox",
-        "a ceiling of zero is taken",
-        _set(sequence, "_OLD_FORM", re.compile(r"(\d{1,18}) (\d+)\n")),
+        "the last number is not written down",
+        _set(tables, "set_counter", lambda db, name, value: None),
     ),
 }
