@@ -2,6 +2,9 @@
 
 python -m tests.fuzz run chrony --inputs 20000 --seed 7
 python -m tests.fuzz again build/fuzz/chrony-0123456789ab
+python -m tests.fuzz guided detection --inputs 100000
+
+The last is led by coverage, and needs `pip install atheris`: x86-64 only, so no part of the set-up.
 """
 
 from __future__ import annotations
@@ -13,9 +16,19 @@ import sys
 import tempfile
 import traceback
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from pathlib import Path
+from random import Random
 
-from tests.fuzz.engine import MOST_FINDINGS, run
+if "guided" in sys.argv[1:2]:
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("atheris is not installed: pip install atheris, or use `run`, which needs nothing")
+    with atheris.instrument_imports(include=["node"]):
+        import_module("tests.fuzz.targets")  # and with it all that is to be followed
+
+from tests.fuzz.engine import KEPT, MOST_FINDINGS, run
 from tests.fuzz.plants import PLANTS
 from tests.fuzz.targets import TARGETS
 
@@ -36,6 +49,11 @@ def main() -> int:
     again = commands.add_parser("again", help="try a kept input")
     again.add_argument("file", type=Path)
     again.set_defaults(call=_again)
+    guided = commands.add_parser("guided", help="fuzz one target, led by coverage")
+    guided.add_argument("target", choices=TARGETS)
+    guided.add_argument("--inputs", type=int, default=100_000)
+    guided.add_argument("--seed", type=int, default=1)
+    guided.set_defaults(call=_guided)
     arguments = parser.parse_args()
     logging.disable()
     result: int = arguments.call(arguments)
@@ -68,7 +86,7 @@ def _run(wanted: Namespace) -> int:
 
 
 def _again(wanted: Namespace) -> int:
-    target = TARGETS[wanted.file.name.rpartition("-")[0]]
+    target = TARGETS[wanted.file.name.partition("-")[0]]
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_memory()) as folder:
         try:
             accepted = target.check(wanted.file.read_bytes(), Path(folder))
@@ -76,6 +94,45 @@ def _again(wanted: Namespace) -> int:
             traceback.print_exc()
             return 1
     print("accepted, and right" if accepted else "refused")
+    return 0
+
+
+def _guided(wanted: Namespace) -> int:
+    """Let libFuzzer choose what to go on from; half of its steps are the target's own."""
+    target = TARGETS[wanted.target]
+    corpus = target.corpus()
+    KEPT.mkdir(parents=True, exist_ok=True)
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        random = Random(seed)
+        if random.random() < 0.5:
+            try:
+                made = target.make(random, [bytes(data)])
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+                made = target.make(random, corpus)  # it is no input of the right shape any more
+            if len(made) <= max_size:
+                return made
+        return bytes(atheris.Mutate(data, max_size))
+
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_memory()) as folder:
+        seeds = Path(folder) / "seeds"
+        seeds.mkdir()
+        for number, data in enumerate(corpus):
+            (seeds / str(number)).write_bytes(data)
+        options = {
+            "runs": wanted.inputs,
+            "seed": wanted.seed,
+            "max_len": 1 << 16,
+            "timeout": 10,
+            "artifact_prefix": KEPT / f"{target.name}-",
+        }
+        arguments = [f"-{name}={value}" for name, value in options.items()]
+
+        def attempt(data: bytes) -> None:
+            target.check(data, Path(folder))
+
+        atheris.Setup([sys.argv[0], *arguments, str(seeds)], attempt, custom_mutator=mutate)
+        atheris.Fuzz()
     return 0
 
 
