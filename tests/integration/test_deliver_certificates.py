@@ -2,15 +2,12 @@
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 from deliver_node import (
     DETECTION_TOPIC,
     NODE_ID,
@@ -20,6 +17,7 @@ from deliver_node import (
     online,
     wait_until,
 )
+from hil.fleet_ca import Files, FleetCa
 
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions, session
 from node.errors import BrokerError
@@ -33,69 +31,21 @@ LONG = timedelta(days=400)
 DAY_NS = 86_400 * 10**9
 
 
-class Authority:
-    """A CA of one's own that issues certificates with any dates."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "city-ca")])
-        self.file = folder / "ca.crt"
-        basic = x509.BasicConstraints(ca=True, path_length=None)
-        builder = self._builder(self._name, self._key, -LONG, LONG)
-        self._write(self.file, builder.add_extension(basic, critical=True))
-
-    def issue(
-        self,
-        name: str,
-        ends: timedelta = LONG,
-        begins: timedelta = -LONG,
-        stem: str = "",
-    ) -> tuple[Path, Path]:
-        """Issue a certificate that begins and ends so far from now; give its file and its key's."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        certificate = self._folder / f"{stem or name}.crt"
-        builder = self._builder(subject, key, begins, ends)
-        self._write(certificate, builder.add_extension(names, critical=False))
-        key_file = certificate.with_suffix(".key")
-        key_file.touch(mode=0o600)
-        key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return certificate, key_file
-
-    def _builder(
-        self,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        begins: timedelta,
-        ends: timedelta,
-    ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + begins)
-            .not_valid_after(now + ends)
-        )
-
-    def _write(self, file: Path, builder: x509.CertificateBuilder) -> None:
-        signed = builder.sign(self._key, hashes.SHA256())
-        file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+def issue(
+    authority: FleetCa,
+    name: str,
+    ends: timedelta = LONG,
+    begins: timedelta = -LONG,
+    addresses: Sequence[str] = (),
+) -> Files:
+    """Issue a certificate that begins and ends so far from now."""
+    now = datetime.now(UTC)
+    return authority.issue(name, addresses=addresses, not_before=now + begins, not_after=now + ends)
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+def authority(tmp_path: Path) -> FleetCa:
+    return FleetCa(tmp_path)
 
 
 @pytest.fixture
@@ -107,18 +57,18 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 class City:
     """A Mosquitto that lets in whom the authority knows; its log says who came."""
 
-    def __init__(self, authority: Authority, folder: Path, ends: timedelta = LONG) -> None:
-        certificate, key = authority.issue("server", ends)
+    def __init__(self, authority: FleetCa, folder: Path, ends: timedelta = LONG) -> None:
+        certificate, key = issue(authority, "server", ends, addresses=["127.0.0.1"])
         self.log = folder / "mosquitto.log"
         self._broker = PrivateBroker(
-            extra=f"log_type all\nlog_dest file {self.log}\ncafile {authority.file}\n"
+            extra=f"log_type all\nlog_dest file {self.log}\ncafile {authority.certificate_file}\n"
             f"certfile {certificate}\nkeyfile {key}\nrequire_certificate true\n"
             "use_identity_as_username true\n"
         )
 
     @property
     def url(self) -> str:
-        return f"mqtts://localhost:{self._broker.port}"
+        return f"mqtts://127.0.0.1:{self._broker.port}"
 
     def connections(self) -> int:
         return self.log.read_text().count("New connection")
@@ -154,9 +104,9 @@ def publisher(
     )
 
 
-def address(city: City, authority: Authority, files: tuple[Path, Path]) -> BrokerAddress:
+def address(city: City, authority: FleetCa, files: tuple[Path, Path]) -> BrokerAddress:
     return BrokerAddress.from_url(
-        city.url, ca_file=authority.file, cert_file=files[0], key_file=files[1]
+        city.url, ca_file=authority.certificate_file, cert_file=files[0], key_file=files[1]
     )
 
 
@@ -165,11 +115,11 @@ def reasons(sender: MqttPublisher) -> str:
 
 
 def test_certificates_put_in_place_of_others_are_taken_up_without_a_restart(
-    authority: Authority, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: FleetCa, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_LOOK_AT_FILES_S", 0.1)
-    old = authority.issue("old-name")
-    new = authority.issue("new-name")
+    old = issue(authority, "old-name")
+    new = issue(authority, "new-name")
     with City(authority, tmp_path) as city:
         sender = publisher(outbox, address(city, authority, old))
         sender.set_status(online())
@@ -190,11 +140,11 @@ def test_certificates_put_in_place_of_others_are_taken_up_without_a_restart(
 
 
 def test_a_certificate_that_ends_within_thirty_days_is_told(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
     with City(authority, tmp_path) as city:
         for days, told in ((29.5, "expires on"), (31, "")):
-            files = authority.issue("node-1", timedelta(days=days))
+            files = issue(authority, "node-1", timedelta(days=days))
             sender = publisher(outbox, address(city, authority, files))
             sender.start()
             assert wait_until(lambda sender=sender: sender.delivery().connected)
@@ -205,9 +155,9 @@ def test_a_certificate_that_ends_within_thirty_days_is_told(
 
 
 def test_an_expired_certificate_of_ours_is_named(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
-    files = authority.issue("node-1", -timedelta(days=1))
+    files = issue(authority, "node-1", -timedelta(days=1))
     with City(authority, tmp_path) as city:
         sender = publisher(outbox, address(city, authority, files))
         sender.start()
@@ -218,9 +168,9 @@ def test_an_expired_certificate_of_ours_is_named(
 
 
 def test_an_expired_certificate_of_the_broker_is_told_as_such(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
-    files = authority.issue("node-1")
+    files = issue(authority, "node-1")
     with City(authority, tmp_path, ends=-timedelta(days=1)) as city:
         sender = publisher(outbox, address(city, authority, files))
         sender.start()
@@ -230,10 +180,10 @@ def test_an_expired_certificate_of_the_broker_is_told_as_such(
 
 
 def test_no_tls_is_tried_by_a_clock_before_the_certificates_until_it_is_set(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
     # As a Pi without a clock's battery starts: in the past, by more or by less.
-    files = authority.issue("node-1", begins=-timedelta(days=10))
+    files = issue(authority, "node-1", begins=-timedelta(days=10))
     with City(authority, tmp_path) as city:
         before = city.connections()
         now_ns = [0]
@@ -251,20 +201,20 @@ def test_no_tls_is_tried_by_a_clock_before_the_certificates_until_it_is_set(
 
 
 def test_a_clock_that_nothing_disciplines_but_that_is_evidently_sane_is_not_waited_for(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
     with City(authority, tmp_path) as city:
-        sender = publisher(outbox, address(city, authority, authority.issue("node-1")))
+        sender = publisher(outbox, address(city, authority, issue(authority, "node-1")))
         sender.start()
         assert wait_until(lambda: sender.delivery().connected)
         sender.close()
 
 
 def test_a_disciplined_clock_is_believed_before_the_certificates(
-    authority: Authority, outbox: Outbox, tmp_path: Path
+    authority: FleetCa, outbox: Outbox, tmp_path: Path
 ) -> None:
     # A certificate for tomorrow: the fault is its own, and TLS says so.
-    files = authority.issue("node-1", begins=timedelta(days=1))
+    files = issue(authority, "node-1", begins=timedelta(days=1))
     with City(authority, tmp_path) as city:
         sender = publisher(outbox, address(city, authority, files), clock_trusted=lambda: True)
         sender.start()
@@ -282,9 +232,9 @@ def test_without_tls_no_clock_is_waited_for(outbox: Outbox) -> None:
 
 
 def test_a_key_that_others_may_read_is_refused_unless_systemd_put_it_there(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: FleetCa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate, key = authority.issue("node-1")
+    certificate, key = issue(authority, "node-1")
     for mode in (0o640, 0o604, 0o620):
         key.chmod(mode)
         with pytest.raises(BrokerError, match=rf"mqtt.key_file .*mode {mode:o}.*chmod 600"):
@@ -311,9 +261,9 @@ def test_a_key_that_others_may_read_is_refused_unless_systemd_put_it_there(
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
-    authority: Authority, tmp_path: Path
+    authority: FleetCa, tmp_path: Path
 ) -> None:
-    certificate, key = authority.issue("node-1")
+    certificate, key = issue(authority, "node-1")
     loaded = serialization.load_pem_private_key(key.read_bytes(), None)
     key.write_bytes(
         loaded.private_bytes(
