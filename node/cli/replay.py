@@ -55,7 +55,12 @@ LONGEST_PLOT_S = 600
 @click.option(
     "--site", default="replay", type=Level(), show_default=True, help="Site in the messages."
 )
-@click.option("--broker", metavar="URL", help="Also publish to this broker, mqtt://host:port.")
+@click.option(
+    "--broker",
+    metavar="URL",
+    help="Also publish to this broker: mqtt://host:port, or mqtts:// with the settings' "
+    "certificates.",
+)
 @click.option("--jsonl", is_flag=True, help="One detection a line as JSON instead of a sentence.")
 @click.option(
     "--plot",
@@ -117,7 +122,7 @@ def command(
             sensor_height_m=settings.node.height_m,
         ),
     )
-    address = BrokerAddress.from_url(broker) if broker else None
+    address = BrokerAddress.from_settings(settings.mqtt, broker) if broker else None
     if address:
         check_broker(address)  # before the work, not after it
     failures = Failures()

@@ -60,17 +60,7 @@ def command(
     A log for `gunfire-node verify`:
     --name log --kind detection --kind node --kind checkpoint --jsonl
     """
-    mqtt = load(path).settings.mqtt
-    if broker is None:
-        address = BrokerAddress.from_settings(mqtt)
-    else:
-        address = BrokerAddress.from_url(
-            broker,
-            ca_file=mqtt.ca_file,
-            cert_file=mqtt.cert_file,
-            key_file=mqtt.key_file,
-            protocol=mqtt.protocol,
-        )
+    address = BrokerAddress.from_settings(load(path).settings.mqtt, broker)
     words = Subscription(
         address,
         kinds=kinds,

@@ -32,23 +32,20 @@ class BrokerAddress:
     protocol: Literal["5", "3.1.1"] = "5"
 
     @classmethod
-    def from_settings(cls, settings: MqttSettings) -> Self:
-        """Take the preferred broker's address from the settings; raises as `from_url` does."""
-        return cls.all_from_settings(settings)[0]
+    def from_settings(cls, settings: MqttSettings, url: str | None = None) -> Self:
+        """Take a broker's address, by default the preferred one's; raises as `from_url` does."""
+        return cls.from_url(
+            url or settings.brokers[0],
+            ca_file=settings.ca_file,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
+            protocol=settings.protocol,
+        )
 
     @classmethod
     def all_from_settings(cls, settings: MqttSettings) -> tuple[Self, ...]:
         """Take the addresses in order of preference; raises as `from_url` does."""
-        return tuple(
-            cls.from_url(
-                url,
-                ca_file=settings.ca_file,
-                cert_file=settings.cert_file,
-                key_file=settings.key_file,
-                protocol=settings.protocol,
-            )
-            for url in settings.brokers
-        )
+        return tuple(cls.from_settings(settings, url) for url in settings.brokers)
 
     @classmethod
     def from_url(

@@ -12,10 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import soundfile
+from hil.fleet_ca import FleetCa
 
 from node.cli import COMMANDS, main
+from node.deliver import BrokerAddress
 from node.messages import json_schema, parse_detection
-from node.network import PrivateBroker
+from node.network import PrivateBroker, Subscription
+from node.settings import load
 
 RATE_HZ = 16_000
 
@@ -206,14 +209,36 @@ def test_replay_draws_a_picture(run: Run, shot: Path, tmp_path: Path) -> None:
 
 
 def test_replay_publishes_to_a_broker_what_it_prints(run: Run, shot: Path) -> None:
-    from node.deliver import BrokerAddress
-    from node.network import Subscription
-
     with PrivateBroker() as broker, Subscription(BrokerAddress.from_url(broker.url)) as words:
         done = run("replay", shot, "--broker", broker.url, "--jsonl")
         word = words.next(5)
     assert word is not None
     assert word.topic == "gunfire/v1/replay/roof-1/detection"
+    assert word.message.model_copy(update={"transport": None}) == parse_detection(done.out)
+
+
+def test_replay_publishes_over_tls_with_the_settings_certificates(
+    run: Run, shot: Path, tmp_path: Path
+) -> None:
+    ca = FleetCa(tmp_path / "fleet")
+    server, client = ca.issue("server", addresses=["127.0.0.1"]), ca.issue("roof-1")
+    demands = (
+        f"cafile {ca.certificate_file}\ncertfile {server.certificate}\nkeyfile {server.key}\n"
+        "require_certificate true\n"
+    )
+    settings = tmp_path / "node.toml"
+    settings.write_text(
+        f'[mqtt]\nurl = "mqtts://broker.example"\nca_file = "{ca.certificate_file}"\n'
+        f'cert_file = "{client.certificate}"\nkey_file = "{client.key}"\n'
+    )
+    with PrivateBroker(extra=demands) as broker:
+        url = f"mqtts://127.0.0.1:{broker.port}"
+        address = BrokerAddress.from_settings(load(settings).settings.mqtt, url)
+        with Subscription(address) as words:
+            done = run("replay", shot, "--broker", url, "--config", settings, "--jsonl")
+            word = words.next(5)
+    assert done.code == 0
+    assert word is not None
     assert word.message.model_copy(update={"transport": None}) == parse_detection(done.out)
 
 
