@@ -227,16 +227,18 @@ class Chain:
                 self.name,
                 low,
             )
-        yield from self._overdrawn(seqs, newest)
+        begin = min([*seqs[:1], *([] if first_seq is None else [first_seq])], default=None)
+        if begin is not None:
+            yield from self._overdrawn(seqs, begin, newest)
 
-    def _overdrawn(self, seqs: list[int], newest: Checkpoint) -> Iterator[Finding]:
+    def _overdrawn(self, seqs: list[int], begin: int, newest: Checkpoint) -> Iterator[Finding]:
         """Find gaps in which more is missing than the node itself dropped."""
         present = np.array(sorted({*seqs, *self.told_seqs}), np.int64)
         for gap in newest.gaps:
-            if gap.count is None or not seqs:
+            if gap.count is None:
                 continue
-            # Of what came before the log's first number it is not asked how much is there.
-            low = max(gap.from_seq, seqs[0])
+            # Of what came before the log begins it is not asked how much is there.
+            low = max(gap.from_seq, begin)
             held = np.searchsorted(present, gap.to_seq + 1) - np.searchsorted(present, low)
             absent = gap.to_seq - low + 1 - int(held)
             if absent > gap.count:

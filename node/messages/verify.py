@@ -122,13 +122,13 @@ class Verifier:
             pem = key["certificate"] or ""
             public = raw_public_key(key["public_key"])
             certificates = read_certificates(pem.encode())
+            name = f"{_level(document, 'site')}/{_level(document, 'node_id')}"
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # told when it is taken
         why = "no certificate over it came with it"
         for certificate in certificates:
             why = self.trust.offer(certificate)
         if public is not None and why and len(self._strangers) < _MOST_STRANGERS:
-            name = f"{document.get('site')}/{document.get('node_id')}"
             self._strangers[key_id(public.public_bytes_raw())] = (public, f"{name}: {why}")
 
     def take(self, line: bytes, number: int) -> None:
@@ -163,7 +163,7 @@ class Verifier:
         if schema == DETECTION_SCHEMA:
             self._take_detection(chain, document, number)
         else:
-            self._take_other(chain, document, payload, number)
+            self._take_other(chain, document, number)
 
     def report(self, first_seq: int | None = None) -> Report:
         """Judge the chains, and give all that was found.
@@ -200,29 +200,28 @@ class Verifier:
             self._tell_bad(chain, document, finding)
             return
         clock = document.get("clock")
-        if not isinstance(clock, dict) or clock.get("source") == "free":
+        free = not isinstance(clock, dict) or clock.get("source") == "free"
+        # One that says itself that it is too late needs no clock that is right.
+        if free and not _after_all(chain.keys[key].spans, onset_ns):
             onset_ns = MOMENT_UNKNOWN
         chain.add(seq, number, onset_ns, key, digest(form), prev_hash)
 
-    def _take_other(
-        self, chain: Chain, document: dict[str, Any], payload: bytes, number: int
-    ) -> None:
+    def _take_other(self, chain: Chain, document: dict[str, Any], number: int) -> None:
         kind = _JUDGED[document["schema"]]
         try:
             if document.get("signature") is None:
                 raise _WrongError("unsigned", "is not signed")
             signature = signature_bytes(document["signature"])
-            key = chain.keys[self._signed(chain, canonical(document), signature)]
+            form = canonical(document)
+            key = chain.keys[self._signed(chain, form, signature)]
             utc_ns = parse_utc_ns(str(document.get("utc")))
-            if kind == "node":
-                return
-            if all(utc_ns >= ends_ns for _, ends_ns in key.spans):
+            if _after_all(key.spans, utc_ns):
                 raise _WrongError(
                     "expired", "is signed after its certificate expired or was revoked"
                 )
             # One from before the clock was set says nothing that the next one does not say.
-            if spans_hold(key.spans, utc_ns):
-                chain.add_checkpoint(parse_checkpoint(payload), number)
+            if kind == "checkpoint" and spans_hold(key.spans, utc_ns):
+                chain.add_checkpoint(parse_checkpoint(form), number)
         except _WrongError as wrong:
             self._find(Finding(wrong.kind, f"the {kind} message {wrong}", number, chain.name))
         except ValueError as error:
@@ -314,7 +313,13 @@ def _level(document: dict[str, Any], name: str) -> str:
 
 def _seq(document: dict[str, Any]) -> int | None:
     seq = document.get("seq")
+    if isinstance(seq, float) and seq.is_integer():  # 7.0 is 7, in JSON and in what is signed
+        seq = int(seq)
     return seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 < seq < 2**53 else None
+
+
+def _after_all(spans: list[tuple[int, int]], utc_ns: int) -> bool:
+    return all(utc_ns >= ends_ns for _, ends_ns in spans)
 
 
 def _sentence(error: ValueError) -> str:

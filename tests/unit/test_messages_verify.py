@@ -112,12 +112,40 @@ def test_what_other_programs_make_of_the_same_json_holds_too(ca: FleetCa, node: 
         assert judged(ca, log).holds
 
 
+@pytest.mark.parametrize("kind", ["detection", "checkpoint"])
+def test_a_number_in_another_spelling_is_the_same_number(
+    ca: FleetCa, node: SignedNode, kind: str
+) -> None:
+    lines = list(node.log(9))
+    for spelling in (b"9.0", b"9e0", b"90E-1"):
+        spelt = [
+            line.replace(b'"seq":9,', b'"seq":%s,' % spelling)
+            if kind in json.loads(line)["schema"]
+            else line
+            for line in lines
+        ]
+        assert spelt != lines
+        assert judged(ca, spelt).findings == []
+        assert told(judged(ca, without(spelt, 8))) == [("missing", 0, 8)]
+
+
 def test_what_a_topic_holds_cannot_steer_the_terminal_of_who_judges(
     ca: FleetCa, node: SignedNode
 ) -> None:
     report = judged(ca, [*node.log(2), b"gunfire/v1/\x1b[2K\x9b/detection " + node.detection()])
     assert [finding.kind for finding in report.findings] == ["foreign"]
     assert report.findings[0].sentence.isprintable()
+
+
+def test_what_a_strangers_name_holds_cannot_steer_the_terminal_of_who_judges(
+    ca: FleetCa, node: SignedNode
+) -> None:
+    stranger = SignedNode("roof-9", NOW)
+    birth = changed(stranger.birth(), site="\x1b[2J\x9b" + "A" * 10_000)
+    report = judged(ca, [*node.log(2), birth, stranger.detection()])
+    assert [finding.kind for finding in report.findings] == ["unreadable", "foreign"]
+    assert report.findings[1].sentence.isprintable()
+    assert len(report.findings[1].sentence) < 500
 
 
 def test_a_message_on_the_topic_of_another_node_is_foreign(ca: FleetCa, node: SignedNode) -> None:
@@ -224,6 +252,21 @@ def test_a_gap_that_begins_before_the_log_excuses_no_more_than_its_count(
     assert judged(ca, without(lines, *range(1, 6), 7, 8)).holds
     report = judged(ca, without(lines, *range(1, 6), 7, 8, 9))
     assert [(f.kind, f.seq) for f in report.findings] == [("missing", 6)]
+
+
+def test_where_a_log_should_begin_a_gap_excuses_no_more_than_its_count_either(
+    ca: FleetCa, node: SignedNode
+) -> None:
+    lines = list(node.log(20))
+    gap = Gap(from_seq=1, to_seq=10, count=3, reason="dropped")
+    lines[-1] = node.checkpoint((gap,))
+    assert judged(ca, without(lines, 1, 2, 3), first_seq=1).holds
+    assert judged(ca, without(lines, *range(1, 8)), first_seq=8).holds
+    cut = without(lines, *range(1, 11))
+    assert judged(ca, cut).holds
+    assert told(judged(ca, cut, first_seq=1)) == [("missing", 0, 1)]
+    whole = node.checkpoint((gap.model_copy(update={"to_seq": 20}),))
+    assert told(judged(ca, [lines[0], whole], first_seq=1)) == [("missing", 0, 1)]
 
 
 def test_gaps_of_an_older_checkpoint_still_hold(ca: FleetCa, node: SignedNode) -> None:
@@ -366,6 +409,25 @@ def test_before_its_revocation_a_signature_stands_and_after_it_is_refused(
     assert judged(ca, lines).holds
 
 
+def test_after_its_revocation_no_clock_and_no_kind_of_message_is_an_excuse(tmp_path: Path) -> None:
+    ca = FleetCa(tmp_path)
+    node = SignedNode("roof-1", NOW)
+    certificate = node.certified(ca)
+    clock = json_to(node.detection()).clock.model_copy(update={"source": "free"})
+    node.seq, node.head = 0, None
+    lines = [node.birth(), *(node.detection() for _ in range(3))]
+    lines += [node.detection(clock=clock) for _ in range(3)]
+    assert judged(ca, lines).holds
+    ca.revoke(certificate, at=dt.datetime.fromtimestamp(node.begin_ns // NS + 5, dt.UTC))
+    crl = ca.crl_file.read_bytes()
+    report = judged(ca, lines, crl=crl)
+    assert told(report) == [("expired", line_of(lines, 5), 5)]
+    assert "and so 1 more up to seq 6" in report.findings[0].sentence
+    node.begin_ns += 3600 * NS
+    report = judged(ca, [*lines[:5], node.birth()], crl=crl)
+    assert told(report) == [("expired", 6, None)]
+
+
 def test_a_revocation_list_of_another_ca_is_refused(ca: FleetCa, tmp_path: Path) -> None:
     other = FleetCa(tmp_path, name="fleet CA")
     with pytest.raises(ValueError, match="is not a revocation list of this CA"):
@@ -379,7 +441,7 @@ def test_every_revocation_list_of_a_file_counts(tmp_path: Path) -> None:
     authorities = old.certificate_file.read_bytes() + new.certificate_file.read_bytes()
     lists = old.crl_file.read_bytes() + new.crl_file.read_bytes()
     report = by(Trust.of_authority(authorities, lists), node.log(3))
-    assert [finding.kind for finding in report.findings] == ["expired", "expired"]
+    assert [finding.kind for finding in report.findings] == ["expired"] * 3
     with pytest.raises(ValueError, match="or holds one that is not"):
         Trust.of_authority(old.certificate_file.read_bytes(), lists)
 
