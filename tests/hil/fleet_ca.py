@@ -71,16 +71,22 @@ class FleetCa:
         organization: str | None = None,
         key: PrivateKey | None = None,
         addresses: Sequence[str] = (),
+        peer: bool = False,
         not_before: dt.datetime | None = None,
         not_after: dt.datetime | None = None,
     ) -> Files:
-        """Issue a certificate: a server's where `addresses` are given, else a client's."""
+        """Issue a certificate: a server's where `addresses` are given, else a client's.
+
+        `addresses` are host names or addresses of IP; a `peer` is a client of its equals too.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
         if organization is not None:
             attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
-        usage = ExtendedKeyUsageOID.SERVER_AUTH if addresses else ExtendedKeyUsageOID.CLIENT_AUTH
+        usage = [ExtendedKeyUsageOID.SERVER_AUTH] if addresses else []
+        if peer or not addresses:
+            usage.append(ExtendedKeyUsageOID.CLIENT_AUTH)
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(attributes))
@@ -90,14 +96,14 @@ class FleetCa:
             .not_valid_before(not_before or now - DAY)
             .not_valid_after(not_after or now + 365 * DAY)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
             )
         )
         if addresses:
-            names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+            names = [_general_name(address) for address in addresses]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         stem = file_name or common_name
@@ -137,6 +143,13 @@ class FleetCa:
             builder = builder.add_revoked_certificate(revoked)
         crl = builder.sign(self._key, hashes.SHA256())
         self.crl_file.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+
+
+def _general_name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _ca_usage() -> x509.KeyUsage:
