@@ -52,11 +52,13 @@ class Database:
     ----------
     path
         The file; it and its folder are made if absent. A corrupt one is set aside as
-        `<name>.corrupt-<n>` and a new one started.
+        `<name>.corrupt-<n>` and a new one started; one of a later version as
+        `<name>.format-<version>-<n>`, since a node that goes back to an earlier version, or whose
+        disk has spoilt that number, is to hear all the same.
     schema
         Statements that make the tables of an empty file.
     version
-        Number of that schema, ≥ 1; a file of a later one is refused.
+        Number of that schema, ≥ 1.
     migrations
         For each earlier version the statements that make the next one of it.
     opened
@@ -66,7 +68,7 @@ class Database:
     Raises
     ------
     OutboxError
-        If the file cannot be opened, is of another version, or another process holds it.
+        If the file cannot be opened, is another program's, or another process holds it.
     """
 
     def __init__(
@@ -158,6 +160,9 @@ class Database:
         # that is there is not opened: closing it would let go of SQLite's locks.
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not os.access(self._path, os.R_OK | os.W_OK):
+            # SQLite would open it, and fail at the lock as if the disk had.
+            raise PermissionError(errno.EACCES, "may not be read or written", str(self._path))
         db = sqlite3.connect(self._path, timeout=2, isolation_level=None, check_same_thread=False)
         db.text_factory = lambda text: text.decode(errors="replace")
         try:
@@ -172,6 +177,7 @@ class Database:
             if verdict != "ok":
                 raise _Damaged(verdict)
             self._bring_up_to_date(db)
+            self._see_that_it_takes_writing(db)
             self._opened(db)
         except BaseException:
             db.close()
@@ -183,18 +189,33 @@ class Database:
         found = int(db.execute("PRAGMA user_version").fetchone()[0])
         if found == self._version:
             return
+        self._refuse_another_programs(db)
+        if found > self._version:
+            raise _LaterFormat(found, self._version)
+        if found < 0:
+            raise _Damaged(f"format {found}")
         if found == 0:
-            self._refuse_another_programs(db)
             steps = self._schema
-        elif 0 < found < self._version:
-            steps = "".join(self._migrations[step] for step in range(found, self._version))
         else:
-            raise OutboxError(
-                f"outbox {self._path}: is of format {found}, this version knows "
-                f"{self._version}: move it away, or install the version that wrote it"
-            )
+            steps = "".join(self._migrations[step] for step in range(found, self._version))
         db.executescript(f"BEGIN IMMEDIATE; {steps}PRAGMA user_version = {self._version}; COMMIT;")
         sync_folder(self._path.parent)
+
+    def _see_that_it_takes_writing(self, db: sqlite3.Connection) -> None:
+        """Begin to write and roll it back: one spoilt byte has SQLite take a file as read-only.
+
+        Nothing reaches the disk.
+        """
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(f"PRAGMA user_version = {self._version}")
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) == sqlite3.SQLITE_READONLY:
+                raise _Damaged(str(error)) from error
+            raise
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
     def _refuse_another_programs(self, db: sqlite3.Connection) -> None:
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
@@ -206,28 +227,33 @@ class Database:
             )
 
     def _set_aside(self, cause: Exception) -> None:
-        numbers = aside_numbers(self._path)
-        name = f"{self._path.name}.corrupt-{max(numbers, default=0) + 1}"
-        for suffix in ("-wal", ""):
+        kind = f"format-{cause.found}" if isinstance(cause, _LaterFormat) else "corrupt"
+        name = f"{self._path.name}.{kind}-{max(aside_numbers(self._path), default=0) + 1}"
+        # The log last: without it the file may be a sound one of a moment ago, whose numbers would
+        # be given out again. A log without a file SQLite removes.
+        for suffix in ("", "-wal"):
             file = self._path.with_name(self._path.name + suffix)
             if file.exists():
                 file.rename(self._path.with_name(name + suffix))
-        for old in sorted(numbers)[: 1 - _KEPT_ASIDE]:
+        for old in sorted(aside_numbers(self._path, "corrupt"))[:-_KEPT_ASIDE]:
             for suffix in ("-wal", ""):
                 stale = self._path.with_name(f"{self._path.name}.corrupt-{old}{suffix}")
                 stale.unlink(missing_ok=True)
         notice = (
-            f"outbox {self._path}: was corrupt ({cause}) and is set aside as {name}; what waited "
-            f"in it was not sent: try `sqlite3 {name} .recover`, and check the disk"
+            f"outbox {self._path}: {cause} and is set aside as {name}; what waited in it was not "
+            "sent: keep it for the version that wrote it"
+            if isinstance(cause, _LaterFormat)
+            else f"outbox {self._path}: was corrupt ({cause}) and is set aside as {name}; what "
+            f"waited in it was not sent: try `sqlite3 {name} .recover`, and check the disk"
         )
         log.error("%s", notice)
         self.notices.append(notice)
         sync_folder(self._path.parent)
 
 
-def aside_numbers(path: Path) -> list[int]:
-    """Give the numbers of the corrupt files that stand beside a database."""
-    pattern = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
+def aside_numbers(path: Path, kind: str = r"(?:corrupt|format-\d+)") -> list[int]:
+    """Give the numbers of the files that were set aside beside a database."""
+    pattern = re.compile(rf"{re.escape(path.name)}\.{kind}-(\d+)")
     matches = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
     return [int(match[1]) for match in matches if match is not None]
 
@@ -246,6 +272,16 @@ class _Damaged(sqlite3.DatabaseError):
     """SQLite's own check found damage; it reports that as text, not as an error."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+class _LaterFormat(sqlite3.DatabaseError):
+    """A later version has written the file, or a disk its number."""
+
+    sqlite_errorcode = sqlite3.SQLITE_ERROR
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"is of format {found}, this version knows {known},")
+        self.found = found
 
 
 def _is_corrupt(error: Exception) -> bool:

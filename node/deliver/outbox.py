@@ -102,7 +102,8 @@ class Outbox:
     ------
     OutboxError
         If the file cannot be opened or is no regular file, or another process holds it. A corrupt
-        one is set aside (`<name>.corrupt-<n>`) and a new one started: `notices` then says so.
+        one is set aside (`<name>.corrupt-<n>`) and a new one started, as is one that a later
+        version wrote (`<name>.format-<version>-<n>`): `notices` then says so.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -152,7 +153,7 @@ class Outbox:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences on files that were corrupt and had to be set aside."""
+        """Sentences on files that could not be used and had to be set aside."""
         return tuple(self._database.notices)
 
     def listen(self, listener: Callable[[], None] | None) -> None:

@@ -213,20 +213,79 @@ def out_of_space(_folder: Path) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_file_of_another_format_is_left_alone(file: Path) -> None:
+@pytest.mark.parametrize("ceiling_stands", [True, False])
+def test_a_file_of_a_later_format_is_kept_whole_and_the_node_hears_on_with_another(
+    file: Path, ceiling_stands: bool
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        last = [outbox.append(f"e{n}", 0, n, render).seq for n in range(3)][-1]
+    for _ in range(4):
+        if not ceiling_stands:
+            file.with_name("outbox.sqlite3.seq").unlink()
+        set_format(file, 99)
+        with Outbox(file, SMALL) as outbox:
+            assert "is of format 99, this version knows 2, and is set aside" in outbox.notices[0]
+            assert outbox.depth == 0
+            assert outbox.chain.gaps[-1].reason == "lost"
+            assert outbox.chain.gaps[-1].to_seq >= last
+            seq = outbox.append("new", 0, 0, render).seq
+            assert seq > last
+            last = seq
+    aside = sorted(part for part in file.parent.iterdir() if "format" in part.name)
+    assert [part.name for part in aside] == [f"outbox.sqlite3.format-99-{n}" for n in (1, 2, 3, 4)]
+    with closing(sqlite3.connect(aside[0])) as db:
+        assert db.execute("SELECT count(*) FROM detection").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def set_format(file: Path, number: int) -> None:
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"PRAGMA user_version = {number}")
+
+
+@pytest.mark.parametrize(("at", "value"), [(18, 3), (18, 255), (60, 0x80)])
+def test_a_byte_of_the_header_that_forbids_writing_or_makes_no_format_sets_it_aside(
+    file: Path, at: int, value: int
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+    content = bytearray(file.read_bytes())
+    content[at] = value
+    file.write_bytes(content)
+    with Outbox(file, SMALL) as outbox:
+        assert "was corrupt" in outbox.notices[0]
+        outbox.append("b", 0, 0, render)
+
+
+def test_cut_off_while_a_file_is_set_aside_no_number_comes_twice(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+    log = file.with_name("outbox.sqlite3-wal")
+    with Outbox(file, SMALL) as outbox:
+        last = outbox.append("b", 0, 0, render).seq
+        kept = log.read_bytes()
+    file.rename(file.with_name("outbox.sqlite3.corrupt-1"))
+    log.write_bytes(kept)
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.append("new", 0, 0, render).seq > last
+
+
+def test_a_file_that_may_not_be_written_is_no_failure_of_the_disk(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Outbox(file, SMALL):
         pass
-    db = sqlite3.connect(file)
-    db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(OutboxError, match=r"is of format 99, this version knows 2: move it away"):
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == file and mode & os.W_OK))
+    with pytest.raises(OutboxError, match=r"cannot be written .*: let this user write the file"):
         Outbox(file, SMALL)
 
 
-def test_another_programs_database_is_left_alone(file: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1, 77])
+def test_another_programs_database_is_left_alone(file: Path, number: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file)) as db:
         db.execute("CREATE TABLE bookmark (name TEXT)")
+        db.execute(f"PRAGMA user_version = {number}")
     with pytest.raises(OutboxError, match=r"another program's database .*'bookmark'.*outbox\.path"):
         Outbox(file, SMALL)
     with closing(sqlite3.connect(file)) as db:
