@@ -109,6 +109,11 @@ class Failures:
             sys.exit(2)
 
 
+def printable(text: str) -> str:
+    """Put a mark for what could steer a terminal: messages are written by others."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def sentence(detection: Detection) -> str:
     """Say a detection in one line for people."""
     scores = detection.scores

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
 
-from node.cli._shared import progress
+from node.cli._shared import printable, progress
 from node.errors import IdentityError
 from node.messages.chain import Chain, Finding
 from node.messages.trust import Trust, read_certificates
@@ -19,6 +20,7 @@ from node.messages.verify import LONGEST_LINE, Report, Verifier
 
 MOST_SHOWN: Final = 20
 _TOLD_BYTES: Final = 2**20
+_PACKED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip bzip2 xz zstd
 
 file_option = click.Path(path_type=Path)
 
@@ -61,10 +63,10 @@ def command(
         raise click.UsageError("give the fleet's CA with --ca, or one node's public key with --key")
     if ca is None and (crl or certificates):
         raise click.UsageError("--crl and --certificates go with --ca")
-    verifier = Verifier(_trust(ca, crl, key))
+    log = _Log(files)
+    verifier = Verifier(_trust(ca, crl, key), log.place)
     if certificates is not None:
         _offer(verifier.trust, certificates)
-    log = _Log(files)
     with progress(2 * log.bytes, "verifying") as advance:
         for line, _ in log.lines(advance):
             verifier.gather(line)
@@ -72,9 +74,11 @@ def command(
             verifier.take(line, number)
     report = verifier.report(first_seq)
     if as_json:
-        click.echo(json.dumps(_document(report, verifier.trust, log), ensure_ascii=False))
+        click.echo(
+            json.dumps(_document(report, verifier.trust, log, first_seq), ensure_ascii=False)
+        )
     else:
-        _print(report, verifier.trust, log)
+        _print(report, verifier.trust, log, first_seq)
     nothing_to_judge = not report.holds and not report.count
     sys.exit(0 if report.holds else 2 if nothing_to_judge else 1)
 
@@ -90,6 +94,9 @@ class _Log:
             if not file.is_file():
                 what = "is not a regular file" if file.exists() else "is not there"
                 raise IdentityError(f"{file}: {what}: give a file, since it is read twice")
+            with _opened(file) as opened:
+                if opened.read(6).startswith(_PACKED):
+                    raise IdentityError(f"{file}: is compressed: unpack it first")
             self.bytes += file.stat().st_size
 
     def lines(self, advance: Callable[[float], None]) -> Iterator[tuple[bytes, int]]:
@@ -98,19 +105,16 @@ class _Log:
         self._begins = []
         for path in self._files:
             self._begins.append(number)
-            try:
-                with path.open("rb") as file:
-                    untold = 0
-                    for line in _lines(file):
-                        number += 1
-                        yield line, number
-                        untold += len(line)
-                        if untold >= _TOLD_BYTES:
-                            advance(untold)
-                            untold = 0
-                    advance(untold)
-            except OSError as error:
-                raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
+            with _opened(path) as file:
+                untold = 0
+                for line in _lines(file):
+                    number += 1
+                    yield line, number
+                    untold += len(line)
+                    if untold >= _TOLD_BYTES:
+                        advance(untold)
+                        untold = 0
+                advance(untold)
 
     def place(self, line: int) -> str:
         """Say where a line is."""
@@ -118,6 +122,15 @@ class _Log:
             return ""
         which = bisect.bisect_left(self._begins, line) - 1
         return f"{self._files[which]}:{line - self._begins[which]}"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _lines(file: Any) -> Iterator[bytes]:
@@ -161,19 +174,16 @@ def _read(path: Path) -> bytes:
         raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _print(report: Report, trust: Trust, log: _Log) -> None:
+def _print(report: Report, trust: Trust, log: _Log, first_seq: int | None) -> None:
     for chain in report.chains.values():
         click.echo(_chain_sentence(chain))
     for finding in report.findings[:MOST_SHOWN]:
-        where = log.place(finding.line)
         number = f" seq {finding.seq}" if finding.seq is not None and finding.line else ""
-        click.echo(
-            f"{finding.kind.upper()}: {where}{': ' if where else ''}{finding.node}{number}: "
-            f"{finding.sentence}"
-        )
+        parts = (log.place(finding.line), f"{finding.node}{number}", printable(finding.sentence))
+        click.echo(": ".join((finding.kind.upper(), *filter(None, parts))))
     if report.count > MOST_SHOWN:
         click.echo(f"and {report.count - MOST_SHOWN} more")
-    for note in _notes(report, trust):
+    for note in _notes(report, trust, first_seq):
         click.echo(f"note: {note}")
     if report.holds:
         click.echo("holds: every message is signed, unaltered and in its place")
@@ -199,9 +209,9 @@ def _key(key: Any) -> str:
     return f"{key.key_id} (certificate {serials})" if serials else str(key.key_id)
 
 
-def _notes(report: Report, trust: Trust) -> Iterator[str]:
+def _notes(report: Report, trust: Trust, first_seq: int | None) -> Iterator[str]:
     for chain in report.chains.values():
-        if chain.messages and chain.first_seq != 1:
+        if chain.messages and chain.first_seq != 1 and first_seq is None:
             yield (
                 f"{chain.name}: begins with seq {chain.first_seq}; what came before was not "
                 "looked for (--first-seq)"
@@ -229,14 +239,14 @@ def _notes(report: Report, trust: Trust) -> Iterator[str]:
         yield f"{report.not_judged} messages are of kinds that are not signed"
 
 
-def _document(report: Report, trust: Trust, log: _Log) -> dict[str, Any]:
+def _document(report: Report, trust: Trust, log: _Log, first_seq: int | None) -> dict[str, Any]:
     return {
         "holds": report.holds,
         "nodes": [_node(chain) for chain in report.chains.values()],
         "findings": [_found(finding, log) for finding in report.findings],
         "found": report.count,
         "not_judged": report.not_judged,
-        "notes": list(_notes(report, trust)),
+        "notes": list(_notes(report, trust, first_seq)),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -75,6 +75,8 @@ class Chain:
     ----------
     name
         site/node_id.
+    place
+        Says where a line is.
     repeats
         Messages that came more than once, the same.
     told_seqs
@@ -84,6 +86,7 @@ class Chain:
 
     name: str
     keys: list[TrustedKey] = field(default_factory=list)
+    place: Callable[[int], str] = "line {}".format
     messages: int = 0
     repeats: int = 0
     told_seqs: set[int] = field(default_factory=set)
@@ -137,7 +140,7 @@ class Chain:
             one, other = everything[i - 1], everything[i]
             yield self._finding(
                 "doubled",
-                f"has the number of line {one['line']} and says something else; the node signed "
+                f"has the number of {self._place(one)} and says something else; the node signed "
                 "both, as after a power cut that its disk did not survive, or with a copied card",
                 other,
             )
@@ -178,7 +181,7 @@ class Chain:
                 continue
             yield self._finding(
                 "forked",
-                f"does not follow line {one['line']}, though both are signed: the node has signed "
+                f"does not follow {self._place(one)}, though both are signed: the node has signed "
                 "two histories, as with a copied card or a disk put back",
                 other,
             )
@@ -192,8 +195,8 @@ class Chain:
             if _hex(records[i]["digest"]) != head:
                 yield self._finding(
                     "forked",
-                    f"is not the message of that number that the checkpoint of {utc} (line {line}) "
-                    "vouches for, though both are signed",
+                    f"is not the message of that number that the checkpoint of {utc} "
+                    f"({self.place(line)}) vouches for, though both are signed",
                     records[i],
                 )
 
@@ -279,6 +282,9 @@ class Chain:
                 begins.append(low)
                 ends.append(high)
         return begins, ends
+
+    def _place(self, record: Any) -> str:
+        return self.place(int(record["line"]))
 
     def _finding(self, kind: Kind, sentence: str, record: Any) -> Finding:
         return Finding(kind, sentence, int(record["line"]), self.name, int(record["seq"]))

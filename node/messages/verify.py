@@ -8,7 +8,7 @@ kept, so a log may be larger than memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -102,9 +102,12 @@ class Verifier:
     ----------
     trust
         Whose signatures count.
+    place
+        Says where a line is.
     """
 
     trust: Trust
+    place: Callable[[int], str] = "line {}".format
     _chains: dict[str, Chain] = field(default_factory=dict)
     _findings: list[Finding] = field(default_factory=list)
     _count: int = 0
@@ -154,7 +157,7 @@ class Verifier:
         name = f"{site}/{node_id}"
         chain = self._chains.get(name)
         if chain is None:
-            chain = Chain(name, self.trust.keys(site, node_id))
+            chain = Chain(name, self.trust.keys(site, node_id), self.place)
             if chain.keys or len(self._chains) < MOST_FINDINGS:  # names are cheap to invent
                 self._chains[name] = chain
         if topic is not None and topic != f"gunfire/v1/{name}/{_JUDGED[schema]}":

@@ -1,0 +1,83 @@
+"""`gunfire-node verify`: what it prints of logs in more files than one, and of what is no log."""
+
+from __future__ import annotations
+
+import bz2
+import datetime as dt
+import gzip
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from node.cli import main
+from tests.hil.fleet_ca import FleetCa
+from tests.unit.signed_log import SignedNode
+
+Verify = Callable[..., tuple[int, list[str]]]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> SignedNode:
+    made = SignedNode("roof-1", dt.datetime.now(dt.UTC))
+    made.certified(FleetCa(tmp_path))
+    return made
+
+
+@pytest.fixture
+def verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Verify:
+    monkeypatch.chdir(tmp_path)
+
+    def verify(*arguments: object) -> tuple[int, list[str]]:
+        command = ["gunfire-node", "verify", *map(str, arguments), "--ca", "ca.crt"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return int(str(left.value.code)), (said.out + said.err).splitlines()
+
+    return verify
+
+
+def test_two_messages_of_one_number_are_named_each_by_its_file_and_line(
+    node: SignedNode, verify: Verify
+) -> None:
+    Path("one.jsonl").write_bytes(b"\n".join(node.log(5)))
+    node.seq = 4
+    Path("two.jsonl").write_bytes(node.birth() + b"\n" + node.detection(label="other"))
+    code, said = verify("one.jsonl", "two.jsonl")
+    assert code == 1
+    assert said[1].startswith(
+        "DOUBLED: two.jsonl:2: city/roof-1 seq 5: has the number of one.jsonl:6 and"
+    )
+
+
+def test_a_line_that_names_no_node_is_named_by_its_place_alone(
+    node: SignedNode, verify: Verify
+) -> None:
+    Path("log.jsonl").write_bytes(b"\n".join([*node.log(2), b"rubbish"]))
+    assert "UNREADABLE: log.jsonl:5: cannot be read: Expecting value" in verify("log.jsonl")[1][1]
+
+
+def test_what_was_asked_for_is_not_said_not_to_have_been(node: SignedNode, verify: Verify) -> None:
+    lines = list(node.log(9))
+    Path("log.jsonl").write_bytes(b"\n".join([lines[0], *lines[4:]]))
+    assert any("was not looked for (--first-seq)" in line for line in verify("log.jsonl")[1])
+    code, said = verify("log.jsonl", "--first-seq", 1)
+    assert (code, said[1]) == (
+        1,
+        "MISSING: city/roof-1: seq 1 to 3 are missing at the beginning",
+    )
+    assert not any("was not looked for" in line for line in said)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_log_is_no_log_that_does_not_hold(
+    node: SignedNode, verify: Verify, pack: Callable[[bytes], bytes]
+) -> None:
+    Path("log.1").write_bytes(pack(b"\n".join(node.log(9))))
+    assert verify("log.1") == (2, ["gunfire-node: log.1: is compressed: unpack it first"])
