@@ -15,9 +15,9 @@ from node.errors import BrokerError
 from tests.evidence import Claim, Detail
 from tests.faults.delivery import hold, restart
 from tests.faults.disk import small_disk
-from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
 from tests.integration.full_disk import fill
+from tests.parts import Part, Tell
 
 AWAY_S: Final = 6.0
 QUEUE: Final = 20

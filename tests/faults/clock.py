@@ -19,8 +19,8 @@ from typing import Final
 from tests.evidence import Claim, Detail
 from tests.faults.book import Tally
 from tests.faults.delivery import COLUMNS, Row, claims, hold
-from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
+from tests.parts import Part, Tell
 
 YEAR_S: Final = 31_556_952
 STEPS_S: Final = {

@@ -22,9 +22,9 @@ from typing import Final
 from tests.evidence import Claim, Detail
 from tests.faults.book import Tally
 from tests.faults.card import RING_S
-from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
 from tests.hil.network_proxy import Break
+from tests.parts import Part, Tell
 
 AWAY_S: Final = 6.0
 BREAKS: Final = 20

@@ -19,9 +19,9 @@ from tests.evidence import Claim, Detail
 from tests.faults.book import Tally
 from tests.faults.delivery import COLUMNS, Row, claims, hold
 from tests.faults.nursery import Life
-from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
 from tests.integration.full_disk import fill
+from tests.parts import Part, Tell
 
 FULL_S: Final = 6.0
 DISK: Final = "3m"

@@ -20,8 +20,8 @@ from typing import Final
 from node.deliver import Outbox
 from node.network import PrivateBroker
 from tests.evidence import Claim, Detail
-from tests.faults.part import Part, Tell
 from tests.integration.deliver_node import DETECTION_TOPIC, append, id_of, publisher
+from tests.parts import Part, Tell
 
 QUEUED: Final = 10_000
 FRESH_EVERY_S: Final = 0.1

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.evidence import ROOT, Claim, Detail
-from tests.faults.part import Part, Tell
 from tests.fuzz.engine import Finding as Found
 from tests.fuzz.engine import Target, nth_input
 from tests.fuzz.plants import PLANTS
 from tests.fuzz.targets import TARGETS
+from tests.parts import Part, Tell
 
 SEED: Final = 20_261_128
 PORTION: Final = 20_000
@@ -239,13 +239,3 @@ def _by_plant(planted: list[tuple[str, int | None]]) -> Detail:
 
 def _again(file: str) -> str:
     return f"python -m tests.fuzz again {Path(file).relative_to(ROOT)}"
-
-
-if __name__ == "__main__":
-    from rich.console import Console
-
-    from tests.evidence import show
-
-    with Console(stderr=True).status("fuzzing") as _status:
-        _part = measure(_status.update)
-    show("python -m tests.faults.fuzz", _part.claims, _part.details)

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from tests.evidence import ROOT, Claim, Detail
 from tests.faults.book import Tally
 from tests.faults.delivery import claims, hold
-from tests.faults.part import Part, Tell
 from tests.faults.stage import Stage
+from tests.parts import Part, Tell
 
 KILLS: Final = 220
 MEAN_S: Final = 1.0

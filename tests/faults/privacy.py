@@ -39,9 +39,9 @@ from node.network import PrivateBroker
 from tests.evidence import Claim
 from tests.faults import noisy_street
 from tests.faults.noisy_street import LEAKED, LEAKS, MINUTE, leaked_from, minute
-from tests.faults.part import Part, Tell
 from tests.faults.sound_search import RUN, Finds
 from tests.faults.syscalls import Trace, python, trace, why_not
+from tests.parts import Part, Tell
 
 HOUR_MIN: Final = 60
 PACKET_BYTES: Final = 64

@@ -21,8 +21,8 @@ from node.messages.signing import read_object
 from node.messages.trust import Trust
 from node.messages.verify import Verifier
 from tests.evidence import Claim
-from tests.faults.part import Part, Tell
 from tests.hil.fleet_ca import FleetCa
+from tests.parts import Part, Tell
 from tests.unit.signed_log import SignedNode, changed, number
 
 TRIALS: Final = 200

@@ -26,8 +26,8 @@ from typing import Any, Final
 from node.deliver.outbox import Outbox
 from tests.evidence import ROOT, Claim, Detail
 from tests.faults.outbox_steps import BOUND_BYTES, digest_of, render
-from tests.faults.part import Part, Tell
 from tests.faults.power_cut import Call, Disk, read_calls
+from tests.parts import Part, Tell
 
 CALLS: Final = "write,pwrite64,fsync,fdatasync,ftruncate,unlink,rename"
 # The outbox alone: what else is in its package takes half a second to import, a thousand times.

@@ -14,8 +14,8 @@ from node.capture.geometry import load_geometry
 from node.detect.airborne import REFRACTION_DEG_PER_M, SitePrior
 from node.detect.direction import DirectionFinder
 from tests.evidence import Claim, Detail
+from tests.parts import Part, Tell
 from tests.timing.array_scene import hear, towards
-from tests.timing.part import Part, Tell
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def measure(tell: Tell) -> Part:
     )  # fmt: skip
     columns = ("sources", "impulses", "no elevation", "airborne %", "median probability")
     rows = tuple(_row(name, one) for name, one in told.items())
-    return Part(claims, lambda axes: _draw(axes, told), (Detail("Airborne", columns, rows),))
+    return Part(claims, (Detail("Airborne", columns, rows),), lambda axes: _draw(axes, told))
 
 
 def _listen(sources: _Sources, rng: np.random.Generator) -> _Told:

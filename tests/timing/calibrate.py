@@ -15,8 +15,8 @@ from node.detect.calibrate import Calibration, calibrate
 from node.detect.direction import DirectionFinder
 from node.errors import CalibrationError
 from tests.evidence import Claim, Detail
+from tests.parts import Part, Tell
 from tests.timing.array_scene import SPEED_M_S, Heard, Mismatch, hear, towards
-from tests.timing.part import Part, Tell
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -134,7 +134,7 @@ def measure(tell: Tell) -> Part:
         rows,
     )
     details = (detail, _fewer_table(fewer))
-    return Part(tuple(claims), lambda axes: _draw(axes, by_ruler, by_sound), details)
+    return Part(tuple(claims), details, lambda axes: _draw(axes, by_ruler, by_sound))
 
 
 def _clumsy(nominal_m: Float64Array, rng: np.random.Generator) -> _Array:

@@ -22,8 +22,8 @@ from node.detect.direction import (
 )
 from node.types import Direction
 from tests.evidence import Claim, Detail
+from tests.parts import Part, Tell
 from tests.timing.array_scene import Ground, Heard, hear, towards
-from tests.timing.part import Part, Tell
 
 Float64Array = npt.NDArray[np.float64]
 Estimate = tuple[float, float]
@@ -135,8 +135,8 @@ def measure(tell: Tell) -> Part:
     columns = ("direction", "median °", "95 % °", "refused")
     return Part(
         tuple(claims),
-        lambda axes: _draw(axes, trials),
         (Detail("Directions (a refusal counts as 90° off)", columns, tuple(rows)),),
+        lambda axes: _draw(axes, trials),
     )
 
 

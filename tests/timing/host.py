@@ -12,7 +12,7 @@ from node.capture.gaps import Arrival, GapFinder
 from node.timing.sample_clock import HostSampleClock
 from node.types import NS_PER_S, Block, ClockQuality, HostReading
 from tests.evidence import Claim
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 from tests.unit.stamps import RATE_HZ, Kind, make_stamps
 
 Float64Array = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def measure(tell: Tell) -> Part:
         )
         axes.legend(loc="lower right", fontsize="small")
 
-    return Part(tuple(claims), draw)
+    return Part(tuple(claims), draw=draw)
 
 
 def _run(kind: Kind, block: int, seed: int) -> Run:

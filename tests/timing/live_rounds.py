@@ -14,7 +14,7 @@ from node.replay import Replay
 from node.settings import DetectSettings
 from tests.evidence import Claim, Detail
 from tests.field.onsets import DATA, recordings
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 
 # Thresholds were chosen on FP1, FP3 and FP5.
 KEPT_BACK: Final = ("FP2", "FP4", "FP6")
@@ -25,7 +25,7 @@ def measure(tell: Tell) -> Part:
     """Replay the recordings of the firing points kept back, and count."""
     paths = list(recordings(DATA, KEPT_BACK)) if (DATA / "pittsburgh").is_dir() else []
     if not paths:
-        return Part((), lambda axes: axes.set_axis_off())
+        return Part(())
     replay = Replay(TfliteClassifier.load(), DetectSettings())
     table = np.zeros((2, 6), int)  # truth 1 or 3; none told, 1, 2, 3, 4, more
     summed = 0
@@ -58,7 +58,7 @@ def measure(tell: Tell) -> Part:
         (name, *map(str, row)) for name, row in zip(("1", "3"), table.tolist(), strict=True)
     )
     detail = Detail("Live fire kept back: rounds told, recordings", columns, rows)
-    return Part(claims, lambda axes: _draw(axes, table), (detail,))
+    return Part(claims, (detail,), lambda axes: _draw(axes, table))
 
 
 def _rounds(path: Path) -> int:

@@ -21,7 +21,7 @@ from node.simulate import Atmosphere, absorb, emit
 from node.types import Block
 from tests.evidence import Claim, Detail
 from tests.field.onsets import DATA, NEAR_S, Heard, hear, recordings
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 
 Float64Array = npt.NDArray[np.float64]
 Shot = tuple[str, float]
@@ -109,7 +109,7 @@ def measure(tell: Tell) -> Part:
         found, table = _live_fire(tell)
         claims += found
         details.append(table)
-    return Part(tuple(claims), lambda axes: _draw(axes, repeated), tuple(details))
+    return Part(tuple(claims), tuple(details), lambda axes: _draw(axes, repeated))
 
 
 def _tell(

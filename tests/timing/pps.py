@@ -14,7 +14,7 @@ from node.timing.pps import PpsSampleClock
 from node.timing.sample_clock import HostSampleClock
 from node.types import NS_PER_S, Block
 from tests.evidence import Claim
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 from tests.timing.pps_wave import (
     RATE_HZ,
     START_UTC_S,
@@ -161,7 +161,7 @@ def measure(tell: Tell) -> Part:
         )
         axes.legend(loc="upper right")
 
-    return Part(tuple(claims), draw)
+    return Part(tuple(claims), draw=draw)
 
 
 def _share_by_pulse(answers: Answers) -> Claim:

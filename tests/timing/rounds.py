@@ -9,7 +9,7 @@ import numpy as np
 
 from node.detect.rounds import count_rounds
 from tests.evidence import Claim, Detail
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 from tests.timing.train_scene import FIRES, RATE_HZ, Fire, Place, hear
 
 SEED: Final = 3303
@@ -95,7 +95,7 @@ def measure(tell: Tell) -> Part:
         ]
     columns = ("trains", "exact %", "within 1 %", "at least %", "too many %")
     detail = Detail(f"Rounds by bearing and level, {SNR_DB:.0f} dB", columns, tuple(rows))
-    return Part(tuple(claims), lambda axes: _draw(axes, shares), (detail,))
+    return Part(tuple(claims), (detail,), lambda axes: _draw(axes, shares))
 
 
 def _count(fires: tuple[Fire, ...], place: Place, trains: int, rng: np.random.Generator) -> _Counts:

@@ -13,7 +13,7 @@ from node.timing.pps import PpsSampleClock
 from node.timing.sample_clock import HostSampleClock
 from node.types import NS_PER_S, Block, HostReading, ReceiverReading
 from tests.evidence import Claim, Detail
-from tests.timing.part import Part, Tell
+from tests.parts import Part, Tell
 from tests.timing.pps_wave import (
     RATE_HZ,
     START_UTC_S,
@@ -104,7 +104,7 @@ def measure(tell: Tell) -> Part:
             title=f"A day of faults: {wrong} whole seconds wrong",
         )
 
-    return Part(claims, draw, (_faults(),))
+    return Part(claims, (_faults(),), draw)
 
 
 def _faults() -> Detail:

@@ -1,0 +1,102 @@
+"""A table of claims that is measured in parts, as `make faults` and `make timing` are.
+
+Each part is a module with `measure(tell: Tell) -> Part`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from tests.evidence import FOLDER, Claim, Detail, publish, show
+
+SILENT_S: Final = 20.0
+"""Between two lines of progress that go into a file."""
+COLUMNS: Final = 2
+"""Of pictures."""
+
+Tell = Callable[[str], None]
+"""Told what is being measured, for the progress line."""
+Draw = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the table.
+
+    Attributes
+    ----------
+    claims
+        Its rows.
+    details
+        Tables below the claims.
+    draw
+        Draws its picture into one matplotlib `Axes`, title and labels included; None without one.
+    """
+
+    claims: tuple[Claim, ...]
+    details: tuple[Detail, ...] = ()
+    draw: Draw | None = None
+
+
+def run(target: str, description: str | None, names: Sequence[str], note: str) -> None:
+    """Measure the modules of tests.<target>, print, write docs/evidence/<target>.json and .png.
+
+    Reads the command line: with `--only`, those parts alone are measured, and nothing is written.
+    """
+    parser = ArgumentParser(prog=f"python -m tests.{target}", description=description)
+    parser.add_argument(
+        "--only", choices=names, action="append", help="measure this part; nothing is written"
+    )
+    only = parser.parse_args().only
+    parts = _measure(target, only or names)
+    claims = [claim for part in parts for claim in part.claims]
+    details = [detail for part in parts for detail in part.details]
+    if only:
+        show(f"make {target}", claims, details)
+        return
+    if pictures := [part.draw for part in parts if part.draw is not None]:
+        _draw(target, pictures)
+    publish(target, f"make {target}", claims, note, details)
+
+
+def _measure(target: str, names: Sequence[str]) -> list[Part]:
+    parts = []
+    console, silent_until_s = Console(stderr=True), 0.0
+    with console.status("starting") as status:
+        for number, name in enumerate(names, 1):
+            began_s = time.monotonic()
+            place = f"{number} of {len(names)}: {name}"
+
+            def tell(what: str, place: str = place, began_s: float = began_s) -> None:
+                nonlocal silent_until_s
+                now_s = time.monotonic()
+                line = f"{place}: {what} ({now_s - began_s:.0f} s)"
+                status.update(line)
+                if not console.is_terminal and now_s >= silent_until_s:
+                    console.print(line)
+                    silent_until_s = now_s + SILENT_S
+
+            tell("starting")
+            parts.append(importlib.import_module(f"tests.{target}.{name}").measure(tell))
+            console.print(f"{place}: {time.monotonic() - began_s:.0f} s")
+    return parts
+
+
+def _draw(target: str, pictures: Sequence[Draw]) -> None:
+    rows = -(-len(pictures) // COLUMNS)
+    figure = Figure(figsize=(7 * COLUMNS, 4.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for draw, place in zip(pictures, axes, strict=False):
+        draw(place)
+    for empty in axes[len(pictures) :]:
+        empty.set_axis_off()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FOLDER / f"{target}.png", dpi=80)
