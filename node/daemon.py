@@ -58,7 +58,6 @@ from node.timing import (
     utc_now_ns,
 )
 from node.types import (
-    NS_PER_S,
     AudioSource,
     Classifier,
     ModelIdentity,
@@ -149,10 +148,6 @@ class Daemon:
         """Hear until the source ends or `stop` is called; then send what can be sent, and leave."""
         self._witness = self._sworn()
         classifier = self._classifier()
-        if self._snippets is not None:
-            beside = self._settings.outbox.path
-            folder = beside.with_name(beside.name + ".snippets")
-            self._spool = Spool(folder, self._settings.snippets.max_waiting_bytes)
         with (
             self._timekeeper,
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
@@ -313,13 +308,13 @@ class Daemon:
 
     def _expire(self, outbox: Outbox) -> None:
         """Drop what has waited for weeks, by a clock that something vouches for."""
-        now_s, moment = time.monotonic(), self._moment
-        if now_s < self._expire_again_s or moment is None or moment.host.quality.source == "free":
+        now_s = time.monotonic()
+        if now_s < self._expire_again_s or not self._clock_trusted():
             return
         self._expire_again_s = now_s + EXPIRE_S
         max_age_s = self._settings.outbox.max_age_days * 86_400
         if self._snippets is not None and self._spool is not None:
-            dropped = self._spool.expire(self._host_clock_utc_ns() - round(max_age_s * NS_PER_S))
+            dropped = self._spool.expire(self._host_clock_utc_ns(), max_age_s)
             self._snippets.keep_back("they had waited too long: outbox.max_age_days", dropped)
         try:
             outbox.expire(self._host_clock_utc_ns(), max_age_s)
@@ -452,6 +447,10 @@ class Daemon:
 
     @contextmanager
     def _publishing(self, outbox: Outbox) -> Iterator[MqttPublisher]:
+        if self._snippets is not None:  # the outbox is ours by now, and so is what is beside it
+            beside = self._settings.outbox.path
+            folder = beside.with_name(beside.name + ".snippets")
+            self._spool = Spool(folder, self._settings.snippets.max_waiting_bytes)
         mqtt = self._settings.mqtt
         site, node_id = self._origin.site, self._origin.node_id
         publisher = MqttPublisher(
@@ -476,7 +475,7 @@ class Daemon:
             publisher.close(DRAIN_S)
 
     def _clock_trusted(self) -> bool:
-        moment = self._moment  # on the publisher's thread
+        moment = self._moment  # also on the publisher's thread
         return moment is not None and moment.host.quality.source != "free" and not moment.doubts
 
     def _offline(self, why: str) -> bytes:

@@ -17,12 +17,14 @@ from typing import Final, NamedTuple
 from node.deliver.backlog import SETTLE_S
 from node.deliver.board import Board, Word
 from node.deliver.database import outbox_error
+from node.errors import OutboxError
 from node.files import sync_folder
 
 log = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".message"
 _UNFINISHED: Final = "unfinished"
+_UNDATED_NS: Final = 0  # the time of a file that no trusted clock has seen yet
 
 
 class Parcel(NamedTuple):
@@ -40,32 +42,23 @@ class Spool:
     Parameters
     ----------
     folder
-        Made if absent, for its owner alone.
+        Made if absent, for its owner alone. One that cannot be used is told, and tried again with
+        the next message: hearing does not wait for it.
     max_bytes
         Bound of all that waits.
-
-    Raises
-    ------
-    OutboxError
-        If the folder cannot be used.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._last = 0
+        self._is_open = False
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / _UNFINISHED).unlink(missing_ok=True)
-            files = sorted(
-                file
-                for file in folder.iterdir()
-                if file.suffix == _SUFFIX and file.stem.isdecimal()
-            )
-            self._sizes = {file.name: file.stat().st_size for file in files}
-        except OSError as error:
-            raise outbox_error(folder, error) from error
-        self._last = max((int(Path(name).stem) for name in self._sizes), default=0)
+            self._open()
+        except OutboxError as error:
+            log.error("%s", error)
 
     @property
     def depth(self) -> int:
@@ -80,12 +73,16 @@ class Spool:
         OutboxError
             If it could not be made durable; then nothing has changed.
         """
+        if not self._is_open:
+            self._open()
         name = f"{self._last + 1:012d}{_SUFFIX}"
         unfinished = self._folder / _UNFINISHED
         try:
             with unfinished.open("wb") as file:
                 file.write(payload)
                 file.flush()
+                # Not by this machine's clock, which may be a month behind and set only later.
+                os.utime(file.fileno(), ns=(_UNDATED_NS, _UNDATED_NS))
                 os.fsync(file.fileno())
             unfinished.rename(self._folder / name)
             sync_folder(self._folder)
@@ -120,18 +117,44 @@ class Spool:
         with self._lock:
             return self._drop_to(0)
 
-    def expire(self, before_utc_ns: int) -> int:
-        """Drop what was written before a moment; give how many."""
+    def expire(self, utc_now_ns: int, max_age_s: float) -> int:
+        """Drop what has waited too long; give how many.
+
+        A message's age is counted from the first call after it was added, as in the outbox, and
+        kept as its file's time. So call this only while the clock can be trusted.
+        """
         dropped = 0
         for name in tuple(self._sizes):
+            file = self._folder / name
             try:
-                old = (self._folder / name).stat().st_mtime_ns < before_utc_ns
+                since_ns = file.stat().st_mtime_ns
+                if since_ns == _UNDATED_NS or since_ns > utc_now_ns:
+                    os.utime(file, ns=(utc_now_ns, utc_now_ns))
+                    continue
             except OSError:
-                old = False  # it went meanwhile
-            if old:
+                continue  # it went meanwhile
+            if since_ns < utc_now_ns - round(max_age_s * 1e9):
                 self.remove(name)
                 dropped += 1
         return dropped
+
+    def _open(self) -> None:
+        folder = self._folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / _UNFINISHED).unlink(missing_ok=True)
+            files = sorted(
+                file
+                for file in folder.iterdir()
+                if file.suffix == _SUFFIX and file.stem.isdecimal()
+            )
+            sizes = {file.name: file.stat().st_size for file in files}
+        except OSError as error:
+            raise outbox_error(folder, error) from error
+        with self._lock:
+            self._sizes = sizes
+            self._last = max((int(Path(name).stem) for name in sizes), default=0)
+            self._is_open = True
 
     def _drop_to(self, most_bytes: int) -> int:
         dropped = 0

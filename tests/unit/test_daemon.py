@@ -220,9 +220,12 @@ def test_a_receiver_that_says_oddities_costs_a_health_and_no_more(
     assert hour.publisher.say.called
 
 
-@pytest.mark.parametrize(("source", "dropped"), [("free", 0), ("ntp", 1)])
+@pytest.mark.parametrize(
+    ("source", "doubts", "dropped"),
+    [("free", (), 0), ("ntp", (), 1), ("gps", ("no other clock says so",), 0)],
+)
 def test_nothing_is_dropped_for_its_age_by_a_clock_that_nothing_vouches_for(
-    tmp_path: Path, source: ClockSource, dropped: int
+    tmp_path: Path, source: ClockSource, doubts: tuple[str, ...], dropped: int
 ) -> None:
     node = daemon(tmp_path)
     with Outbox(tmp_path / "outbox.sqlite3", 2**20) as outbox:
@@ -231,7 +234,7 @@ def test_nothing_is_dropped_for_its_age_by_a_clock_that_nothing_vouches_for(
         node._host_clock = FakeHostClock(10**18 + 31 * DAY_NS, ClockQuality(source, 1e-3))
         node._read_clock()
         assert node._moment is not None
-        node._moment = replace(node._moment, host=node._host_clock.read())
+        node._moment = replace(node._moment, host=node._host_clock.read(), doubts=doubts)
         node._expire(outbox)
         assert outbox.dropped == dropped
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -54,10 +54,21 @@ def test_what_a_cut_of_power_left_half_written_is_no_message(tmp_path: Path) -> 
     assert (spool.depth, list(tmp_path.iterdir())) == (0, [])
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutboxError, match="file/spool"):
-        Spool(tmp_path / "file" / "spool", 1000)
+def test_a_folder_that_cannot_be_used_is_told_and_taken_up_once_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Spool(tmp_path / "folder", 1000).add(b"one")
+    (tmp_path / "folder").rename(tmp_path / "away")
+    (tmp_path / "folder").write_text("in the way")
+    spool = Spool(tmp_path / "folder", 1000)
+    assert "folder: cannot be written" in caplog.text
+    with pytest.raises(OutboxError, match="folder: cannot be written"):
+        spool.add(b"two")
+    assert (spool.depth, spool.clear()) == (0, 0)
+    (tmp_path / "folder").unlink()
+    (tmp_path / "away").rename(tmp_path / "folder")
+    spool.add(b"three")
+    assert payloads(spool) == [b"one", b"three"]
 
 
 def test_what_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
@@ -99,14 +110,37 @@ def test_a_file_that_is_none_of_ours_is_let_be(tmp_path: Path) -> None:
     assert (tmp_path / "notes.message").exists()
 
 
-def test_what_has_waited_too_long_is_dropped(tmp_path: Path) -> None:
+NOW_NS = 20_000 * 86_400 * 10**9
+AGE_S = 100.0
+
+
+def test_what_has_waited_too_long_is_dropped_after_a_restart_too(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1000)
     spool.add(b"old")
+    assert spool.expire(NOW_NS, AGE_S) == 0
     spool.add(b"new")
-    old, _ = sorted(tmp_path.iterdir())
-    os.utime(old, ns=(10**18, 10**18))
-    assert spool.expire(10**18 + 1) == 1
+    spool = Spool(tmp_path, 1000)
+    assert spool.expire(NOW_NS + 99 * 10**9, AGE_S) == 0
+    assert spool.expire(NOW_NS + 101 * 10**9, AGE_S) == 1
     assert payloads(spool) == [b"new"]
+
+
+def test_what_was_added_by_a_clock_far_behind_is_no_older_for_that(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path, 1000)
+    spool.add(b"fresh")
+    utc_ns = time.time_ns() + 31 * 86_400 * 10**9  # by then something has set it
+    assert spool.expire(utc_ns, 30 * 86_400.0) == 0
+    assert payloads(spool) == [b"fresh"]
+
+
+def test_a_clock_put_back_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1000)
+    spool.add(b"one")
+    spool.expire(NOW_NS + 10**18, AGE_S)
+    assert spool.expire(NOW_NS, AGE_S) == 0
+    assert spool.expire(NOW_NS + 101 * 10**9, AGE_S) == 1
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
