@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from typing import Final
 
 import click
 
-from node.cli._shared import Level, config_file, sentence
+from node.cli._shared import Level, config_file, printable, sentence
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import Subscription
@@ -17,7 +18,7 @@ from node.settings import load
 
 KEPT_S: Final = 14 * 86_400
 
-_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+_BLANKS: Final = bytes.maketrans(b"\r\n\t", b"   ")
 
 
 @click.command("watch")
@@ -69,6 +70,7 @@ def command(
         client_id=name,
         session_expiry_s=KEPT_S if name else 0,
     )
+    _tell_on_standard_error()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: words.close())
     with words:
@@ -80,16 +82,26 @@ def command(
             elif isinstance(word.message, Status):
                 click.echo(_status(word.message))
             else:
-                click.echo(f"{word.topic}  {_one_line(word.payload).decode()}")
+                click.echo(printable(f"{word.topic}  {_one_line(word.payload).decode()}"))
+
+
+def _tell_on_standard_error() -> None:
+    """Tell when the broker is gone or back and what cannot be read: it would look like silence."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("gunfire-node: %(message)s"))
+    logger = logging.getLogger("node")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _one_line(payload: bytes) -> bytes:
-    """Put blanks for line ends: between a JSON's tokens, where alone they stand, it is the same."""
+    """Put blanks for line ends and tabs.
+
+    They stand between a JSON's tokens alone, where they mean the same.
+    """
     return payload.translate(_BLANKS)
 
 
 def _status(status: Status) -> str:
-    reasons = "; ".join(status.reasons)
-    # A node's words are not to steer the terminal.
-    said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in reasons)
+    said = printable("; ".join(status.reasons))
     return f"{status.utc[:-4]}Z  {status.node_id:<18} {status.state}{': ' if said else ''}{said}"

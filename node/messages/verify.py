@@ -32,11 +32,10 @@ from node.messages.signing import (
 from node.messages.snippet import SNIPPET_SCHEMA
 from node.messages.status import STATUS_SCHEMA
 from node.messages.trust import Trust, raw_public_key, read_certificates, spans_hold
-from node.messages.wire import parse_checkpoint
+from node.messages.wire import LONGEST_MESSAGE, parse_checkpoint
 from node.utc import parse_utc_ns
 
-LONGEST_LINE: Final = 2**20
-"""No message is longer, in bytes."""
+LONGEST_LINE: Final = LONGEST_MESSAGE
 
 MOST_FINDINGS: Final = 1000
 """So many are named; all are counted."""

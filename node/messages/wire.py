@@ -1,7 +1,7 @@
 """Messages ↔ bytes: compact JSON in UTF-8, keys in the order of the model, no NaN."""
 
 import json
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,9 @@ from node.messages.node import Node
 from node.messages.snippet import SnippetMessage
 from node.messages.status import Status
 from node.utc import utc_text
+
+LONGEST_MESSAGE: Final = 2**20
+"""No message is longer, in bytes: a snippet, the longest, has some 200 kB."""
 
 _M = TypeVar("_M", bound=Message)
 

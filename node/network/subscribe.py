@@ -16,7 +16,7 @@ import logging
 import queue
 import time
 import uuid
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ from node.messages import (
     subscription,
 )
 from node.messages.topics import ROOT
+from node.messages.wire import LONGEST_MESSAGE
 from node.network.numbers import Numbers
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,13 @@ log = logging.getLogger(__name__)
 # few seconds from a node.
 REMEMBERED: Final = 100_000
 
+MOST_WAITING_BYTES: Final = 2**24
+"""So much waits here for whoever reads, some 8,000 detections; the rest waits at the broker."""
+
+MOST_NODES: Final = 10_000
+"""Of so many nodes it is known which numbers are missing: names are cheap to invent."""
+
+_ROOM_S: Final = 0.05
 _STOP_S: Final = 3.0
 _BREAK_OFF_S: Final = 0.2
 
@@ -143,7 +151,8 @@ class Subscription:
 
     A detection is given once, however often it arrives. What is not a valid message, or one of
     another node than its topic's, is counted in `invalid` and passed over. The connection is made
-    again for ever once it has stood.
+    again for ever once it has stood. Who reads more slowly than messages come has the rest wait at
+    the broker, as long and as much as that allows.
 
     Parameters
     ----------
@@ -181,9 +190,12 @@ class Subscription:
         self.repeated = 0
         self._filters = [(_filter(kind, site, node_id), 1) for kind in kinds]
         self._words: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
-        self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._revisions: OrderedDict[str, int] = OrderedDict()  # the highest of each event
-        self._numbers: defaultdict[tuple[str, str], Numbers] = defaultdict(Numbers)
+        self._come_bytes = 0  # the session's thread alone adds to it,
+        self._gone_bytes = 0  # and to this one who reads
+        # A node's own names for its events: it cannot use up another's.
+        self._seen: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._revisions: OrderedDict[tuple[str, str], int] = OrderedDict()  # the highest of each
+        self._numbers: dict[tuple[str, str], Numbers] = {}
         self._closed = False
         # A refusal, or None where there is none. Queues, since `close` may be called by a signal
         # on the very thread that waits, where an Event's lock could stop it for ever.
@@ -201,14 +213,28 @@ class Subscription:
             ),
         )
 
+    @property
+    def waiting(self) -> int:
+        """How many messages have come and were not given yet."""
+        return self._words.qsize()
+
     def next(self, timeout_s: float | None = None) -> Word | None:
-        """Give the next message; None if `timeout_s` passes first, or after `close`."""
-        if self._closed:
-            return None
+        """Give the next message; None if `timeout_s` passes first.
+
+        After `close` what has come before is still given, since the broker was told that it has
+        come and will not send it again; then None.
+        """
+        word = None
         try:
-            return self._words.get(timeout=timeout_s)
+            if not self._closed:
+                word = self._words.get(timeout=timeout_s)
+            while word is None and self._closed:
+                word = self._words.get_nowait()
         except queue.Empty:
             return None
+        if word is not None:
+            self._gone_bytes += len(word.payload)
+        return word
 
     def missing(self) -> dict[tuple[str, str], tuple[range, ...]]:
         """Give, for each (site, node) with holes, the numbers of detections that have not come.
@@ -226,7 +252,10 @@ class Subscription:
                 yield word
 
     def close(self) -> None:
-        """Disconnect; entering or an iteration under way ends. A signal's handler may call it."""
+        """Disconnect; entering ends, and an iteration once it has given what has come.
+
+        A signal's handler may call it.
+        """
         self._closed = True
         self._answers.put(None)
         self._words.put(None)
@@ -283,7 +312,8 @@ class Subscription:
             said = _read(topic, payload)
         except ValueError as error:
             self.invalid += 1
-            log.warning("%s: %s", topic, error)
+            if self.invalid.bit_count() == 1:  # the first, second, fourth …: of a flood few lines
+                log.warning("%r: %s (%d so far that are passed over)", topic, error, self.invalid)
             return
         superseded, missing = False, range(0)
         if isinstance(said, Detection):
@@ -291,12 +321,14 @@ class Subscription:
                 self.repeated += 1
                 return
             superseded = self._superseded(said)
-            missing = self._numbers[said.site, said.node_id].see(said.seq)
+            missing = self._numbers_of(said).see(said.seq)
         elif isinstance(said, Checkpoint):
-            numbers = self._numbers[said.site, said.node_id]
+            numbers = self._numbers_of(said)
             missing = numbers.expect(said.seq)
             for gap in said.gaps:
                 numbers.fill(gap.from_seq, gap.to_seq)
+        self._wait_for_room()
+        self._come_bytes += len(payload)
         self._words.put(Word(topic, said, payload, message.retain, superseded, missing))
 
     def published(self, mid: int, code: ReasonCode) -> None:
@@ -314,8 +346,25 @@ class Subscription:
             self._answered = True
             self._answers.put(refusal)
 
+    def _wait_for_room(self) -> None:
+        # The broker notices that we do not read on, and keeps the rest.
+        while (
+            self._come_bytes - self._gone_bytes > MOST_WAITING_BYTES
+            and not self._words.empty()
+            and not self._closed
+        ):
+            time.sleep(_ROOM_S)
+
+    def _numbers_of(self, said: Detection | Checkpoint) -> Numbers:
+        numbers = self._numbers.get((said.site, said.node_id))
+        if numbers is None:
+            numbers = Numbers()
+            if len(self._numbers) < MOST_NODES:
+                self._numbers[said.site, said.node_id] = numbers
+        return numbers
+
     def _came_before(self, detection: Detection) -> bool:
-        key = (detection.event_id, detection.revision)
+        key = (f"{detection.site}/{detection.node_id}", detection.event_id, detection.revision)
         if key in self._seen:
             return True
         self._seen[key] = None
@@ -324,8 +373,9 @@ class Subscription:
         return False
 
     def _superseded(self, detection: Detection) -> bool:
-        highest = self._revisions.pop(detection.event_id, -1)
-        self._revisions[detection.event_id] = max(highest, detection.revision)
+        event = (f"{detection.site}/{detection.node_id}", detection.event_id)
+        highest = self._revisions.pop(event, -1)
+        self._revisions[event] = max(highest, detection.revision)
         if len(self._revisions) > REMEMBERED:
             self._revisions.popitem(last=False)
         return highest > detection.revision
@@ -338,9 +388,11 @@ def _filter(kind: Kind, site: str, node_id: str) -> str:
 
 
 def _read(topic: str, payload: bytes) -> Said:
+    if len(payload) > LONGEST_MESSAGE:
+        raise ValueError("is longer than any message")
     kind = topic.rpartition("/")[2]
     if kind not in _READ:
-        raise ValueError(f"no such kind of message: {kind}")
+        raise ValueError(f"no such kind of message: {kind!r}")
     said = _READ[kind](payload)
     # A broker lets each node publish on its own topics; what the message says, it does not read.
     who = said.site if isinstance(said, Incident) else f"{said.site}/{said.node_id}"

@@ -5,6 +5,7 @@ import json
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from paho.mqtt import publish
 
 from node.deliver import BrokerAddress, publish_batch
 from node.messages import node_topic, numbered, to_json, with_transport
-from node.network import PrivateBroker, Word, subscribe
+from node.network import PrivateBroker, Subscription, Word, subscribe
 
 EXAMPLES = Path(__file__).parents[1] / "contract"
 DETECTION = node_topic(SITE, NODE_ID, "detection")
+MODULE = sys.modules[Subscription.__module__]
 CHECKPOINT = node_topic(SITE, NODE_ID, "checkpoint")
 
 
@@ -86,6 +88,93 @@ def test_an_older_revision_that_comes_after_a_newer_one_says_so(broker: PrivateB
     assert [(word.superseded, word.is_news) for word in come] == [(False, True), (True, False)]
 
 
+def test_a_node_cannot_take_the_news_value_of_anothers_event(broker: PrivateBroker) -> None:
+    topic, payload = detection(2, number=9, revision=7)
+    thief = json.loads(payload) | {"node_id": "node-2"}
+    stolen = (node_topic(SITE, "node-2", "detection"), json.dumps(thief).encode())
+    come, words = hear(broker, stolen, detection(1, number=9), (topic, payload))
+    assert [word.superseded for word in come] == [False, False, False]
+    assert words.repeated == 0
+
+
+def test_what_waits_for_a_slow_reader_waits_at_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "MOST_WAITING_BYTES", 20_000)
+    count = 300
+    with PrivateBroker(extra="max_queued_messages 0") as broker:
+        address = BrokerAddress.from_url(broker.url)
+        with subscribe(broker.url, kinds=["detection"]) as words:
+            publish_batch(address, [detection(seq) for seq in range(1, count + 1)])
+            assert wait_until(lambda: words.waiting > 5, 10)
+            time.sleep(1)
+            assert words.waiting < 30
+            assert [word.message.seq for word in itertools.islice(words, count)] == list(
+                range(1, count + 1)
+            )
+            publish_batch(address, [detection(seq) for seq in range(count + 1, 2 * count)])
+            assert wait_until(lambda: words.waiting > 5, 10)
+            begun_s = time.monotonic()
+        assert time.monotonic() - begun_s < 2
+
+
+def test_what_the_broker_was_told_has_come_is_given_after_the_end_too() -> None:
+    count = 300
+    with PrivateBroker(extra="max_queued_messages 0") as broker:
+        address = BrokerAddress.from_url(broker.url)
+
+        def subscription() -> Subscription:
+            return Subscription(
+                address, kinds=["detection"], client_id="log", session_expiry_s=3600
+            )
+
+        with subscription():
+            pass
+        publish_batch(address, [detection(seq) for seq in range(1, count + 1)])
+        got: list[int] = []
+        with subscription() as words:
+            for word in words:
+                got.append(word.message.seq)  # type: ignore[union-attr]
+                if len(got) == 5:
+                    assert wait_until(lambda: words.waiting > 5, 10)
+                    words.close()
+        assert words.next() is None
+        with subscription() as words:
+            got += [word.message.seq for word in words.within(2)]  # type: ignore[union-attr]
+        assert sorted(got) == list(range(1, count + 1))
+
+
+def test_names_are_cheap_to_invent_and_are_not_all_remembered(
+    broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "MOST_NODES", 2)
+
+    def of(site: str, seq: int) -> Any:
+        said = json.loads(detection(seq)[1]) | {"site": site}
+        return node_topic(site, NODE_ID, "detection"), json.dumps(said).encode()
+
+    said = [of(site, seq) for seq in (1, 3) for site in ("a", "b", "c")]
+    come, words = hear(broker, *said)
+    assert [bool(word.missing) for word in come[3:]] == [True, True, False]
+    assert sorted(words.missing()) == [("a", NODE_ID), ("b", NODE_ID)]
+
+
+def test_what_is_longer_than_any_message_is_not_read(broker: PrivateBroker) -> None:
+    topic, payload = detection(1)
+    long = json.dumps(json.loads(payload) | {"more": "x" * 2**20}).encode()
+    come, words = hear(broker, (topic, long), detection(2))
+    assert [word.message.seq for word in come] == [2]
+    assert words.invalid == 1
+
+
+def test_a_flood_of_what_cannot_be_read_is_told_in_a_few_lines(
+    broker: PrivateBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, words = hear(broker, *[(DETECTION, b"{}")] * 100)
+    assert words.invalid == 100
+    told = [line for line in caplog.messages if DETECTION in line]
+    assert len(told) == 7  # the first, second, fourth …
+    assert "64 so far" in told[-1]
+
+
 def test_what_is_no_message_is_counted_and_passed_over(broker: PrivateBroker) -> None:
     come, words = hear(broker, (DETECTION, b"{}"), (DETECTION, b"\xff"), detection(1))
     assert [word.message.seq for word in come] == [1]
@@ -142,6 +231,43 @@ def test_what_watch_prints_is_a_line_a_message_and_cannot_steer_the_terminal(
     shown = line().decode().rstrip("\n")
     assert shown.endswith("forged")
     assert shown.isprintable()
+
+    said = json.loads((EXAMPLES / "node.json").read_bytes())
+    said |= {"site": SITE, "node_id": "node-retained"}
+    said["array"]["name"] = "\x9b2J\u202e"
+    topic = node_topic(SITE, "node-retained", "node")
+    pretty = json.dumps(said, indent="\t", ensure_ascii=False)
+    publish.single(topic, pretty, retain=True, port=broker.port, hostname="127.0.0.1")
+    shown = line("--kind", "node").decode().rstrip("\n")
+    assert shown.startswith(f"{topic}  {{ ")
+    assert shown.isprintable()
+
+
+def test_watch_says_what_it_cannot_read_and_that_the_broker_is_gone_and_back() -> None:
+    with PrivateBroker() as broker:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+             broker.url, "--jsonl"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        try:
+            assert "connected to" in process.stderr.readline()
+            future = {**json.loads(detection(1)[1]), "schema": "gunfire.detection/2"}
+            publish_batch(
+                BrokerAddress.from_url(broker.url), [(DETECTION, json.dumps(future).encode())]
+            )
+            assert "Input should be 'gunfire.detection/1'" in process.stderr.readline()
+            broker.stop()
+            assert "connection was lost" in process.stderr.readline()
+            broker.start()
+            while "connected to" not in (said := process.stderr.readline()):
+                assert "refused" in said
+        finally:
+            process.terminate()
+            said, _ = process.communicate(timeout=10)
+        assert said == ""
+        assert process.returncode == 0
 
 
 def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
