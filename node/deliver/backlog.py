@@ -98,6 +98,11 @@ class Backlog:
         return tuple(sent.row for sent in self._in_flight.values())
 
     @property
+    def unanswered_since_s(self) -> float | None:
+        """When the oldest of those was sent; None where there is none."""
+        return next((sent.at_s for sent in self._in_flight.values()), None)
+
+    @property
     def busy(self) -> bool:
         """Whether anything waits, is under way or not settled."""
         return bool(self._in_flight or self._removable_s or self._news or self._late_left)

@@ -45,6 +45,9 @@ ASIDE_EXPIRY_S: Final = 300
 # What a PUBLISH packet holds beside topic and payload: header, lengths, packet id, properties.
 _PACKET_OVERHEAD_BYTES: Final = 16
 _BAD_PAYLOAD: Final = 0x99
+# A broker that has answered a ping has all that was sent before it. One that is without an answer
+# for so many keep-alives gets none any more: there are such, and the connection looks well.
+_UNANSWERED_KEEPALIVES: Final = 4
 _OUTBOX_RETRY_S: Final = 5.0
 _GOODBYE_S: Final = 1.0
 _MOST_RECEIVED: Final = 65535  # what a broker takes that does not say otherwise
@@ -114,6 +117,7 @@ class MqttPublisher:
             None if spool is None else Parcels(spool, spool_topic, self._board, expiry_s)
         )
         self._reconnect_max_s = options.reconnect_max_s
+        self._keepalive_s = options.keepalive_s
         self._detection_topic = detection_topic
         self._status_topic = status_topic
         self._offline = offline
@@ -137,6 +141,7 @@ class MqttPublisher:
         self._client: Client | None = None
         self._receive_maximum = _MOST_RECEIVED
         self._max_packet_bytes: int | None = None
+        self._word_sent_s = 0.0
         self._last_word_said = False
         self._one_at_a_time = False
         self._refusals_in_a_row = 0
@@ -268,6 +273,7 @@ class MqttPublisher:
         self._send_detections()
         self._send_asides()
         self._widen()
+        self._leave_if_unanswered()
         if self._close_by_s is not None:
             self._say_goodbye(self._close_by_s)
 
@@ -310,6 +316,7 @@ class MqttPublisher:
         mid = self._publish(word.topic, word.payload, retain=word.retain, expiry_s=word.expiry_s)
         if mid is not None:
             self._board.sent(mid, word)
+            self._word_sent_s = time.monotonic()
 
     def _send_asides(self) -> None:
         while self._asides:
@@ -398,6 +405,20 @@ class MqttPublisher:
         if self._board.due(time.monotonic()) is None:
             self._one_at_a_time = False
             self._backlog.begin(self._receive_maximum - 1)
+
+    def _leave_if_unanswered(self) -> None:
+        """Leave a broker that answers pings, or is asked for none, and no message."""
+        since_s = self._backlog.unanswered_since_s
+        if self._board.under_way:
+            since_s = min(self._word_sent_s, since_s or self._word_sent_s)
+        if self._client is None or since_s is None:
+            return
+        longest_s = _UNANSWERED_KEEPALIVES * max(self._keepalive_s, self._client.keepalive)
+        if time.monotonic() - since_s > longest_s:
+            self._session.leave_useless(
+                f"does not acknowledge what it is sent, for {longest_s:g} s: see its log, and "
+                "whether its own storage is in order"
+            )
 
     def _give_up(self, word: Word, why: str) -> None:
         self._board.give_up(word)

@@ -51,11 +51,17 @@ _TAKEN_OVER: Final = 0x8E
 _TOO_LARGE: Final = 0x95
 _BAD_PAYLOAD: Final = 0x99
 _BUSY: Final = "it is full or overloaded; it is tried again, with pauses"
+_LACKING: Final = "a node needs retained messages and QoS 1: set mqtt.url to a broker that has them"
+_ELSEWHERE: Final = "its fleet is served by another broker: set mqtt.url to that one"
 _ADVICE: Final = {
     0x84: "set mqtt.protocol to the version of MQTT that it speaks",
     0x88: _BUSY,
     0x89: _BUSY,
     0x97: _BUSY,
+    0x9A: _LACKING,
+    0x9B: _LACKING,
+    0x9C: _ELSEWHERE,
+    0x9D: _ELSEWHERE,
     0x9F: _BUSY,
 }
 _FAULTS_OF_A_MESSAGE: Final = (_MALFORMED, _PROTOCOL_ERROR, _TOO_LARGE, _BAD_PAYLOAD)
@@ -98,7 +104,7 @@ class Session:
         self._will = will
         self._accepted = False
         self._loss: Loss | None = None
-        self._taken_over = self._leaving = False
+        self._taken_over = self._leaving = self._useless = False
         self._preferred_loss = ""
         self._stay_s = options.return_s
         self._files = TlsWatch()
@@ -134,6 +140,15 @@ class Session:
         with contextlib.suppress(OSError):
             self._bell.send(b"!")
 
+    def leave_useless(self, why: str) -> None:
+        """End this connection, since the broker does not do its part; by the handler's `turn`.
+
+        It counts as a failed one, however long it stood: the last will is said, and the next try
+        is at the next broker, or comes after a pause that grows.
+        """
+        self._useless = True
+        self._lose(why)
+
     def stop(self, timeout_s: float = 3.0) -> None:
         """Disconnect cleanly (the last will is not spoken), and end the thread."""
         self._stop.set()
@@ -167,13 +182,13 @@ class Session:
             if place == 0:
                 self._preferred_loss = loss.sentence
             lasted_s = time.monotonic() - begun_s if self._accepted else 0.0
-            was_good = lasted_s >= _GOOD_AFTER_S and not self._taken_over
+            was_good = lasted_s >= _GOOD_AFTER_S and not (self._taken_over or self._useless)
             if was_good or self._leaving:
                 short_ones = place = 0
             else:
                 short_ones += 1
                 place = (place + 1) % len(self._addresses)
-            if self._accepted and short_ones >= _SUSPICIOUS:
+            if self._accepted and short_ones >= _SUSPICIOUS and not self._useless:
                 # Brokers need not say that another client took our place; many do not.
                 loss = replace(
                     loss,
@@ -198,7 +213,7 @@ class Session:
 
     def _connect_and_serve(self) -> Loss:
         """Make one connection and serve it until it ends; say why it ended."""
-        self._accepted = self._taken_over = self._leaving = False
+        self._accepted = self._taken_over = self._leaving = self._useless = False
         self._loss = None
         client: Client | None = None
         try:
@@ -219,7 +234,7 @@ class Session:
         finally:
             if client is not None:
                 # One who goes to come back leaves the last will to be said, should that fail.
-                _close(client, politely=not self._leaving)
+                _close(client, politely=not (self._leaving or self._useless))
         return self._told_loss()
 
     def _clock_doubt(self) -> str:
@@ -268,6 +283,8 @@ class Session:
             client.loop_misc()
             if self._accepted and client.socket() is not None:
                 self._call(self._handler.turn)
+            if self._useless:
+                return
 
     def _leave(self, why: str) -> None:
         self._leaving = True

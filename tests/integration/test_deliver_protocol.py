@@ -171,14 +171,64 @@ def test_what_a_full_broker_refuses_stays_here_until_it_has_room(outbox: Outbox)
         sender.close(drain_s=0)
 
 
+@pytest.mark.parametrize("word", [True, False])
+def test_a_broker_that_answers_pings_and_no_message_is_left_for_another_try(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture, word: bool
+) -> None:
+    # NATS without a quorum of its storage is one; and one that says "no pings, please" may be dead.
+    with quota_broker(mute_connections=1) as (port, counts):
+        sender = publisher(outbox, f"mqtt://127.0.0.1:{port}", keepalive_s=1)
+        if word:
+            sender.set_status(online())
+        else:
+            append(outbox, 1)
+        sender.start()
+        assert wait_until(lambda: "does not acknowledge" in caplog.text)
+        append(outbox, 2)
+        assert wait_until(lambda: outbox.depth == 0, 20)
+        assert counts["connections"] == 2
+        assert caplog.text.count("does not acknowledge") == 1
+        assert sender.delivery().reasons == ()
+        sender.close(drain_s=0)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (0x9A, "set mqtt.url to a broker that has them"),
+        (0x9B, "set mqtt.url to a broker that has them"),
+        (0x9C, "served by another broker: set mqtt.url"),
+        (0x9D, "served by another broker: set mqtt.url"),
+    ],
+)
+def test_a_broker_that_cannot_serve_a_node_is_not_called_one_that_refuses_its_name(
+    outbox: Outbox, code: int, advice: str
+) -> None:
+    with quota_broker(connack=code) as (port, _):
+        sender = publisher(outbox, f"mqtt://127.0.0.1:{port}")
+        sender.start()
+        assert wait_until(lambda: advice in reasons(sender))
+        sender.close(drain_s=0)
+
+
 @contextmanager
-def quota_broker(refusals: int) -> Iterator[tuple[int, dict[str, int]]]:
-    """Answer one MQTT 5 client: a CONNACK, PUBACKs of quota exceeded, then of success."""
-    counts = {"publishes": 0}
+def quota_broker(
+    refusals: int = 0, mute_connections: int = 0, connack: int = 0
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """Answer an MQTT 5 client: a CONNACK, PUBACKs of quota exceeded, then of success.
+
+    On its first so many connections it answers no message at all.
+    """
+    counts = {"publishes": 0, "connections": 0}
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
+        while counts["connections"] <= mute_connections:
+            serve_one()
+
+    def serve_one() -> None:
         connection, _ = server.accept()
+        counts["connections"] += 1
         with connection, connection.makefile("rb") as stream:
             while header := stream.read(1):
                 length = shift = 0
@@ -191,7 +241,9 @@ def quota_broker(refusals: int) -> Iterator[tuple[int, dict[str, int]]]:
                 body = stream.read(length)
                 kind = header[0] >> 4
                 if kind == 1:
-                    connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                    connection.sendall(bytes([0x20, 3, 0, connack, 0]))
+                elif counts["connections"] <= mute_connections and kind == 3:
+                    pass
                 elif kind == 3 and header[0] & 0x06:
                     topic = int.from_bytes(body[:2], "big")
                     mid = body[2 + topic : 4 + topic]
