@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,7 +90,7 @@ class _Log:
     def __init__(self, files: tuple[Path, ...]) -> None:
         self._files = files
         self._begins: list[int] = []
-        self.bytes = 0
+        self._sizes: list[int] = []
         for file in files:
             if not file.is_file():
                 what = "is not a regular file" if file.exists() else "is not there"
@@ -97,17 +98,21 @@ class _Log:
             with _opened(file) as opened:
                 if opened.read(6).startswith(_PACKED):
                     raise IdentityError(f"{file}: is compressed: unpack it first")
-            self.bytes += file.stat().st_size
+                self._sizes.append(os.fstat(opened.fileno()).st_size)
+        self.bytes = sum(self._sizes)
 
     def lines(self, advance: Callable[[float], None]) -> Iterator[tuple[bytes, int]]:
-        """Give each line and its number over all files, from 1."""
+        """Give each line and its number over all files, from 1; the same ones each time.
+
+        What is added to a file meanwhile is left out: its certificates were not gathered.
+        """
         number = 0
         self._begins = []
-        for path in self._files:
+        for path, size in zip(self._files, self._sizes, strict=True):
             self._begins.append(number)
             with _opened(path) as file:
                 untold = 0
-                for line in _lines(file):
+                for line in _lines(file, size):
                     number += 1
                     yield line, number
                     untold += len(line)
@@ -133,9 +138,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _lines(file: Any) -> Iterator[bytes]:
+def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Give lines; of one that is longer than any message only so much that this shows."""
-    while line := file.readline(LONGEST_LINE + 1):
+    while file.tell() < size and (line := file.readline(LONGEST_LINE + 1)):
         yield line
         while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
             line = file.readline(LONGEST_LINE + 1)

@@ -126,8 +126,13 @@ class Trust:
         """Give the keys that count for a node, whenever that is."""
         if self._any is not None:
             return [self._any]
-        places = ((node_id, site), (node_id, None))
-        return [key for place in places for key in self._keys.get(place, {}).values()]
+        merged: dict[str, TrustedKey] = {}
+        for place in ((node_id, site), (node_id, None)):
+            for name, key in self._keys.get(place, {}).items():
+                both = merged.setdefault(name, TrustedKey(key.public, name))
+                both.spans.extend(key.spans)
+                both.certificates.extend(key.certificates)
+        return list(merged.values())
 
     def everybody(self) -> Iterator[tuple[str, TrustedKey]]:
         """Give every key that counts for anybody, with the name that it counts for."""

@@ -74,6 +74,14 @@ def test_from_a_nodes_request_to_the_verdict_before_and_after_a_theft(fleet: Pat
     assert "and so 3 more up to seq 9" in found[0]["sentence"]
 
 
+def test_whatever_name_a_request_bears_the_ca_gives_the_name_that_it_means(fleet: Path) -> None:
+    ask, certify, *_ = blocks("verify-a-log.md")
+    load_identity(fleet / "node.key", None, NODE_ID, SITE)
+    run(ask.replace("CN=node-0001", "CN=operator"), fleet)
+    run(certify, fleet, when="2 days ago")
+    load_identity(fleet / "node.key", fleet / "node-0001-signing.crt", NODE_ID, SITE)
+
+
 def test_a_node_of_which_the_log_holds_a_checkpoint_alone_is_noted(fleet: Path) -> None:
     lines = []
     for number in (1, 2):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from node.cli import main
+from node.messages.verify import Verifier
 from tests.hil.fleet_ca import FleetCa
 from tests.unit.signed_log import SignedNode
 
@@ -73,6 +74,24 @@ def test_what_was_asked_for_is_not_said_not_to_have_been(node: SignedNode, verif
         "MISSING: city/roof-1: seq 1 to 3 are missing at the beginning",
     )
     assert not any("was not looked for" in line for line in said)
+
+
+def test_what_is_written_while_it_is_judged_is_left_for_the_next_time(
+    node: SignedNode, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Path("log.jsonl")
+    log.write_bytes(b"".join(line + b"\n" for line in node.log(3)))
+    gather = Verifier.gather
+
+    def gather_and_write_on(self: Verifier, line: bytes) -> None:
+        gather(self, line)
+        if b"gunfire.checkpoint" in line:
+            with log.open("ab") as file:
+                file.write(SignedNode("roof-2", dt.datetime.now(dt.UTC)).detection() + b"\n")
+
+    monkeypatch.setattr(Verifier, "gather", gather_and_write_on)
+    code, said = verify("log.jsonl")
+    assert (code, said[-1]) == (0, "holds: every message is signed, unaltered and in its place")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

@@ -465,6 +465,18 @@ def test_a_certificate_renewed_over_the_same_key_serves_on(ca: FleetCa) -> None:
     assert judged(ca, [*births, *node.log(20)]).holds
 
 
+def test_a_certificate_renewed_without_the_sites_name_serves_on(ca: FleetCa) -> None:
+    node = SignedNode("roof-1", NOW)
+    middle = NOW + dt.timedelta(seconds=5)
+    node.certified(ca, not_before=NOW - DAY, not_after=middle)
+    births = [node.birth()]
+    issued = ca.issue("roof-1", key=node.key, not_before=middle, not_after=NOW + DAY)
+    node.signer = Signer(node.key, issued.certificate.read_text())
+    report = judged(ca, [*births, *node.log(20)])
+    assert report.findings == []
+    assert [len(key.certificates) for key in report.chains["city/roof-1"].keys] == [2]
+
+
 def test_what_was_heard_before_the_clock_was_set_is_judged_by_its_neighbours(
     ca: FleetCa,
 ) -> None:
