@@ -68,7 +68,8 @@ class Database:
     Raises
     ------
     OutboxError
-        If the file cannot be opened, is another program's, or another process holds it.
+        If the file cannot be opened, is another program's, or another process holds it. A full
+        disk is told by the uses that fail on it.
     """
 
     def __init__(
@@ -86,8 +87,14 @@ class Database:
         self._opened = opened
         self.notices: list[str] = []
         self.lock = threading.RLock()
-        # None while a corrupt file is set aside and no new one could be opened yet.
-        self._connection: sqlite3.Connection | None = self._open()
+        # None while no file could be opened yet for want of room: each use tries again.
+        self._connection: sqlite3.Connection | None = None
+        try:
+            self._connection = self._open()
+        except OutboxError as error:
+            if not is_full(error):
+                raise
+            log.error("%s", error)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

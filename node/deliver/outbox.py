@@ -101,9 +101,10 @@ class Outbox:
     Raises
     ------
     OutboxError
-        If the file cannot be opened or is no regular file, or another process holds it. A corrupt
-        one is set aside (`<name>.corrupt-<n>`) and a new one started, as is one that a later
-        version wrote (`<name>.format-<version>-<n>`): `notices` then says so.
+        If the file cannot be opened or is no regular file, or another process holds it; on a full
+        disk only the messages are refused, until there is room. A corrupt one is set aside
+        (`<name>.corrupt-<n>`) and a new one started, as is one that a later version wrote
+        (`<name>.format-<version>-<n>`): `notices` then says so.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:

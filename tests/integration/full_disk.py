@@ -52,11 +52,14 @@ def main() -> None:
     again.close()
 
     fill(filler)
-    try:
-        Outbox(folder / "new" / "outbox.sqlite3", 2**20)
-        new_error = ""
-    except OutboxError as error:
-        new_error = str(error)
+    new_error = ""
+    with Outbox(folder / "new" / "outbox.sqlite3", 2**20) as new:
+        try:
+            new.append("full", 0, 0, render)
+        except OutboxError as error:
+            new_error = str(error)
+        filler.unlink()
+        new_seq = new.append("room", 0, 0, render).seq
     print(
         json.dumps(
             {
@@ -67,6 +70,7 @@ def main() -> None:
                 "seqs": seqs,
                 "intact": intact,
                 "new_error": new_error,
+                "new_seq": new_seq,
             }
         )
     )

@@ -68,6 +68,7 @@ def test_a_full_disk_is_told_nothing_is_half_written_and_all_goes_on_once_there_
     assert found["seqs"] == [*found["before"], found["after_room"]]
     assert found["intact"]
     assert "no space left on its disk" in found["new_error"]
+    assert found["new_seq"] == 1
 
 
 def test_a_limit_on_file_size_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
