@@ -33,6 +33,8 @@ _KEPT_ASIDE: Final = 2
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Of a file just opened: the statements are right, so it is the tables that are not ours.
 _FOREIGN: Final = (*_CORRUPT, sqlite3.SQLITE_ERROR)
+# A sector that cannot be read: where the file can still be renamed, the disk lives.
+_UNREADABLE: Final = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 _NO_ACCESS: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 _NO_ACCESS_ERRNO: Final = (
     errno.EACCES,
@@ -142,7 +144,8 @@ class Database:
             try:
                 return self._connect()
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if _primary_code(error) not in _FOREIGN:
+                code = getattr(error, "sqlite_errorcode", 0)
+                if _primary_code(error) not in _FOREIGN and code not in _UNREADABLE:
                     raise
                 self._set_aside(error)
                 return self._connect()

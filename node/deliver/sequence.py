@@ -7,6 +7,7 @@ from where on messages may have waited in the lost file (the floor), and which g
 already, so that what was lost can be told as narrowly as is known.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -98,6 +99,10 @@ class SequenceCeiling:
             text = self._path.read_text("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
             return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return None  # a bad sector: as spoilt as any, and the next raise writes another file
         old = _OLD_FORM.fullmatch(text)
         return Kept(int(old[1]), 1, ()) if old else _parsed(text)
 

@@ -3,6 +3,7 @@
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,28 @@ def test_a_full_disk_is_told_nothing_is_half_written_and_all_goes_on_once_there_
     assert found["intact"]
     assert "no space left on its disk" in found["new_error"]
     assert found["new_seq"] == 1
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to spoil a sector")
+@pytest.mark.parametrize("part", ["outbox.sqlite3", "outbox.sqlite3.seq"])
+def test_a_sector_that_cannot_be_read_keeps_no_node_from_starting(
+    tmp_path: Path, part: str
+) -> None:
+    file = tmp_path / "outbox.sqlite3"
+    with Outbox(file, 2**22) as outbox:
+        last = outbox.append("a", 0, 0, lambda _link: Rendered(b"x")).seq
+    spoilt = f"inject={'read' if part.endswith('.seq') else 'pread64'}:error=EIO:when=1"
+    writer = subprocess.Popen(
+        ["strace", "-o", "/dev/null", "-P", tmp_path / part, "-e", spoilt]
+        + [sys.executable, str(HERE / "outbox_writer.py"), str(file)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    with writer.stdout as said:
+        assert said.readline().startswith("open")
+        assert int(said.readline()) > last
+    writer.wait()
 
 
 def test_a_limit_on_file_size_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
