@@ -17,6 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.faults.fleet import Fleet
+
 REMEMBERED_S: Final = 86_400
 
 
@@ -42,6 +44,10 @@ class Auditor:
         Of the broker, on loopback.
     heard
         Called after each message, on paho's thread.
+    user
+        Name and password, where the broker asks.
+    fleet
+        Whose certificate to come with, where the broker asks.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Auditor:
         *,
         client_id: str = "auditor",
         user: str | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self._port = port
         self._heard = heard
@@ -59,6 +66,9 @@ class Auditor:
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
         client.username_pw_set(user, user)
+        if fleet is not None:
+            ours = fleet.auditor
+            client.tls_set(str(fleet.ca_file), str(ours.certificate), str(ours.key))
         client.reconnect_delay_set(0.2, 0.5)
         client.on_connect = lambda *_: client.subscribe("gunfire/v1/#", qos=1)
         client.on_subscribe = lambda *_: self._subscribed.set()

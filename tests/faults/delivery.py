@@ -40,10 +40,11 @@ Strike = Callable[[Stage, random.Random], None]
 
 @dataclass(frozen=True)
 class Row:
-    """What one fault came to."""
+    """What one fault came to, and whether the life that it struck delivered all by itself."""
 
     fault: str
     tally: Tally
+    went_on: bool = True
 
     def cells(self) -> tuple[str, ...]:
         """Give the row as it is shown."""
@@ -71,8 +72,9 @@ def measure(tell: Tell) -> Part:
             faults += stage.book.chain_faults()
             strangers += stage.book.strangers(stage.lives)
     total = sum((row.tally for row in rows), Tally())
+    what = f"broker and network, {len(rows)} faults"
     return Part(
-        claims(f"broker and network, {len(rows)} faults", total, strangers, faults),
+        (*claims(what, total, strangers, faults), went_on(what, rows)),
         (Detail("Faults of broker and network", COLUMNS, tuple(row.cells() for row in rows)),),
     )
 
@@ -106,17 +108,23 @@ def claims(what: str, total: Tally, strangers: int, chain_faults: list[str]) -> 
     )  # fmt: skip
 
 
+def went_on(what: str, rows: list[Row]) -> Claim:
+    """Say that no fault needed another life of the node to be overcome."""
+    stuck = sum(not row.went_on for row in rows)
+    return Claim(f"{what}: after which the node delivered only once it was started anew",
+                 stuck, "", "0", stuck == 0)  # fmt: skip
+
+
 def one(stage: Stage, name: str, strike: Strike, rng: random.Random) -> Row:
     """Have a node live through a fault."""
     first = len(stage.lives)
     life = stage.live()
     stage.wait_until_heard(life, 3)
     strike(stage, rng)
-    if strike is not too_small:
-        stage.catch_up()
+    caught_up = strike is too_small or stage.catch_up()
     life.end()
     stage.settle()
-    return Row(name, stage.book.tally(stage.lives[first:]))
+    return Row(name, stage.book.tally(stage.lives[first:]), caught_up)
 
 
 def hold(seconds: float) -> None:

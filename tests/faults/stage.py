@@ -26,6 +26,7 @@ from node.types import NS_PER_S
 from tests.faults.auditor import Auditor
 from tests.faults.book import Book
 from tests.faults.firing_range import RATE_HZ
+from tests.faults.fleet import Fleet
 from tests.faults.life import Plan
 from tests.faults.nursery import Life, Nursery
 from tests.hil.network_proxy import NetworkProxy
@@ -55,6 +56,8 @@ class Stage:
         The auditor's name and password, where the broker asks.
     node_login
         The node's, as `name:password`.
+    fleet
+        Whose broker it is, as shipped: node and auditor come over TLS, with their certificates.
     speed
         Seconds of sound in a second.
     """
@@ -68,6 +71,7 @@ class Stage:
         outbox_folder: Path | None = None,
         user: str | None = None,
         node_login: str = "",
+        fleet: Fleet | None = None,
         speed: float = SPEED,
     ) -> None:
         self.folder = folder
@@ -76,7 +80,9 @@ class Stage:
         self.lives: list[Life] = []
         self.outbox_file = (outbox_folder or folder) / "outbox.sqlite3"
         self.broker_folder = folder / "broker"
-        self.broker = PrivateBroker(self.broker_folder, broker_extra)
+        self._fleet = fleet
+        extra = broker_extra if fleet is None else fleet.configuration
+        self.broker = PrivateBroker(self.broker_folder, extra)
         self._environment = environment
         self._user = user
         self._login = f"{node_login}@" if node_login else ""
@@ -87,9 +93,10 @@ class Stage:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.broker)
-            self.proxy = stack.enter_context(NetworkProxy(self.broker.port))
+            port = self.broker.port if self._fleet is None else self._fleet.port
+            self.proxy = stack.enter_context(NetworkProxy(port))
             self.auditor = stack.enter_context(
-                Auditor(self.broker.port, self.book.take, user=self._user)
+                Auditor(port, self.book.take, user=self._user, fleet=self._fleet)
             )
             self._nursery = stack.enter_context(Nursery(self.folder / "lives", self._environment))
             self._stack = stack.pop_all()
@@ -100,6 +107,7 @@ class Stage:
 
     def settings(self) -> Settings:
         """Give the node's settings: as shipped, but for what makes a fault pass quickly."""
+        tls = {} if self._fleet is None else self._fleet.files()
         return Settings(
             node=NodeSettings(id=NODE_ID, site=SITE),
             capture=CaptureSettings(channels=1, sample_rate_hz=RATE_HZ),
@@ -107,9 +115,10 @@ class Stage:
             outbox=OutboxSettings(path=self.outbox_file),
             integrity=IntegritySettings(key_file=self.folder / "node.key"),
             mqtt=MqttSettings(
-                url=f"mqtt://{self._login}127.0.0.1:{self.proxy.port}",
+                url=f"{'mqtts' if tls else 'mqtt'}://{self._login}127.0.0.1:{self.proxy.port}",
                 keepalive_s=KEEPALIVE_S,
                 reconnect_max_s=1,
+                **tls,
             ),
         )
 

@@ -17,9 +17,11 @@ from tests.faults import clock, writes
 from tests.faults.auditor import Heard
 from tests.faults.book import Tally
 from tests.faults.delivery import broken, killed, one
+from tests.faults.fleet import Fleet
 from tests.faults.kills import kill_at_random, verified
 from tests.faults.nursery import Life
-from tests.faults.stage import Stage
+from tests.faults.stage import NODE_ID, Stage
+from tests.faults.tls import renewed
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,6 +72,20 @@ def _assert_that_the_book_notices(stage: Stage, good: Tally) -> None:
     document["event_id"] = "00000000-0000-5000-8000-000000000000"
     book.take(Heard(heard.topic, json.dumps(document).encode(), heard.at_s))
     assert book.strangers(lives) == 1
+
+
+def test_so_it_does_under_mutual_tls_and_with_a_certificate_that_is_renewed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path / "fleet", NODE_ID)
+    with Stage(tmp_path, fleet=fleet) as stage:
+        rows = [
+            one(stage, "reset", broken("reset", 3), random.Random(5)),
+            one(stage, "renewed", lambda stage, _: renewed(stage, fleet), random.Random(6)),
+        ]
+        assert all(row.went_on and row.tally.is_good and row.tally.made > 10 for row in rows), rows
+        assert stage.book.strangers(stage.lives) == 0
+        assert stage.book.chain_faults() == []
 
 
 def test_a_clock_of_another_hour_is_noticed_as_wrong(tmp_path: Path) -> None:

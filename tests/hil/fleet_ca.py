@@ -130,14 +130,14 @@ class FleetCa:
         )
         self.write_crl()
 
-    def write_crl(self) -> None:
-        """Write the list of what is revoked."""
+    def write_crl(self, next_update: dt.datetime | None = None) -> None:
+        """Write the list of what is revoked, good until the next is due: by default for 30 days."""
         now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._name)
             .last_update(now - DAY)
-            .next_update(now + 30 * DAY)
+            .next_update(next_update or now + 30 * DAY)
         )
         for revoked in self._revoked:
             builder = builder.add_revoked_certificate(revoked)
