@@ -70,10 +70,11 @@ def command(
         client_id=name,
         session_expiry_s=KEPT_S if name else 0,
     )
-    _tell_on_standard_error()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: words.close())
     with words:
+        click.echo(f"gunfire-node: connected to {address}", err=True)
+        _tell_on_standard_error()
         for word in words:
             if jsonl:
                 click.echo(_one_line(word.payload))

@@ -152,7 +152,8 @@ class Subscription:
     A detection is given once, however often it arrives. What is not a valid message, or one of
     another node than its topic's, is counted in `invalid` and passed over. The connection is made
     again for ever once it has stood. Who reads more slowly than messages come has the rest wait at
-    the broker, as long and as much as that allows.
+    the broker. That ends the connection after 45 s in which nothing is read, and keeps what comes
+    for a `client_id` with a `session_expiry_s` alone.
 
     Parameters
     ----------

@@ -243,6 +243,16 @@ def test_what_watch_prints_is_a_line_a_message_and_cannot_steer_the_terminal(
     assert shown.isprintable()
 
 
+def test_watch_says_once_why_it_does_not_reach_the_broker() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+         "mqtt://127.0.0.1:1"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("nothing listens there") == 1
+
+
 def test_watch_says_what_it_cannot_read_and_that_the_broker_is_gone_and_back() -> None:
     with PrivateBroker() as broker:
         process = subprocess.Popen(
