@@ -1,8 +1,6 @@
 """mqtts:// against a real Mosquitto: who is trusted, and what is said where nobody is."""
 
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,84 +8,46 @@ from typing import NamedTuple
 
 import pytest
 from deliver_node import NODE_ID, append, id_of, offline, wait_until
+from hil.fleet_ca import Files, FleetCa
 
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions
 from node.messages import Detection, node_topic, with_transport
 from node.network import PrivateBroker, Subscription
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("openssl") is None, reason="openssl is not installed; it makes certificates"
-    ),
-    # paho leaves the socket of a failed handshake to the garbage collector, which says so.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket"),
-]
+# paho leaves the socket of a failed handshake to the garbage collector, which says so.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
 
 
-class Tls(NamedTuple):
+class City(NamedTuple):
     url: str
     plain_url: str
-    folder: Path
-
-
-def openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def make_ca(folder: Path, name: str) -> None:
-    openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt"),
-        *("-days", "2", "-subj", f"/CN={name}"),
-        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
-    )
-
-
-def make_certificate(folder: Path, ca: str, name: str, extension: str) -> None:
-    extensions = folder / f"{name}.ext"
-    extensions.write_text(extension)
-    openssl(
-        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *(
-            "-keyout",
-            folder / f"{name}.key",
-            "-out",
-            folder / f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        ),
-    )
-    openssl(
-        *("x509", "-req", "-in", folder / f"{name}.csr", "-out", folder / f"{name}.crt"),
-        *("-CA", folder / f"{ca}.crt", "-CAkey", folder / f"{ca}.key", "-CAcreateserial"),
-        *("-days", "2", "-extfile", extensions),
-    )
+    ca_file: Path
+    node: Files
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
+def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     folder = tmp_path_factory.mktemp("certificates")
-    make_ca(folder, "city-ca")
-    make_ca(folder, "stranger-ca")
-    make_certificate(folder, "city-ca", "server", "subjectAltName=IP:127.0.0.1")
-    make_certificate(folder, "city-ca", NODE_ID, "extendedKeyUsage=clientAuth")
+    ca = FleetCa(folder)
+    server = ca.issue("server", addresses=["127.0.0.1"])
     acl = folder / "acl"
     acl.write_text("pattern read gunfire/#\npattern write gunfire/v1/+/%u/#\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     extra = f"""
+per_listener_settings false
 acl_file {acl}
 listener {port} 127.0.0.1
-cafile {folder}/city-ca.crt
-certfile {folder}/server.crt
-keyfile {folder}/server.key
+cafile {ca.certificate_file}
+certfile {server.certificate}
+keyfile {server.key}
 require_certificate true
 use_identity_as_username true
 allow_anonymous false
 """
-    with PrivateBroker(extra=f"per_listener_settings false\n{extra}") as broker:
-        yield Tls(f"mqtts://127.0.0.1:{port}", broker.url, folder)
+    with PrivateBroker(extra=extra) as broker:
+        yield City(f"mqtts://127.0.0.1:{port}", broker.url, ca.certificate_file, ca.issue(NODE_ID))
 
 
 @pytest.fixture
@@ -110,18 +70,20 @@ def publisher(outbox: Outbox, address: BrokerAddress, node_id: str = NODE_ID) ->
     )
 
 
-def address(tls: Tls, ca: str = "city-ca", certificate: str | None = NODE_ID) -> BrokerAddress:
+def address(city: City, ca_file: Path | None = None) -> BrokerAddress:
     return BrokerAddress.from_url(
-        tls.url,
-        ca_file=tls.folder / f"{ca}.crt",
-        cert_file=None if certificate is None else tls.folder / f"{certificate}.crt",
-        key_file=None if certificate is None else tls.folder / f"{certificate}.key",
+        city.url,
+        ca_file=ca_file or city.ca_file,
+        cert_file=city.node.certificate,
+        key_file=city.node.key,
     )
 
 
-def test_a_node_with_its_certificate_publishes_under_its_own_name(tls: Tls, outbox: Outbox) -> None:
-    with Subscription(address(tls)) as words:
-        sender = publisher(outbox, address(tls))
+def test_a_node_with_its_certificate_publishes_under_its_own_name(
+    city: City, outbox: Outbox
+) -> None:
+    with Subscription(address(city)) as words:
+        sender = publisher(outbox, address(city))
         sender.start()
         for number in range(40):  # more than one TLS record at a time
             append(outbox, number)
@@ -135,8 +97,8 @@ def test_a_node_with_its_certificate_publishes_under_its_own_name(tls: Tls, outb
         sender.close()
 
 
-def test_a_node_may_not_publish_under_anothers_name(tls: Tls, outbox: Outbox) -> None:
-    sender = publisher(outbox, address(tls), node_id="node-2")
+def test_a_node_may_not_publish_under_anothers_name(city: City, outbox: Outbox) -> None:
+    sender = publisher(outbox, address(city), node_id="node-2")
     sender.start()
     append(outbox, 1)
     assert wait_until(lambda: "Not authorized" in " ".join(sender.delivery().reasons))
@@ -144,8 +106,11 @@ def test_a_node_may_not_publish_under_anothers_name(tls: Tls, outbox: Outbox) ->
     assert outbox.depth == 1
 
 
-def test_a_broker_of_a_strangers_ca_is_not_trusted(tls: Tls, outbox: Outbox) -> None:
-    sender = publisher(outbox, address(tls, ca="stranger-ca"))
+def test_a_broker_of_a_strangers_ca_is_not_trusted(
+    city: City, outbox: Outbox, tmp_path: Path
+) -> None:
+    stranger = FleetCa(tmp_path / "stranger")
+    sender = publisher(outbox, address(city, stranger.certificate_file))
     sender.start()
     assert wait_until(lambda: "certificate is not accepted" in " ".join(sender.delivery().reasons))
     assert "check mqtt.ca_file" in " ".join(sender.delivery().reasons)
@@ -153,9 +118,9 @@ def test_a_broker_of_a_strangers_ca_is_not_trusted(tls: Tls, outbox: Outbox) -> 
 
 
 def test_without_a_client_certificate_the_broker_lets_nobody_in_and_that_is_told(
-    tls: Tls, outbox: Outbox
+    city: City, outbox: Outbox
 ) -> None:
-    sender = publisher(outbox, address(tls, certificate=None))
+    sender = publisher(outbox, BrokerAddress.from_url(city.url, ca_file=city.ca_file))
     sender.start()
     assert wait_until(lambda: not any("not connected yet" in r for r in sender.delivery().reasons))
     assert not sender.delivery().connected
@@ -163,10 +128,8 @@ def test_without_a_client_certificate_the_broker_lets_nobody_in_and_that_is_told
     sender.close(drain_s=0)
 
 
-def test_tls_to_a_port_that_speaks_none_is_told(tls: Tls, outbox: Outbox) -> None:
-    plain = BrokerAddress.from_url(
-        tls.plain_url.replace("mqtt:", "mqtts:"), ca_file=tls.folder / "city-ca.crt"
-    )
+def test_tls_to_a_port_that_speaks_none_is_told(city: City, outbox: Outbox) -> None:
+    plain = BrokerAddress.from_url(city.plain_url.replace("mqtt:", "mqtts:"), ca_file=city.ca_file)
     sender = publisher(outbox, plain)
     sender.start()
     assert wait_until(lambda: not any("not connected yet" in r for r in sender.delivery().reasons))
