@@ -81,9 +81,9 @@ def test_a_sector_that_cannot_be_read_keeps_no_node_from_starting(
     with Outbox(file, 2**22) as outbox:
         last = outbox.append("a", 0, 0, lambda _link: Rendered(b"x")).seq
     spoilt = f"inject={'read' if part.endswith('.seq') else 'pread64'}:error=EIO:when=1"
+    strace = ["strace", "-o", "/dev/null", "-P", str(tmp_path / part), "-e", spoilt]
     writer = subprocess.Popen(
-        ["strace", "-o", "/dev/null", "-P", tmp_path / part, "-e", spoilt]
-        + [sys.executable, str(HERE / "outbox_writer.py"), str(file)],
+        [*strace, sys.executable, str(HERE / "outbox_writer.py"), str(file)],
         stdout=subprocess.PIPE,
         text=True,
     )
