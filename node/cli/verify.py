@@ -180,8 +180,13 @@ def _read(path: Path) -> bytes:
 
 
 def _print(report: Report, trust: Trust, log: _Log, first_seq: int | None) -> None:
+    silent = 0
     for chain in report.chains.values():
-        click.echo(_chain_sentence(chain))
+        silent += not chain.messages and not chain.keys
+        if chain.messages or chain.keys or silent <= MOST_SHOWN:
+            click.echo(_chain_sentence(chain))
+    if silent > MOST_SHOWN:
+        click.echo(f"and {silent - MOST_SHOWN} more nodes, of which no key is known either")
     for finding in report.findings[:MOST_SHOWN]:
         number = f" seq {finding.seq}" if finding.seq is not None and finding.line else ""
         parts = (log.place(finding.line), f"{finding.node}{number}", printable(finding.sentence))
@@ -240,6 +245,8 @@ def _notes(report: Report, trust: Trust, first_seq: int | None) -> Iterator[str]
             )
     if trust.crl_utc is not None:
         yield f"revocations are known up to {trust.crl_utc:%Y-%m-%dT%H:%M:%SZ}"
+    elif trust.can_revoke:
+        yield "no revocation list was given (--crl): a key counts here though it may be revoked"
     if report.not_judged:
         yield f"{report.not_judged} messages are of kinds that are not signed"
 

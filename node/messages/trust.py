@@ -115,6 +115,11 @@ class Trust:
         trust._any = TrustedKey(public, key_id(public.public_bytes_raw()), [FOR_EVER])
         return trust
 
+    @property
+    def can_revoke(self) -> bool:
+        """Whether there is a CA, which can revoke what it has certified."""
+        return bool(self._anchors)
+
     def offer(self, certificate: x509.Certificate) -> str:
         """Take a certificate if the CA has issued it; else say why it does not count."""
         fingerprint = certificate.public_bytes(serialization.Encoding.DER)

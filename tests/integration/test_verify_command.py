@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import datetime as dt
 import gzip
 import lzma
@@ -62,6 +63,31 @@ def test_a_line_that_names_no_node_is_named_by_its_place_alone(
 ) -> None:
     Path("log.jsonl").write_bytes(b"\n".join([*node.log(2), b"rubbish"]))
     assert "UNREADABLE: log.jsonl:5: cannot be read: Expecting value" in verify("log.jsonl")[1][1]
+
+
+def test_that_no_revocation_was_asked_for_is_said(node: SignedNode, verify: Verify) -> None:
+    Path("log.jsonl").write_bytes(b"\n".join(node.log(2)))
+    note = "note: no revocation list was given (--crl): a key counts here though it may be revoked"
+    assert note in verify("log.jsonl")[1]
+    code, said = verify("log.jsonl", "--crl", "crl.pem")
+    assert (code, note in said) == (0, False)
+    assert any("revocations are known up to" in line for line in said)
+
+
+def test_a_fleet_of_invented_names_does_not_bury_what_was_found(
+    node: SignedNode, verify: Verify
+) -> None:
+    other = SignedNode("invented", dt.datetime.now(dt.UTC), site="x")
+    lines = list(node.log(2))
+    for i in range(100):
+        other.origin = dataclasses.replace(other.origin, site=f"site-{i}")
+        lines.append(other.detection())
+    Path("log.jsonl").write_bytes(b"\n".join(lines))
+    code, said = verify("log.jsonl")
+    assert code == 1
+    assert said[0].startswith("city/roof-1: 2 messages")
+    assert "and 80 more nodes, of which no key is known either" in said
+    assert len(said) < 50
 
 
 def test_what_was_asked_for_is_not_said_not_to_have_been(node: SignedNode, verify: Verify) -> None:
