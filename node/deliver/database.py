@@ -96,7 +96,7 @@ class Database:
         except OutboxError as error:
             if not is_full(error):
                 raise
-            log.error("%s", error)
+            log.warning("%s", error)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

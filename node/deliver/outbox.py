@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple, Self
 from node.deliver import tables
 from node.deliver.database import LOG_BYTES, Database, aside_numbers, outbox_error
 from node.deliver.gaps import Gap, with_gaps
-from node.deliver.sequence import RESERVE, SequenceCeiling
+from node.deliver.sequence import RESERVE, Kept, SequenceCeiling
 from node.errors import OutboxError
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ class Outbox:
             self._ceiling = SequenceCeiling(path.with_name(path.name + ".seq"))
         except OSError as error:
             raise outbox_error(path, error) from error
+        self._log = path.with_name(path.name + "-wal")
+        self._log_was_there = self._log.exists()
         self._database = Database(path, tables.SCHEMA, tables.FORMAT, tables.MIGRATIONS, self._load)
 
     @property
@@ -310,7 +313,17 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file; what waits stays on disk."""
-        self._database.close()
+        with self._database.lock:
+            try:
+                if self._last_seq:  # else no file could be opened, and what it counts is not known
+                    self._ceiling.close(self._last_seq, self._floor_and_gaps)
+            except OSError as error:
+                log.warning("%s", outbox_error(self._path, error))
+                self._database.close()
+                with suppress(OSError):
+                    self._log.touch(0o600)  # as a killed process leaves it; see `_lost`
+            else:
+                self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -343,12 +356,25 @@ class Outbox:
         if self._last_seq:  # there was another file a moment ago
             return Gap(self._floor_and_gaps()[0], self._last_seq, None, "lost")
         kept = self._ceiling.kept
-        if kept is not None and (last_seq == 0 or kept.ceiling - last_seq > RESERVE):
+        if kept is not None and (
+            last_seq == 0 or kept.ceiling - last_seq > RESERVE or self._is_old(last_seq, kept)
+        ):
             return Gap(last_seq + 1 if last_seq else kept.floor, kept.ceiling, None, "lost")
         leap = _LEAP * max(aside_numbers(self._path), default=0)
         if kept is None and last_seq == 0 and leap:
             return Gap(1, leap, None, "lost")
         return None
+
+    def _is_old(self, last_seq: int, kept: Kept) -> bool:
+        """Say whether a file just opened is an old copy, or has lost its log.
+
+        A file that was closed holds the last number. One that was not has a log, as SQLite keeps
+        it from the first message to the closing.
+        """
+        without_its_end = kept.state == "closed" or (
+            kept.state == "open" and not self._log_was_there
+        )
+        return without_its_end and last_seq < kept.ceiling
 
     def _floor_and_gaps(self) -> tuple[int, tuple[Gap, ...]]:
         """Give the lowest number that may still wait here, and the gaps."""

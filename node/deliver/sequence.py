@@ -2,9 +2,10 @@
 
 `seq` counts a node's detections for life and stands in the outbox's database. Should that file be
 lost or corrupt, this small one beside it still says up to where numbers may have been used: it
-holds a ceiling that is raised, durably, before the first number above it is given out. It says too
-from where on messages may have waited in the lost file (the floor), and which gaps there were
-already, so that what was lost can be told as narrowly as is known.
+holds a ceiling that is raised, durably, before the first number above it is given out, and lowered
+to the last number where an outbox is closed in good order. It says too from where on messages may
+have waited in the lost file (the floor), and which gaps there were already, so that what was lost
+can be told as narrowly as is known.
 """
 
 import errno
@@ -21,7 +22,8 @@ from node.files import sync_folder
 RESERVE: Final = 1000
 """Numbers covered by one raise: one small write to the card per thousand detections."""
 
-_FIRST_LINE: Final = re.compile(r"ceiling (\d{1,18}) floor (\d{1,18})")
+# The last word is missing where an earlier version wrote the line.
+_FIRST_LINE: Final = re.compile(r"ceiling (\d{1,18}) floor (\d{1,18})(?: (open|closed))?")
 _GAP_LINE: Final = re.compile(r"(\d{1,18}) (\d{1,18}) (\d{1,18}|-) (dropped|lost)")
 # Versions before signing wrote the ceiling alone, twice so that a flipped bit is noticed.
 _OLD_FORM: Final = re.compile(r"([1-9]\d{0,17}) \1\n")
@@ -38,11 +40,15 @@ class Kept(NamedTuple):
         No message below it waited when the ceiling was raised.
     gaps
         Those there were then.
+    state
+        `closed`: the ceiling is the last number given out; `open`: it may be one below, and the
+        database's log is there; None: as an earlier version left it, which did not say.
     """
 
     ceiling: int
     floor: int
     gaps: tuple[Gap, ...]
+    state: str | None = None
 
 
 class SequenceCeiling:
@@ -83,8 +89,20 @@ class SequenceCeiling:
         """
         if self.kept is not None and seq <= self.kept.ceiling:
             return
-        floor, gaps = state()
-        kept = Kept(seq + RESERVE - 1, floor, gaps)
+        self._write(Kept(seq + RESERVE - 1, *state(), "open"))
+
+    def close(self, last_seq: int, state: Callable[[], tuple[int, tuple[Gap, ...]]]) -> None:
+        """Lower the ceiling to the last number, unless it stands there.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; the old ceiling stands.
+        """
+        if self.kept is not None and self.kept.state != "closed":
+            self._write(Kept(last_seq, *state(), "closed"))
+
+    def _write(self, kept: Kept) -> None:
         fresh = self._path.with_name(self._path.name + ".new")
         with fresh.open("w", encoding="ascii") as file:
             file.write(_written(kept))
@@ -108,7 +126,7 @@ class SequenceCeiling:
 
 
 def _written(kept: Kept) -> str:
-    lines = [f"ceiling {kept.ceiling} floor {kept.floor}"]
+    lines = [f"ceiling {kept.ceiling} floor {kept.floor} {kept.state}"]
     lines += [
         f"{gap.from_seq} {gap.to_seq} {'-' if gap.count is None else gap.count} {gap.reason}"
         for gap in kept.gaps
@@ -123,7 +141,9 @@ def _parsed(text: str) -> Kept | None:
     match, gaps = _FIRST_LINE.fullmatch(first), [_GAP_LINE.fullmatch(line) for line in rest]
     if tail != f"{_sum(body)}\n" or match is None or None in gaps:
         return None
-    return Kept(int(match[1]), int(match[2]), tuple(_gap(found) for found in gaps if found))
+    return Kept(
+        int(match[1]), int(match[2]), tuple(_gap(found) for found in gaps if found), match[3]
+    )
 
 
 def _gap(match: re.Match[str]) -> Gap:

@@ -1,6 +1,7 @@
 """The outbox's promises, on real SQLite files."""
 
 import errno
+import hashlib
 import os
 import sqlite3
 import tempfile
@@ -14,8 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from node.deliver import Chain, Gap, Link, Outbox, Rendered
-from node.deliver.sequence import RESERVE
+from node.deliver import Chain, Gap, Link, Outbox, Rendered, database
+from node.deliver.sequence import RESERVE, SequenceCeiling
 from node.errors import OutboxError
 
 SMALL = 2**20
@@ -155,6 +156,82 @@ def test_an_old_copy_of_the_file_does_not_bring_old_numbers_back(file: Path) -> 
     file.write_bytes(copy)
     with Outbox(file, SMALL) as outbox:
         assert outbox.append("b", 0, 0, render).seq > last
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("lost", ["log", "all since the first message"])
+def test_a_file_that_lacks_its_last_few_messages_does_not_bring_their_numbers_back(
+    file: Path, killed: bool, lost: str
+) -> None:
+    log = file.with_name("outbox.sqlite3-wal")
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+    copy = file.read_bytes()
+    with Outbox(file, SMALL) as outbox:
+        last = [outbox.append(f"e{n}", 0, n, render).seq for n in range(3)][-1]
+        parts = {part: part.read_bytes() for part in file.parent.iterdir()}
+    if killed:
+        for part, content in parts.items():
+            part.write_bytes(content)
+    if lost == "log":
+        log.unlink(missing_ok=True)
+    else:
+        log.unlink(missing_ok=True)
+        file.write_bytes(copy)
+    with Outbox(file, SMALL) as outbox:
+        found = outbox.chain
+        seq = outbox.append("new", 0, 0, render).seq
+    assert seq > last
+    if killed or lost != "log":
+        assert found.gaps == (Gap(2, seq - 1, None, "lost"),)
+        assert seq - 1 == (1 + RESERVE if killed else last)  # closed, it is known to the number
+    else:
+        assert found.gaps == ()
+
+
+def test_a_killed_life_and_one_on_a_full_disk_leave_no_gap_where_nothing_is_lost(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+        parts = {part: part.read_bytes() for part in file.parent.iterdir()}
+    for part, content in parts.items():
+        part.write_bytes(content)
+    outbox = Outbox(file, SMALL)
+    assert outbox.chain.gaps == ()
+    assert outbox.append("b", 0, 0, render).seq == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(SequenceCeiling, "_write", lambda *_: out_of_space(file))
+        outbox.close()
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.chain.gaps == ()
+        assert outbox.append("c", 0, 0, render).seq == 3
+
+
+def test_what_an_earlier_version_left_is_no_old_copy(file: Path) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+    body = "ceiling 1000 floor 1\n"
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    file.with_name("outbox.sqlite3.seq").write_text(f"{body}sha256 {digest}\n")
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.chain.gaps == ()
+        assert outbox.append("b", 0, 0, render).seq == 2
+    assert "ceiling 2 floor 1 closed" in file.with_name("outbox.sqlite3.seq").read_text()
+
+
+def test_a_full_disk_at_both_ends_of_a_life_forgets_no_number(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+        outbox.append("b", 0, 0, render)
+    file.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "sync_folder", out_of_space)
+        Outbox(file, SMALL).close()
+    with Outbox(file, SMALL) as outbox:
+        assert outbox.append("c", 0, 0, render).seq == 3
 
 
 @pytest.mark.parametrize("ceiling", [None, "", "12 13\n", "rubbish", "\xff"])
@@ -429,11 +506,11 @@ def test_a_lost_file_is_a_gap_from_the_oldest_that_waited_when_that_was_last_wri
     file.unlink()
     for _ in range(2):
         with Outbox(file, SMALL) as outbox:
-            assert outbox.chain == Chain(2 * RESERVE, None, (Gap(901, 2000, None, "lost"),))
+            assert outbox.chain == Chain(1001, None, (Gap(901, 1001, None, "lost"),))
     with Outbox(file, SMALL) as outbox:
         links: list[Link] = []
         outbox.append("new", 0, 0, lambda link: links.append(link) or render(link))
-        assert links == [Link(2001, None)]
+        assert links == [Link(1002, None)]
 
 
 def test_gaps_told_before_a_loss_are_not_forgotten_by_it(file: Path) -> None:
@@ -494,7 +571,7 @@ def test_an_old_copy_of_the_file_is_a_gap_from_where_it_ends(file: Path) -> None
             outbox.append(f"e{n}", 0, n, render)
     file.write_bytes(copy)
     with Outbox(file, SMALL) as outbox:
-        assert outbox.chain == Chain(2000, None, (Gap(2, 2000, None, "lost"),))
+        assert outbox.chain == Chain(1001, None, (Gap(2, 1001, None, "lost"),))
 
 
 DAY_S = 86_400
