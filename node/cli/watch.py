@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
+import stat
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +79,8 @@ def command(
     with words:
         click.echo(f"gunfire-node: connected to {address}", err=True)
         _tell_on_standard_error()
+        if jsonl:
+            _end_torn_line()
         for word in words:
             if jsonl:
                 click.echo(_one_line(word.payload))
@@ -93,6 +99,18 @@ def _tell_on_standard_error() -> None:
     logger = logging.getLogger("node")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+
+
+def _end_torn_line() -> None:
+    """End what a power cut or a full disk has torn in the file that we go on with."""
+    with contextlib.suppress(OSError):  # no file, or one that may not be read: nothing to mend
+        with open(f"/dev/fd/{sys.stdout.fileno()}", "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return
+            file.seek(-1, os.SEEK_END)
+            whole = file.read(1) == b"\n"
+        if not whole:
+            click.echo()
 
 
 def _one_line(payload: bytes) -> bytes:

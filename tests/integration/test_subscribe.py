@@ -293,6 +293,34 @@ def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
     assert (word.retained, word.is_news) == (True, False)
 
 
+@pytest.mark.parametrize("torn", [b'{"schema": "gunf', b"{}\n\0\0", b"{}\n", b""])
+def test_what_watch_adds_to_a_file_begins_on_a_line_of_its_own(
+    broker: PrivateBroker, tmp_path: Path, torn: bytes
+) -> None:
+    said = json.loads((EXAMPLES / "status.json").read_bytes())
+    said |= {"site": SITE, "node_id": "node-torn"}
+    topic = node_topic(SITE, "node-torn", "status")
+    publish.single(
+        topic, json.dumps(said), retain=True, port=broker.port, hostname="127.0.0.1"
+    )  # fmt: skip
+    kept = tmp_path / "log.jsonl"
+    kept.write_bytes(torn)
+    with kept.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+             broker.url, "--node", "node-torn", "--jsonl"],
+            stdout=file, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        assert wait_until(lambda: b"node-torn" in kept.read_bytes(), 20)
+    finally:
+        process.terminate()
+        process.wait(10)
+    *before, last = kept.read_bytes().splitlines()
+    assert before == torn.splitlines()
+    assert json.loads(last) == said
+
+
 def test_watch_under_a_name_prints_what_came_while_it_was_away(
     broker: PrivateBroker, tmp_path: Path
 ) -> None:
