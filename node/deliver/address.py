@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver.tls import TlsFiles
 from node.errors import BrokerError
@@ -145,3 +146,20 @@ def explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "does not answer: check mqtt.url, the network and firewalls"
     return f"cannot be reached ({error}): check mqtt.url and the network"
+
+
+def explain_end(address: BrokerAddress, code: ReasonCode, *, accepted: bool) -> str:
+    """Say why a connection may have ended, and what to do about it.
+
+    In TLS 1.3 a broker judges our certificate after the handshake, and paho keeps to itself what
+    OpenSSL then says of it: all there is to be seen is that we were not let in.
+    """
+    if accepted or address.tls is None:
+        return f"the connection was lost ({code}): see the network and the broker's log"
+    ours = address.tls.cert_file
+    advice = (
+        "if it asks for a certificate, set mqtt.cert_file and mqtt.key_file"
+        if ours is None
+        else f"see that mqtt.cert_file {ours} is of a CA that it knows, and not revoked"
+    )
+    return f"hung up before it let us in: {advice}; see the network and the broker's log"

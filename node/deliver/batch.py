@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain, new_client
+from node.deliver.address import BrokerAddress, explain, explain_end, new_client
 from node.errors import BrokerError
 
 CONNECT_S: Final = 10
@@ -115,7 +115,7 @@ class _Errand:
         if code.value == _KEEP_ALIVE_TIMEOUT and not self._accepted:
             self._lose(explain(TimeoutError()))  # paho's own deadline, a moment before ours
         else:
-            self._lose(f"the connection was lost ({code}): see the network and the broker's log")
+            self._lose(explain_end(self._address, code, accepted=self._accepted))
 
     def _on_publish(self, code: ReasonCode) -> None:
         with self._news:

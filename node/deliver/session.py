@@ -27,7 +27,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain, new_client
+from node.deliver.address import BrokerAddress, explain, explain_end, new_client
 from node.deliver.handler import Clock, Loss, SessionHandler, SessionOptions, Will
 from node.deliver.tls import TlsWatch
 from node.errors import BrokerError
@@ -372,7 +372,7 @@ class Session:
             )
         else:
             self._lose(
-                f"the connection was lost ({code}): see the network and the broker's log",
+                explain_end(self._address, code, accepted=self._accepted),
                 blames_message=code.value in _FAULTS_OF_A_MESSAGE and self._accepted,
             )
 
