@@ -15,7 +15,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ _NO_ACCESS_ERRNO: Final = (
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,
+    errno.ELOOP,
 )
 
 
@@ -87,6 +88,7 @@ class Database:
         self._version = version
         self._migrations = migrations
         self._opened = opened
+        self._opened_files: tuple[tuple[int, int] | None, ...] = ()
         self.notices: list[str] = []
         self.lock = threading.RLock()
         # None while no file could be opened yet for want of room: each use tries again.
@@ -118,6 +120,8 @@ class Database:
             try:
                 if self._connection is None:
                     self._connection = self._open()
+                elif self._found() != self._opened_files and not self._connection.in_transaction:
+                    self._connection = self._put_back(self._connection)
                 yield self._connection
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if _is_corrupt(error):
@@ -189,10 +193,39 @@ class Database:
             self._bring_up_to_date(db)
             self._see_that_it_takes_writing(db)
             self._opened(db)
+            self._opened_files = self._found()
         except BaseException:
             db.close()
             raise
         return db
+
+    def _found(self) -> tuple[tuple[int, int] | None, ...]:
+        """Say which files, database and log, stand under our names."""
+        return tuple(
+            _which(self._path.with_name(self._path.name + suffix)) for suffix in ("", "-wal")
+        )
+
+    def _put_back(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        """Write the file again: what is written into one that somebody has removed is not kept."""
+        fresh = self._path.with_name(self._path.name + ".new")
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(fresh)) as copy:
+            db.backup(copy)
+        self._connection = None
+        db.close()
+        self._path.with_name(self._path.name + "-wal").unlink(missing_ok=True)
+        fresh.replace(self._path)
+        sync_folder(fresh.parent)
+        notice = (
+            f"outbox {self._path}: somebody removed or replaced it; it is put back with all that "
+            "waits: stop gunfire-node before touching its files"
+        )
+        log.error("%s", notice)
+        if notice not in self.notices:
+            self.notices.append(notice)
+        return self._open()
 
     def _bring_up_to_date(self, db: sqlite3.Connection) -> None:
         """Make the tables, or what an earlier version made into ours, all or nothing."""
@@ -259,6 +292,14 @@ class Database:
         log.error("%s", notice)
         self.notices.append(notice)
         sync_folder(self._path.parent)
+
+
+def _which(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 def aside_numbers(path: Path, kind: str = r"(?:corrupt|format-\d+)") -> list[int]:

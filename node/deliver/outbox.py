@@ -354,6 +354,8 @@ class Outbox:
     def _lost(self, last_seq: int) -> Gap | None:
         """Give the numbers that a file just opened should hold or have let go of, and may not."""
         if self._last_seq:  # there was another file a moment ago
+            if last_seq == self._last_seq:
+                return None  # and it was put back
             return Gap(self._floor_and_gaps()[0], self._last_seq, None, "lost")
         kept = self._ceiling.kept
         if kept is not None and (

@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
+import shutil
 import sqlite3
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -391,6 +393,12 @@ def test_a_path_below_a_file_is_told(tmp_path: Path) -> None:
         Outbox(tmp_path / "file/outbox.sqlite3", SMALL)
 
 
+def test_a_link_to_itself_is_no_failure_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OutboxError, match=r"cannot be written .*: let this user write the file"):
+        Outbox(tmp_path / "loop", SMALL)
+
+
 def test_a_bound_below_the_smallest_is_refused(file: Path) -> None:
     with pytest.raises(ValueError, match="too small"):
         Outbox(file, SMALL - 1)
@@ -542,6 +550,42 @@ def test_a_file_that_is_lost_at_work_breaks_no_chain_and_loses_only_what_waited(
             outbox.pending()
         assert outbox.chain == Chain(50, "digest 50", (Gap(21, 50, None, "lost"),))
         assert outbox.append("next", 0, 0, render).seq == 51
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "log", "replaced"])
+def test_a_file_that_somebody_removes_at_work_is_put_back_with_all_that_waits(
+    file: Path, tmp_path: Path, what: str
+) -> None:
+    with Outbox(tmp_path / "other", SMALL) as other:
+        other.append("other", 0, 0, render)
+    with Outbox(file, SMALL) as outbox:
+        for n in range(3):
+            outbox.append(f"e{n}", 0, n, lambda link: Rendered(b"x", f"digest {link.seq}"))
+        outbox.acknowledge([1])
+        if what == "folder":
+            shutil.rmtree(file.parent)
+        elif what == "file":
+            file.unlink()
+        elif what == "log":
+            file.with_name("outbox.sqlite3-wal").unlink()
+        else:
+            (tmp_path / "other").rename(file)
+        links: list[Link] = []
+
+        def linked(link: Link) -> Rendered:
+            links.append(link)
+            return render(link)
+
+        outbox.append("next", 0, 9, linked)
+        assert links == [Link(4, "digest 3")]
+        assert "put back with all that waits" in outbox.notices[0]
+        parts = {part: part.read_bytes() for part in file.parent.iterdir() if "outbox" in part.name}
+    for part, content in parts.items():  # as a process leaves it that is killed
+        part.write_bytes(content)
+    with Outbox(file, SMALL) as outbox:
+        assert [row.event_id for row in outbox.newer(0)] == ["e1", "e2", "next"]
+        assert outbox.chain.gaps == ()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_file_that_is_lost_at_work_with_nothing_in_it_leaves_no_gap(file: Path) -> None:
