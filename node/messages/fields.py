@@ -5,7 +5,7 @@ own text read back, and two runs give the same bytes.
 """
 
 import base64
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -70,6 +70,22 @@ PerMinute = Annotated[float, _rounded(1)]
 Probability = Annotated[float, Field(ge=0, le=1), _rounded(6)]
 
 
+_BOUNDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum"}
+
+
+def _as_published(schema: dict[str, Any]) -> None:
+    """Allow unknown keys, and spell the bounds of what may be null as JSON Schema does.
+
+    Where a number is rounded, pydantic leaves them in its own words.
+    """
+    schema.pop("additionalProperties", None)
+    for field in schema.get("properties", {}).values():
+        for option in field.get("anyOf", ()):
+            for word, keyword in _BOUNDS.items():
+                if word in option:
+                    option[keyword] = option.pop(word)
+
+
 class Message(BaseModel):
     """A frozen part of a message; NaN and infinities are refused, when made unknown keys too.
 
@@ -81,5 +97,5 @@ class Message(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        json_schema_extra=lambda schema: schema.pop("additionalProperties", None),
+        json_schema_extra=_as_published,
     )
