@@ -40,12 +40,18 @@ LONGEST_LINE: Final = LONGEST_MESSAGE
 MOST_FINDINGS: Final = 1000
 """So many are named; all are counted."""
 
-_NOT_JUDGED: Final = (STATUS_SCHEMA, HEALTH_SCHEMA, INCIDENT_SCHEMA, SNIPPET_SCHEMA)
-_JUDGED: Final = {
+_SIGNED: Final = {
     DETECTION_SCHEMA: "detection",
     CHECKPOINT_SCHEMA: "checkpoint",
     NODE_SCHEMA: "node",
 }
+_NOT_SIGNED: Final = {
+    STATUS_SCHEMA: "status",
+    HEALTH_SCHEMA: "health",
+    INCIDENT_SCHEMA: "incident",
+    SNIPPET_SCHEMA: "snippet",
+}
+_KINDS: Final = _SIGNED | _NOT_SIGNED
 _NODE: Final = b"gunfire.node"
 _MARK: Final = b"\xef\xbb\xbf"
 _TOPIC: Final = re.compile(rb"(gunfire/v1/[^\s{]+)\s+(?=\{)")
@@ -144,11 +150,12 @@ class Verifier:
             topic, payload = _split(line)
             document = read_object(payload)
             schema = document.get("schema")
-            if schema in _NOT_JUDGED:
+            if not isinstance(schema, str) or schema not in _KINDS:
+                raise ValueError(f"is of no kind that is known: schema {schema!r:.80}")
+            # One with a signature may be a detection that is passed off as something else.
+            if schema in _NOT_SIGNED and "signature" not in document:
                 self._not_judged += 1
                 return
-            if not isinstance(schema, str) or schema not in _JUDGED:
-                raise ValueError(f"is of no kind that is known: schema {schema!r:.80}")
             site, node_id = _level(document, "site"), _level(document, "node_id")
         except ValueError as error:
             self._find(Finding("unreadable", _sentence(error), number))
@@ -159,7 +166,7 @@ class Verifier:
             chain = Chain(name, self.trust.keys(site, node_id), self.place)
             if chain.keys or len(self._chains) < MOST_FINDINGS:  # names are cheap to invent
                 self._chains[name] = chain
-        if topic is not None and topic != f"gunfire/v1/{name}/{_JUDGED[schema]}":
+        if topic is not None and topic != f"gunfire/v1/{name}/{_KINDS[schema]}":
             sentence = f"came on the topic {topic!r:.300}, where it does not belong"
             self._find(Finding("foreign", sentence, number, name, _seq(document)))
         if schema == DETECTION_SCHEMA:
@@ -209,13 +216,17 @@ class Verifier:
         chain.add(seq, number, onset_ns, key, digest(form), prev_hash)
 
     def _take_other(self, chain: Chain, document: dict[str, Any], number: int) -> None:
-        kind = _JUDGED[document["schema"]]
+        kind = _KINDS[document["schema"]]
+        seq = None if document["schema"] in _SIGNED else _seq(document)
         try:
             if document.get("signature") is None:
                 raise _WrongError("unsigned", "is not signed")
             signature = signature_bytes(document["signature"])
             form = canonical(document)
             key = chain.keys[self._signed(chain, form, signature)]
+            if document["schema"] in _NOT_SIGNED:
+                self._not_judged += 1
+                return
             utc_ns = parse_utc_ns(str(document.get("utc")))
             if _after_all(key.spans, utc_ns):
                 raise _WrongError(
@@ -225,10 +236,11 @@ class Verifier:
             if kind == "checkpoint" and spans_hold(key.spans, utc_ns):
                 chain.add_checkpoint(parse_checkpoint(form), number)
         except _WrongError as wrong:
-            self._find(Finding(wrong.kind, f"the {kind} message {wrong}", number, chain.name))
+            sentence = f"the {kind} message {wrong}"
+            self._tell_bad(chain, document, Finding(wrong.kind, sentence, number, chain.name, seq))
         except ValueError as error:
             sentence = f"the {kind} message {_sentence(error)}"
-            self._find(Finding("altered", sentence, number, chain.name))
+            self._tell_bad(chain, document, Finding("altered", sentence, number, chain.name, seq))
 
     def _signed(self, chain: Chain, form: bytes, signature: bytes) -> int:
         """Give the number of the key that has signed; raise where none has that counts."""

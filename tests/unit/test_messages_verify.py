@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import random
@@ -16,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from node.messages import Gap
-from node.messages.signing import Signer
+from node.messages.signing import Signer, canonical
 from node.messages.trust import Trust
 from node.messages.verify import MOST_FINDINGS, Report, Verifier
 from tests.hil.fleet_ca import DAY, FleetCa
 from tests.unit.signed_log import NS, SITE, SignedNode, changed, number
 
+CONTRACT = Path(__file__).parent.parent / "contract"
 NOW = dt.datetime.now(dt.UTC)
 
 
@@ -172,6 +174,30 @@ def test_an_altered_message_is_named(ca: FleetCa, node: SignedNode, change: dict
     where = line_of(lines, 5)
     lines[where - 1] = changed(lines[where - 1], **change)
     assert told(judged(ca, lines)) == [("altered", where, 5)]
+
+
+@pytest.mark.parametrize("kind", ["status", "health", "snippet", "incident", "node", "checkpoint"])
+def test_a_detection_that_is_passed_off_as_another_kind_is_named(
+    ca: FleetCa, node: SignedNode, kind: str
+) -> None:
+    lines = list(node.log(9))[:-1]
+    for seq in (5, 9):
+        where = line_of(lines, seq)
+        spoilt = [*lines]
+        spoilt[where - 1] = changed(lines[where - 1], schema=f"gunfire.{kind}/1")
+        assert told(judged(ca, spoilt))[0][:2] == ("altered", where)
+
+
+@pytest.mark.parametrize("kind", ["status", "health", "snippet"])
+def test_a_kind_that_a_later_version_signs_is_read_still(
+    ca: FleetCa, node: SignedNode, kind: str
+) -> None:
+    lines = list(node.log(3))
+    said = json.loads((CONTRACT / f"{kind}.json").read_bytes())
+    said |= {"site": SITE, "node_id": "roof-1"}
+    signature = base64.b64encode(node.key.sign(canonical(said))).decode()
+    report = judged(ca, [*lines, json.dumps(said | {"signature": signature}).encode()])
+    assert (report.findings, report.not_judged) == ([], 1)
 
 
 def test_an_altered_last_message_is_altered_not_a_cut_tail(ca: FleetCa, node: SignedNode) -> None:
