@@ -34,6 +34,10 @@ pause none."""
 _REMOVE_EVERY_S: Final = 0.25
 _READ_ROWS: Final = 64
 _FIRST_LIMIT: Final = 8.0
+# After so many connections that were cut off before anything could be removed, one of the rows
+# under way may be what the broker, or something before it, hangs up on without a word.
+_FRUITLESS: Final = 3
+_SUSPECT_AGAIN_S: Final = 60.0
 
 
 class _Sent(NamedTuple):
@@ -56,6 +60,8 @@ class Backlog:
         self._outbox = outbox
         self._news = True  # set from the pipeline's thread; each look clears it first
         self._in_flight: dict[int, _Sent] = {}
+        self._fruitless = 0
+        self._suspects: dict[int, float] = {}  # seq → not before, the latest last
         self._removable_s: dict[int, float] = {}  # seq of an acknowledged row → when it may go
         self._remove_again_s = 0.0
         self._window = WINDOW
@@ -89,6 +95,16 @@ class Backlog:
 
     def end(self, now_s: float) -> None:
         """End a connection: what was acknowledged only just now may have died with the broker."""
+        if self._in_flight:
+            self._fruitless += 1
+        for sent in self._in_flight.values():
+            # Of several each is tried alone, after all others; the one that was alone has to wait.
+            known = self._suspects.pop(sent.row.seq, None) is not None
+            if known or self._fruitless >= _FRUITLESS:
+                pause_s = _SUSPECT_AGAIN_S if known and len(self._in_flight) == 1 else 0.0
+                self._suspects[sent.row.seq] = now_s + pause_s
+        while len(self._suspects) > WINDOW:
+            del self._suspects[next(iter(self._suspects))]
         self._in_flight = {}
         self._removable_s = {seq: at for seq, at in self._removable_s.items() if at <= now_s}
 
@@ -112,12 +128,14 @@ class Backlog:
         """Whether anything waits or is under way."""
         return bool(self._in_flight or self._news or self._late_left)
 
-    def take(self) -> Iterator[tuple[OutboxRow, bool]]:
+    def take(self, now_s: float) -> Iterator[tuple[OutboxRow, bool]]:
         """Give what to send now, and whether it is delayed; report each by `sent` at once."""
         if self._news:
             yield from self._take_fresh()
         if self._late_left:
             yield from self._take_late()
+        if not self.waiting:
+            yield from self._take_suspect(now_s)
 
     def sent(self, mid: int, row: OutboxRow, now_s: float) -> None:
         """Note that a row is under way."""
@@ -150,8 +168,10 @@ class Backlog:
             return False
         self._remove_again_s = now_s + _REMOVE_EVERY_S
         self._outbox.acknowledge(settled)
+        self._fruitless = 0
         for seq in settled:
             del self._removable_s[seq]
+            self._suspects.pop(seq, None)
         return True
 
     def pause_removal(self, until_s: float) -> None:
@@ -189,7 +209,19 @@ class Backlog:
             if row.seq <= self._late_up_to_seq and not self._is_known(row.seq):
                 yield row, True
 
+    def _take_suspect(self, now_s: float) -> Iterator[tuple[OutboxRow, bool]]:
+        for seq, not_before_s in tuple(self._suspects.items()):
+            if now_s < not_before_s or seq in self._removable_s:
+                continue
+            row = next(iter(self._outbox.newer(seq - 1, 1)), None)
+            if row is not None and row.seq == seq:
+                yield row, True
+                return
+            del self._suspects[seq]  # it is gone, or was set aside
+
     def _is_known(self, seq: int) -> bool:
-        return seq in self._removable_s or any(
-            sent.row.seq == seq for sent in self._in_flight.values()
+        return (
+            seq in self._removable_s
+            or seq in self._suspects
+            or any(sent.row.seq == seq for sent in self._in_flight.values())
         )

@@ -335,7 +335,7 @@ class MqttPublisher:
         if self._board.under_way and (self._one_at_a_time or self._receive_maximum == 1):
             return
         try:
-            for row, delayed in self._backlog.take():
+            for row, delayed in self._backlog.take(time.monotonic()):
                 if not self._send_detection(row, delayed):
                     break
         except OutboxError as error:

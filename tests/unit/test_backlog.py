@@ -34,7 +34,7 @@ class Way:
     def send(self) -> list[int]:
         """Send what may be sent; give the numbers."""
         sent = []
-        for row, delayed in self.backlog.take():
+        for row, delayed in self.backlog.take(self.now_s):
             self.backlog.sent(self._next_mid, row, self.now_s)
             self.mids.append(self._next_mid)
             self._next_mid += 1
@@ -151,3 +151,50 @@ def test_whatever_happens_each_is_sent_and_none_goes_unacknowledged(
         way.backlog.remove_settled(way.now_s)
         assert set(way.seqs) == set(range(1, count + 1))
         assert outbox.depth == 0
+
+
+def test_one_that_the_broker_hangs_up_on_without_a_word_holds_no_other_up(outbox: Outbox) -> None:
+    for number in range(30):
+        append(outbox, number)
+    way = Way(outbox)
+    poison = 3
+    cuts = 0
+
+    def work(seconds: int, hangs_up: bool) -> int:
+        nonlocal cuts
+        for _ in range(seconds):
+            while sent := way.send():
+                if hangs_up and poison in sent:
+                    way.answer(0.01, sent.index(poison))
+                    way.backlog.end(way.now_s)
+                    way.mids.clear()
+                    way.backlog.begin(WINDOW)
+                    cuts += 1
+                    break
+                way.answer(0.01)
+            way.now_s += 1
+            way.backlog.remove_settled(way.now_s)
+        return outbox.depth
+
+    assert work(20, hangs_up=True) == 1
+    append(outbox, 1000)
+    assert work(5, hangs_up=True) == 1
+    assert cuts < 10
+    work(600, hangs_up=True)
+    assert cuts < 20  # so it is tried now and then
+    assert work(65, hangs_up=False) == 0
+
+
+def test_a_connection_that_is_cut_now_and_then_changes_no_order(outbox: Outbox) -> None:
+    for number in range(30):
+        append(outbox, number)
+    way = Way(outbox)
+    for _ in range(2):
+        way.send()
+        way.backlog.end(way.now_s)
+        way.mids.clear()
+        way.backlog.begin(WINDOW)
+    way.seqs.clear()
+    while way.send():
+        way.answer(0.01)
+    assert way.seqs == list(range(1, 31))
