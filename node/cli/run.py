@@ -21,7 +21,7 @@ from node.settings import load
 @config_file
 @click.option("--verbose", is_flag=True, help="Log more.")
 def command(path: Path | None, verbose: bool) -> None:
-    """Hear, judge, time and publish until told to stop (SIGTERM or Ctrl-C).
+    """Hear, judge, time and publish until told to stop (SIGTERM, SIGHUP or Ctrl-C).
 
     Example: gunfire-node run --config /etc/gunfire-node/gunfire-node.toml
     """
@@ -32,7 +32,10 @@ def command(path: Path | None, verbose: bool) -> None:
     settings = load(path).settings
     source = PortAudioSource(settings.capture)
     daemon = Daemon(settings, source)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored
+        ending.append(signal.SIGHUP)
+    for number in ending:
         signal.signal(number, lambda *_: daemon.stop())
     code = 0
     try:

@@ -191,7 +191,7 @@ def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) ->
         stage.broker.start()
         with running_node(stage) as node:
             heard += until(words, 40, wanted=6)
-            node.send_signal(signal.SIGTERM)
+            node.send_signal(signal.SIGHUP)
             assert node.wait(20) == 0
             heard += until(words, 2, wanted=100)
     numbers = sorted(detection.seq for detection in heard)
