@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ AWAY_S: Final = 6.0
 BREAKS: Final = 20
 KILLS_OF_BROKER: Final = 6
 SLOW_BYTES_PER_S: Final = 6_000
+PUBACK: Final = 0x40
 COLUMNS: Final = (
     "fault", "messages", "received", "again", "lost", "altered or retimed", "wrong",
     "shots", "unheard", "longest way", "samples lost", "sound waited",
@@ -157,6 +159,20 @@ def killed_with_nobody_there(stage: Stage, rng: random.Random) -> None:
     # What nobody has fetched yet is on the broker's disk alone, or not even there.
     stage.auditor.leave()
     killed()(stage, rng)
+    stage.auditor.connect()
+
+
+def killed_as_it_acknowledges(stage: Stage, rng: random.Random) -> None:
+    # Mosquitto acknowledges first and saves then: what it has just acknowledged dies with it.
+    stage.auditor.leave()
+    for _ in range(KILLS_OF_BROKER):
+        pid, struck = stage.broker.pid, stage.proxy.broken + 1
+        assert pid is not None
+        stage.proxy.on_answer(PUBACK, partial(os.kill, pid, signal.SIGKILL))
+        until(lambda: stage.proxy.broken >= struck, "nothing is acknowledged")  # noqa: B023
+        stage.broker.kill()
+        stage.broker.start()
+        hold(rng.uniform(0.5, 3.0))
     stage.auditor.connect()
 
 
@@ -335,6 +351,11 @@ _STAGES: Final = (
             (
                 f"broker killed −9, {KILLS_OF_BROKER} times, the subscriber away",
                 killed_with_nobody_there,
+            ),
+            (
+                f"broker killed −9 as it acknowledges, {KILLS_OF_BROKER} times, the subscriber "
+                "away",
+                killed_as_it_acknowledges,
             ),
             ("broker paused for 3 s (SIGSTOP)", paused(3)),
             ("broker paused for 15 s, thrice the keep-alive", paused(15)),

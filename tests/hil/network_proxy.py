@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
@@ -65,6 +66,7 @@ class NetworkProxy:
         self._stalled = False
         self._deaf: set[Way] = set()
         self._armed: tuple[int, Break] | None = None
+        self._awaited: tuple[int, Callable[[], None]] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="network-proxy", daemon=True)
         self.broken = 0
@@ -111,10 +113,15 @@ class NetworkProxy:
         with self._lock:
             self._armed = (up_bytes, how)
 
+    def on_answer(self, first_byte: int, act: Callable[[], None]) -> None:
+        """Act once something that begins so comes down, before it is passed on."""
+        with self._lock:
+            self._awaited = (first_byte, act)
+
     @property
     def armed(self) -> bool:
         """Whether a break has still to strike."""
-        return self._armed is not None
+        return self._armed is not None or self._awaited is not None
 
     def __enter__(self) -> Self:
         self._listen()
@@ -191,6 +198,10 @@ class NetworkProxy:
             stream.ended = True
         elif stream.way not in self._deaf:
             stream.held += data
+            if self._awaited and stream.way == "down" and data[0] == self._awaited[0]:
+                (_, act), self._awaited = self._awaited, None
+                self.broken += 1
+                act()
 
     def _write(self, stream: _Stream, pair: tuple[_Stream, _Stream]) -> None:
         limit = self._allowance(stream)
