@@ -62,7 +62,8 @@ class Backlog:
         self._news = True  # set from the pipeline's thread; each look clears it first
         self._in_flight: dict[int, _Sent] = {}
         self._fruitless = 0
-        self._suspects: dict[int, float] = {}  # seq → not before, the latest last
+        # seq → not before, the latest last; 0 where it never ended a connection alone
+        self._suspects: dict[int, float] = {}
         self._removable_s: dict[int, float] = {}  # seq of an acknowledged row → when it may go
         self._remove_again_s = 0.0
         self._window = WINDOW
@@ -100,10 +101,11 @@ class Backlog:
             self._fruitless += 1
         for sent in self._in_flight.values():
             # Of several each is tried alone, after all others; the one that was alone has to wait.
-            known = self._suspects.pop(sent.row.seq, None) is not None
-            if known or self._fruitless >= _FRUITLESS:
-                pause_s = _SUSPECT_AGAIN_S if known and len(self._in_flight) == 1 else 0.0
-                self._suspects[sent.row.seq] = now_s + pause_s
+            not_before_s = self._suspects.pop(sent.row.seq, None)
+            if not_before_s is not None and len(self._in_flight) == 1:
+                self._suspects[sent.row.seq] = now_s + _SUSPECT_AGAIN_S
+            elif not_before_s is not None or self._fruitless >= _FRUITLESS:
+                self._suspects[sent.row.seq] = not_before_s or 0.0
         while len(self._suspects) > WINDOW:
             del self._suspects[next(iter(self._suspects))]
         self._in_flight = {}
@@ -214,6 +216,8 @@ class Backlog:
         for seq, not_before_s in tuple(self._suspects.items()):
             if now_s < not_before_s or seq in self._removable_s:
                 continue
+            if not_before_s and self._removable_s:
+                continue  # two such, by turns, would have nothing else ever settle
             row = next(iter(self._outbox.newer(seq - 1, 1)), None)
             if row is not None and row.seq == seq:
                 yield row, True

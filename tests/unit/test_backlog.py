@@ -185,6 +185,27 @@ def test_one_that_the_broker_hangs_up_on_without_a_word_holds_no_other_up(outbox
     assert work(65, hangs_up=False) == 0
 
 
+def test_several_that_the_broker_hangs_up_on_hold_no_other_up(outbox: Outbox) -> None:
+    for number in range(100):
+        append(outbox, number)
+    way = Way(outbox)
+    poison = {3, 7, 20, 50}
+    for _ in range(3600):
+        while sent := way.send():
+            found = [place for place, seq in enumerate(sent) if seq in poison]
+            if found:
+                way.answer(0.01, found[0])
+                way.backlog.end(way.now_s)
+                way.mids.clear()
+                way.now_s += 45  # the pauses between such connections grow
+                way.backlog.begin(WINDOW)
+                break
+            way.answer(0.01)
+        way.now_s += 1
+        way.backlog.remove_settled(way.now_s)
+    assert {row.seq for row in outbox.newer(0)} == poison
+
+
 def test_a_connection_that_is_cut_now_and_then_changes_no_order(outbox: Outbox) -> None:
     for number in range(30):
         append(outbox, number)
