@@ -268,7 +268,8 @@ class MqttPublisher:
         """Remove what was acknowledged, send what waits, and end if we are closing."""
         self._remove_settled()
         if self._parcels is not None and self._connected:
-            self._parcels.turn(time.monotonic(), idle=not self._backlog.waiting)
+            # Settled, too: else one that the broker hangs up on keeps all detections here.
+            self._parcels.turn(time.monotonic(), idle=not self._backlog.busy)
         self._send_words()
         self._send_detections()
         self._send_asides()

@@ -183,6 +183,7 @@ class Parcels:
         self._board = board
         self._expiry_s = expiry_s
         self._offered: str | None = None
+        self._word: Word | None = None  # what was offered, as it stands on the board
         self._settling_s: dict[str, float] = {}
 
     @property
@@ -191,8 +192,11 @@ class Parcels:
         return self._spool.depth > 0
 
     def begin(self) -> None:
-        """Start a connection: what was not settled is sent again; what was offered still is."""
+        """Start a connection: what was offered or not settled is sent again, in its turn."""
         self._settling_s = {}
+        if self._word is not None:
+            self._board.give_up(self._word)
+        self._offered = self._word = None
 
     def turn(self, now_s: float, *, idle: bool) -> None:
         """Remove what has settled, and offer the next message if nothing else waits."""
@@ -203,7 +207,8 @@ class Parcels:
             parcel = self._spool.next(besides=frozenset(self._settling_s))
             if parcel is not None:
                 self._offered = parcel.name
-                self._board.put(Word(self.topic, parcel.payload, False, self._expiry_s))
+                self._word = Word(self.topic, parcel.payload, False, self._expiry_s)
+                self._board.put(self._word)
 
     def acknowledged(self, now_s: float) -> None:
         """Note that the broker has the message that was offered."""

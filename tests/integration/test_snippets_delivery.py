@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from unittest.mock import create_autospec
 
 import pyrage
@@ -43,10 +44,12 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
         yield opened
 
 
-def sending(outbox: Outbox, spool: Spool, url: str) -> MqttPublisher:
+def sending(
+    outbox: Outbox, spool: Spool, url: str, protocol: Literal["5", "3.1.1"] = "5"
+) -> MqttPublisher:
     publisher = MqttPublisher(
         outbox,
-        BrokerAddress.from_url(url),
+        BrokerAddress.from_url(url, protocol=protocol),
         NODE_ID,
         SessionOptions(keepalive_s=5, reconnect_max_s=1),
         detection_topic=DETECTION_TOPIC,
@@ -114,6 +117,20 @@ def test_one_that_is_too_large_for_the_broker_is_dropped_and_told_and_the_next_a
         assert wait_until(lambda: spool.depth == 0)
         publisher.close()
     assert heard.of("snippet") == [b"small"]
+
+
+def test_one_that_the_broker_hangs_up_on_without_a_word_holds_no_detection_up(
+    tmp_path: Path, outbox: Outbox
+) -> None:
+    # In MQTT 3.1.1 a broker cannot say how much it takes.
+    spool = Spool(tmp_path / "spool", 2**22)
+    spool.add(b"x" * 100_000)
+    append(outbox, 1)
+    with PrivateBroker(extra="max_packet_size 50000") as broker:
+        publisher = sending(outbox, spool, broker.url, protocol="3.1.1")
+        assert wait_until(lambda: outbox.depth == 0, 10)
+        assert spool.depth == 1
+        publisher.close(0)
 
 
 def test_one_that_the_access_list_refuses_holds_no_detection_up(
