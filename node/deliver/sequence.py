@@ -69,11 +69,6 @@ class SequenceCeiling:
         self._path = path
         self.kept = self._read()
 
-    @property
-    def value(self) -> int | None:
-        """The ceiling; None where it is not known."""
-        return None if self.kept is None else self.kept.ceiling
-
     def cover(self, seq: int, state: Callable[[], tuple[int, tuple[Gap, ...]]]) -> None:
         """Make sure, durably, that `seq` lies at or below the ceiling.
 
