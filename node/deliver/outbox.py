@@ -314,6 +314,8 @@ class Outbox:
     def close(self) -> None:
         """Close the file; what waits stays on disk."""
         with self._database.lock:
+            with suppress(OutboxError), self._database.guard():
+                pass  # a look puts back what somebody has removed
             try:
                 if self._last_seq:  # else no file could be opened, and what it counts is not known
                     self._ceiling.close(self._last_seq, self._floor_and_gaps)

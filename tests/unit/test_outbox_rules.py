@@ -588,6 +588,21 @@ def test_a_file_that_somebody_removes_at_work_is_put_back_with_all_that_waits(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("what", ["folder", "file", "log"])
+def test_a_file_that_somebody_removes_just_before_the_end_is_put_back_too(
+    file: Path, what: str
+) -> None:
+    with Outbox(file, SMALL) as outbox:
+        outbox.append("a", 0, 0, render)
+        if what == "folder":
+            shutil.rmtree(file.parent)
+        else:
+            file.with_name(file.name + ("-wal" if what == "log" else "")).unlink()
+    with Outbox(file, SMALL) as outbox:
+        assert [row.event_id for row in outbox.newer(0)] == ["a"]
+        assert outbox.chain.gaps == ()
+
+
 def test_a_file_that_is_lost_at_work_with_nothing_in_it_leaves_no_gap(file: Path) -> None:
     large = 2**23
     with Outbox(file, large) as outbox:
