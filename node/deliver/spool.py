@@ -89,6 +89,7 @@ class Spool:
         except OSError as error:
             with contextlib.suppress(OSError):  # on a dying disk this may fail as well
                 unfinished.unlink(missing_ok=True)
+            self._is_open = False  # somebody may have removed the folder
             raise outbox_error(self._folder, error) from error
         with self._lock:
             self._last += 1
@@ -153,7 +154,7 @@ class Spool:
             raise outbox_error(folder, error) from error
         with self._lock:
             self._sizes = sizes
-            self._last = max((int(Path(name).stem) for name in sizes), default=0)
+            self._last = max([self._last, *(int(Path(name).stem) for name in sizes)])
             self._is_open = True
 
     def _drop_to(self, most_bytes: int) -> int:

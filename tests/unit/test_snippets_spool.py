@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -69,6 +70,23 @@ def test_a_folder_that_cannot_be_used_is_told_and_taken_up_once_it_can(
     (tmp_path / "away").rename(tmp_path / "folder")
     spool.add(b"three")
     assert payloads(spool) == [b"one", b"three"]
+
+
+def test_a_folder_that_somebody_removes_at_work_is_made_again_and_no_name_comes_twice(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool", 1000)
+    spool.add(b"one")
+    first = spool.next(frozenset())
+    shutil.rmtree(tmp_path / "spool")
+    with pytest.raises(OutboxError, match="spool: cannot be written"):
+        spool.add(b"two")
+    spool.add(b"three")
+    second = spool.next(frozenset())
+    assert first is not None
+    assert second is not None
+    assert (second.payload, spool.depth) == (b"three", 1)
+    assert second.name > first.name
 
 
 def test_what_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
