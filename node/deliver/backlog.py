@@ -36,7 +36,7 @@ _REMOVE_EVERY_S: Final = 0.25
 _READ_ROWS: Final = 64
 _FIRST_LIMIT: Final = 8.0
 # After so many connections that were cut off before anything could be removed, one of the rows
-# under way may be what the broker, or something before it, hangs up on without a word.
+# under way, or a word beside them, may be what the broker, or something before it, hangs up on.
 _FRUITLESS: Final = 3
 _SUSPECT_AGAIN_S: Final = 60.0
 
@@ -97,7 +97,7 @@ class Backlog:
 
     def end(self, now_s: float) -> None:
         """End a connection: what was acknowledged only just now may have died with the broker."""
-        if self._in_flight:
+        if self._in_flight or self._removable_s:
             self._fruitless += 1
         for sent in self._in_flight.values():
             # Of several each is tried alone, after all others; the one that was alone has to wait.
@@ -123,13 +123,18 @@ class Backlog:
 
     @property
     def busy(self) -> bool:
-        """Whether anything waits, is under way or not settled."""
+        """Whether anything waits, is under way or not settled; suspects wait apart."""
         return bool(self._in_flight or self._removable_s or self._news or self._late_left)
 
     @property
     def waiting(self) -> bool:
-        """Whether anything waits or is under way."""
+        """Whether anything waits or is under way; suspects wait apart."""
         return bool(self._in_flight or self._news or self._late_left)
+
+    @property
+    def alone(self) -> bool:
+        """Whether detections should go alone: with words beside them none has left for a while."""
+        return self.busy and self._fruitless >= _FRUITLESS
 
     def take(self, now_s: float) -> Iterator[tuple[OutboxRow, bool]]:
         """Give what to send now, and whether it is delayed; report each by `sent` at once."""

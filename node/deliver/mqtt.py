@@ -48,6 +48,8 @@ _BAD_PAYLOAD: Final = 0x99
 # A broker that has answered a ping has all that was sent before it. One that is without an answer
 # for so many keep-alives gets none any more: there are such, and the connection looks well.
 _UNANSWERED_KEEPALIVES: Final = 4
+# Where the broker may hang up on a word, detections have so long to leave before it.
+_ALONE_S: Final = 10.0
 _OUTBOX_RETRY_S: Final = 5.0
 _GOODBYE_S: Final = 1.0
 _MOST_RECEIVED: Final = 65535  # what a broker takes that does not say otherwise
@@ -142,6 +144,7 @@ class MqttPublisher:
         self._receive_maximum = _MOST_RECEIVED
         self._max_packet_bytes: int | None = None
         self._word_sent_s = 0.0
+        self._words_from_s = 0.0
         self._last_word_said = False
         self._one_at_a_time = False
         self._refusals_in_a_row = 0
@@ -217,6 +220,7 @@ class MqttPublisher:
         # One place stays free for a word of the board.
         self._backlog.begin(1 if self._one_at_a_time else self._receive_maximum - 1)
         self._hold_until_s = 0.0
+        self._words_from_s = time.monotonic() + _ALONE_S
         self._untrouble("connection")
         self._connected = True
 
@@ -305,8 +309,11 @@ class MqttPublisher:
             self._backlog.pause_removal(now_s + _OUTBOX_RETRY_S)
 
     def _send_words(self) -> None:
-        word = self._board.due(time.monotonic())
+        now_s = time.monotonic()
+        word = self._board.due(now_s)
         if word is None or len(self._backlog.in_flight) >= self._receive_maximum:
+            return
+        if self._backlog.alone and now_s < self._words_from_s and not self._last_word_said:
             return
         if self._one_at_a_time and self._backlog.in_flight:
             return

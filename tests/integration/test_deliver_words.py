@@ -99,6 +99,22 @@ def test_a_word_that_the_broker_can_never_take_is_told_and_the_rest_go_on(
         sender.close()
 
 
+def test_a_word_that_the_broker_hangs_up_on_without_one_holds_no_detection_up(
+    outbox: Outbox,
+) -> None:
+    # In MQTT 3.1.1 a broker cannot say how much it takes.
+    with PrivateBroker(extra="max_packet_size 20000") as broker:
+        sender = publisher(outbox, broker.url, protocol="3.1.1")
+        sender.keep(BIRTH, b"x" * 30_000)
+        for number in range(3):
+            append(outbox, number)
+        sender.start()
+        assert wait_until(lambda: outbox.depth == 0)
+        append(outbox, 3)
+        assert wait_until(lambda: outbox.depth == 0)
+        sender.close(drain_s=0)
+
+
 def test_an_aside_carries_an_expiry_so_that_no_subscriber_gets_it_hours_late(
     outbox: Outbox,
 ) -> None:
