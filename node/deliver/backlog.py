@@ -97,7 +97,7 @@ class Backlog:
 
     def end(self, now_s: float) -> None:
         """End a connection: what was acknowledged only just now may have died with the broker."""
-        if self._in_flight or self._removable_s:
+        if self._in_flight or any(at_s > now_s for at_s in self._removable_s.values()):
             self._fruitless += 1
         for sent in self._in_flight.values():
             # Of several each is tried alone, after all others; the one that was alone has to wait.

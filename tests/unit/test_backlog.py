@@ -206,6 +206,25 @@ def test_several_that_the_broker_hangs_up_on_hold_no_other_up(outbox: Outbox) ->
     assert {row.seq for row in outbox.newer(0)} == poison
 
 
+def test_only_connections_that_were_cut_count_against_what_was_under_way(outbox: Outbox) -> None:
+    append(outbox, 1)
+    way = Way(outbox)
+    way.send()
+    way.answer(0.01)
+    way.now_s += SETTLE_S  # settled, and lost before the next look
+    for _ in range(5):
+        way.backlog.end(way.now_s)  # nobody answers
+    assert not way.backlog.alone
+    for _ in range(3):
+        append(outbox, 2)
+        way.backlog.begin(WINDOW)
+        way.send()
+        way.answer(0.01)
+        way.backlog.end(way.now_s)
+    way.backlog.begin(WINDOW)
+    assert way.backlog.alone
+
+
 def test_a_connection_that_is_cut_now_and_then_changes_no_order(outbox: Outbox) -> None:
     for number in range(30):
         append(outbox, number)
