@@ -221,7 +221,7 @@ class Backlog:
         for seq, not_before_s in tuple(self._suspects.items()):
             if now_s < not_before_s or seq in self._removable_s:
                 continue
-            if not_before_s and self._removable_s:
+            if not_before_s and self._removable_s and self._fruitless:
                 continue  # two such, by turns, would have nothing else ever settle
             row = next(iter(self._outbox.newer(seq - 1, 1)), None)
             if row is not None and row.seq == seq:

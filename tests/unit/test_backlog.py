@@ -206,6 +206,26 @@ def test_several_that_the_broker_hangs_up_on_hold_no_other_up(outbox: Outbox) ->
     assert {row.seq for row in outbox.newer(0)} == poison
 
 
+def test_one_that_was_under_way_alone_in_cut_connections_does_not_wait_for_silence(
+    outbox: Outbox,
+) -> None:
+    append(outbox, 0)
+    way = Way(outbox)
+    for _ in range(4):
+        assert way.send() == [1]
+        way.backlog.end(way.now_s)
+        way.mids.clear()
+        way.backlog.begin(WINDOW)
+    for number in range(1, 200):
+        append(outbox, number)
+        while way.send():
+            way.answer(0.01)
+        way.now_s += 0.5
+        way.backlog.remove_settled(way.now_s)
+    assert way.seqs.count(1) == 5
+    assert 1 not in {row.seq for row in outbox.newer(0)}
+
+
 def test_only_connections_that_were_cut_count_against_what_was_under_way(outbox: Outbox) -> None:
     append(outbox, 1)
     way = Way(outbox)
