@@ -132,6 +132,14 @@ class Backlog:
         return bool(self._in_flight or self._news or self._late_left)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and after a fruitless connection others have left on this one.
+
+        So what may end the connection can be sent: it does not keep all others here.
+        """
+        return not self.waiting and not (self._removable_s and self._fruitless)
+
+    @property
     def alone(self) -> bool:
         """Whether detections should go alone: with words beside them none has left for a while."""
         return self.busy and self._fruitless >= _FRUITLESS
@@ -221,7 +229,7 @@ class Backlog:
         for seq, not_before_s in tuple(self._suspects.items()):
             if now_s < not_before_s or seq in self._removable_s:
                 continue
-            if not_before_s and self._removable_s and self._fruitless:
+            if not_before_s and not self.idle:
                 continue  # two such, by turns, would have nothing else ever settle
             row = next(iter(self._outbox.newer(seq - 1, 1)), None)
             if row is not None and row.seq == seq:

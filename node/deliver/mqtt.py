@@ -272,8 +272,7 @@ class MqttPublisher:
         """Remove what was acknowledged, send what waits, and end if we are closing."""
         self._remove_settled()
         if self._parcels is not None and self._connected:
-            # Settled, too: else one that the broker hangs up on keeps all detections here.
-            self._parcels.turn(time.monotonic(), idle=not self._backlog.busy)
+            self._parcels.turn(time.monotonic(), idle=self._backlog.idle)
         self._send_words()
         self._send_detections()
         self._send_asides()
