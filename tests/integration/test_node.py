@@ -93,7 +93,9 @@ def stage(tmp_path: Path, plugin: Path, street: RenderedNode) -> Iterator[Stage]
 
 @contextmanager
 def running_node(stage: Stage) -> Iterator[subprocess.Popen[bytes]]:
-    program = [sys.executable, "-c", "from node.cli import main; main()"]
+    # Ours may be ignored, where the tests run under nohup.
+    default = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    program = [sys.executable, "-c", f"{default}; from node.cli import main; main()"]
     with (
         stage.log.open("wb") as log,
         subprocess.Popen(
