@@ -193,7 +193,7 @@ def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) ->
         stage.broker.start()
         with running_node(stage) as node:
             heard += until(words, 40, wanted=6)
-            node.send_signal(signal.SIGHUP)
+            node.send_signal(signal.SIGTERM)
             assert node.wait(20) == 0
             heard += until(words, 2, wanted=100)
     numbers = sorted(detection.seq for detection in heard)
@@ -260,7 +260,9 @@ def test_a_node_without_a_broker_hears_and_keeps(stage: Stage) -> None:
         node.send_signal(signal.SIGINT)
         assert node.wait(20) == 0
     stage.broker.start()
-    with subscribed(stage, kinds=["detection"]) as words, running_node(stage):
+    with subscribed(stage, kinds=["detection"]) as words, running_node(stage) as node:
         heard = until(words, 10, wanted=2)
+        node.send_signal(signal.SIGHUP)
+        assert node.wait(20) == 0
     assert len(heard) == 2
     assert all(d.transport is not None and d.transport.delayed for d in heard)
