@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from hil.fleet_ca import DAY, Files, FleetCa
+from hil.virtual_receiver import free_port
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -88,12 +89,6 @@ class ShippedBroker:
             self._process.send_signal(how)
             self._process.wait(WAIT_S)
             self._process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Party:

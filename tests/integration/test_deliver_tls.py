@@ -1,7 +1,6 @@
 """mqtts:// against a real Mosquitto: who is trusted, and what is said where nobody is."""
 
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from deliver_node import NODE_ID, append, id_of, offline, wait_until
 from hil.fleet_ca import Files, FleetCa
+from hil.virtual_receiver import free_port
 
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions
 from node.deliver.batch import check_broker
@@ -35,9 +35,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     server = ca.issue("server", addresses=["127.0.0.1"])
     acl = folder / "acl"
     acl.write_text("pattern read gunfire/#\npattern write gunfire/v1/+/%u/#\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     extra = f"""
 per_listener_settings false
 acl_file {acl}

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from deliver_node import (
     wait_until,
 )
 from hil.fleet_ca import Files, FleetCa
+from hil.virtual_receiver import free_port
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -145,10 +145,22 @@ class Cluster:
         return True
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def client(cluster: Cluster, who: str, client_id: str) -> Iterator[Client]:
+    """Connect somebody to the first server by paho alone."""
+    files = cluster.people[who]
+    made = Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv311
+    )
+    made.tls_set(str(cluster.ca.certificate_file), str(files.certificate), str(files.key))
+    made.connect("localhost", cluster.ports[0])
+    made.loop_start()
+    assert wait_until(made.is_connected)
+    try:
+        yield made
+    finally:
+        made.disconnect()
+        made.loop_stop()
 
 
 @pytest.fixture(scope="module")
@@ -208,19 +220,11 @@ def test_a_node_cannot_speak_for_another(cluster: Cluster) -> None:
 def test_a_subscription_where_one_may_not_read_is_refused(
     cluster: Cluster, who: str, topic: str, code: int
 ) -> None:
-    files = cluster.people[who]
     answers: list[int] = []
-    client = Client(
-        CallbackAPIVersion.VERSION2, client_id=f"{who}-asks", protocol=MQTTProtocolVersion.MQTTv311
-    )
-    client.tls_set(str(cluster.ca.certificate_file), str(files.certificate), str(files.key))
-    client.on_connect = lambda *_: client.subscribe(topic, qos=1)
-    client.on_subscribe = lambda _c, _u, _m, codes, _p: answers.append(codes[0].value)
-    client.connect("localhost", cluster.ports[0])
-    client.loop_start()
-    assert wait_until(lambda: answers)
-    client.disconnect()
-    client.loop_stop()
+    with client(cluster, who, f"{who}-asks") as asking:
+        asking.on_subscribe = lambda _c, _u, _m, codes, _p: answers.append(codes[0].value)
+        asking.subscribe(topic, qos=1)
+        assert wait_until(lambda: answers)
     assert answers == [code]
 
 
@@ -239,19 +243,13 @@ def test_whoever_is_not_known_is_not_let_in(cluster: Cluster, tmp_path: Path) ->
 def test_a_node_that_was_taken_off_the_list_is_out_at_once(cluster: Cluster) -> None:
     files = cluster.people[NODE_ID]
     ended: list[object] = []
-    client = Client(
-        CallbackAPIVersion.VERSION2, client_id="stolen", protocol=MQTTProtocolVersion.MQTTv311
-    )
-    client.tls_set(str(cluster.ca.certificate_file), str(files.certificate), str(files.key))
-    client.on_disconnect = lambda *_: ended.append(True)
-    client.connect("localhost", cluster.ports[0])
-    client.loop_start()
-    assert wait_until(client.is_connected)
-    with cluster.shut_out(NODE_ID):
-        assert wait_until(lambda: ended)
-        client.loop_stop()
-        with pytest.raises(BrokerError):
-            check_broker(cluster.address(0, files))
+    with client(cluster, NODE_ID, "stolen") as stolen:
+        stolen.on_disconnect = lambda *_: ended.append(True)
+        with cluster.shut_out(NODE_ID):
+            assert wait_until(lambda: ended)
+            stolen.loop_stop()
+            with pytest.raises(BrokerError):
+                check_broker(cluster.address(0, files))
     assert wait_until(lambda: cluster.serves(0))
     check_broker(cluster.address(0, files))
 

@@ -280,13 +280,17 @@ def test_watch_says_what_it_cannot_read_and_that_the_broker_is_gone_and_back() -
         assert process.returncode == 0
 
 
-def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
+def retain_status(broker: PrivateBroker, node_id: str) -> Any:
+    """Leave a node's status at the broker; give what it says."""
     said = json.loads((EXAMPLES / "status.json").read_bytes())
-    said |= {"site": SITE, "node_id": "node-retained"}
-    topic = node_topic(SITE, "node-retained", "status")
-    publish.single(
-        topic, json.dumps(said), retain=True, port=broker.port, hostname="127.0.0.1"
-    )  # fmt: skip
+    said |= {"site": SITE, "node_id": node_id}
+    topic = node_topic(SITE, node_id, "status")
+    publish.single(topic, json.dumps(said), retain=True, port=broker.port, hostname="127.0.0.1")
+    return said
+
+
+def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
+    retain_status(broker, "node-retained")
     with subscribe(broker.url, kinds=["status"], node_id="node-retained") as words:
         word = words.next(10)
     assert word is not None
@@ -297,12 +301,7 @@ def test_a_retained_word_is_no_news(broker: PrivateBroker) -> None:
 def test_what_watch_adds_to_a_file_begins_on_a_line_of_its_own(
     broker: PrivateBroker, tmp_path: Path, torn: bytes
 ) -> None:
-    said = json.loads((EXAMPLES / "status.json").read_bytes())
-    said |= {"site": SITE, "node_id": "node-torn"}
-    topic = node_topic(SITE, "node-torn", "status")
-    publish.single(
-        topic, json.dumps(said), retain=True, port=broker.port, hostname="127.0.0.1"
-    )  # fmt: skip
+    said = retain_status(broker, "node-torn")
     kept = tmp_path / "log.jsonl"
     kept.write_bytes(torn)
     with kept.open("ab") as file:

@@ -52,6 +52,13 @@ class Way:
             self.backlog.acknowledged(row, self.now_s)
         del self.mids[:count]
 
+    def cut(self, pause_s: float = 0.0) -> None:
+        """Have the connection end, and the next one begin."""
+        self.backlog.end(self.now_s)
+        self.mids.clear()
+        self.now_s += pause_s
+        self.backlog.begin(WINDOW)
+
 
 def test_a_fresh_detection_goes_before_the_late_ones_and_at_once(outbox: Outbox) -> None:
     for number in range(200):
@@ -166,9 +173,7 @@ def test_one_that_the_broker_hangs_up_on_without_a_word_holds_no_other_up(outbox
             while sent := way.send():
                 if hangs_up and poison in sent:
                     way.answer(0.01, sent.index(poison))
-                    way.backlog.end(way.now_s)
-                    way.mids.clear()
-                    way.backlog.begin(WINDOW)
+                    way.cut()
                     cuts += 1
                     break
                 way.answer(0.01)
@@ -195,10 +200,7 @@ def test_several_that_the_broker_hangs_up_on_hold_no_other_up(outbox: Outbox) ->
             found = [place for place, seq in enumerate(sent) if seq in poison]
             if found:
                 way.answer(0.01, found[0])
-                way.backlog.end(way.now_s)
-                way.mids.clear()
-                way.now_s += 45  # the pauses between such connections grow
-                way.backlog.begin(WINDOW)
+                way.cut(pause_s=45)  # the pauses between such connections grow
                 break
             way.answer(0.01)
         way.now_s += 1
@@ -213,9 +215,7 @@ def test_one_that_was_under_way_alone_in_cut_connections_does_not_wait_for_silen
     way = Way(outbox)
     for _ in range(4):
         assert way.send() == [1]
-        way.backlog.end(way.now_s)
-        way.mids.clear()
-        way.backlog.begin(WINDOW)
+        way.cut()
     for number in range(1, 200):
         append(outbox, number)
         while way.send():
@@ -251,9 +251,7 @@ def test_a_connection_that_is_cut_now_and_then_changes_no_order(outbox: Outbox) 
     way = Way(outbox)
     for _ in range(2):
         way.send()
-        way.backlog.end(way.now_s)
-        way.mids.clear()
-        way.backlog.begin(WINDOW)
+        way.cut()
     way.seqs.clear()
     while way.send():
         way.answer(0.01)

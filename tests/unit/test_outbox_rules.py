@@ -43,6 +43,11 @@ def render(link: Link) -> Rendered:
     return Rendered(message(link.seq), f"digest {link.seq}")
 
 
+def append_large(outbox: Outbox, count: int) -> None:
+    for n in range(count):
+        outbox.append(f"e{n}", 0, n, lambda link: Rendered(b"x" * 100_000, f"digest {link.seq}"))
+
+
 def test_the_number_is_in_the_message_and_a_second_of_the_same_name_is_not_taken(
     outbox: Outbox,
 ) -> None:
@@ -257,8 +262,7 @@ def test_with_both_memories_gone_numbering_leaps_beyond_what_a_node_can_count(
 def test_corruption_found_at_work_is_set_aside_and_the_next_try_succeeds(file: Path) -> None:
     large = 2**23
     with Outbox(file, large) as outbox:
-        for n in range(50):  # more than SQLite keeps in memory, or it would not look at the disk
-            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 100_000))
+        append_large(outbox, 50)  # more than SQLite keeps in memory: it has to look at the disk
         last = outbox.last_seq
     with Outbox(file, large) as outbox:
         spoil(file)
@@ -273,8 +277,7 @@ def test_a_corrupt_file_that_cannot_be_replaced_yet_is_replaced_once_it_can(
 ) -> None:
     large = 2**23
     with Outbox(file, large) as outbox:
-        for n in range(50):
-            outbox.append(f"e{n}", 0, n, lambda _link: Rendered(b"x" * 100_000))
+        append_large(outbox, 50)
         last = outbox.last_seq
     with Outbox(file, large) as outbox:
         spoil(file)
@@ -539,10 +542,7 @@ def test_a_file_that_is_lost_at_work_breaks_no_chain_and_loses_only_what_waited(
 ) -> None:
     large = 2**23
     with Outbox(file, large) as outbox:
-        for n in range(50):
-            outbox.append(
-                f"e{n}", 0, n, lambda link: Rendered(b"x" * 100_000, f"digest {link.seq}")
-            )
+        append_large(outbox, 50)
         outbox.acknowledge(range(1, 21))
     with Outbox(file, large) as outbox:
         spoil(file)
@@ -606,10 +606,7 @@ def test_a_file_that_somebody_removes_just_before_the_end_is_put_back_too(
 def test_a_file_that_is_lost_at_work_with_nothing_in_it_leaves_no_gap(file: Path) -> None:
     large = 2**23
     with Outbox(file, large) as outbox:
-        for n in range(50):
-            outbox.append(
-                f"e{n}", 0, n, lambda link: Rendered(b"x" * 100_000, f"digest {link.seq}")
-            )
+        append_large(outbox, 50)
         outbox.acknowledge(range(1, 51))
         spoil(file)
         with suppress(OutboxError):  # it may be noticed here, or at the next
