@@ -5,8 +5,8 @@ BIN := .venv/bin
 # What pip cannot bring: Python's headers and PortAudio's to build PyAudio, the broker for the demo.
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
-# MQTT 3.1.1, a linter for shell.
-APT_TEST := chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
+# MQTT 3.1.1, a linter for shell, age to open snippets.
+APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
   nats-server shellcheck strace
 
 .DEFAULT_GOAL := help
