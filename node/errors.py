@@ -43,3 +43,7 @@ class OutboxError(GunfireNodeError, OSError):
 
 class BrokerError(GunfireNodeError, OSError):
     """A broker's address is wrong, or a broker that a command needs does not answer."""
+
+
+class BoardError(GunfireNodeError, OSError):
+    """The pins of light, button or tamper switch cannot be used."""

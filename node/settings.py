@@ -448,6 +448,97 @@ class MqttSettings(_Section):
         return self
 
 
+# Where these are used, the kernel lets a pin be taken away from them without a word: the node would
+# go deaf, or lose its receiver. A pulse's pin (4) it keeps, so that the board tells of it.
+_TAKEN_PINS: Final = {
+    **dict.fromkeys((2, 3), "I2C, by which a sound hat is set up"),
+    **dict.fromkeys((14, 15), "the receiver's serial line"),
+    **dict.fromkeys((18, 19, 20, 21), "the sound (I2S) of a sound hat"),
+}
+
+
+class BoardSettings(_Section):
+    """Light, button, tamper switch and thermometer."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether a light and a button are fitted; without, no pin is touched.",
+    )
+    led_pin: int = Field(
+        default=17, ge=0, le=27, description="GPIO number of the light (pin 11 of the header)."
+    )
+    led_active_high: bool = Field(
+        default=True,
+        description="Whether the light is on when its pin is high: wired from the pin to ground.",
+    )
+    button_pin: int = Field(
+        default=27,
+        ge=0,
+        le=27,
+        description="GPIO number of the button (pin 13 of the header), which connects it to "
+        "ground.",
+    )
+    tamper_pin: int | None = Field(
+        default=None,
+        ge=0,
+        le=27,
+        description="GPIO number of a switch to ground that is shut while the lid is; absent "
+        "means none.",
+    )
+    hold_s: float = Field(
+        default=3.0,
+        ge=1,
+        le=20,
+        description="Seconds that the button is held to begin or end maintenance.",
+    )
+    maintenance_s: float = Field(
+        default=600.0,
+        ge=10,
+        le=86400,
+        description="Seconds after which maintenance ends by itself. The node hears and publishes "
+        "all the while.",
+    )
+    thermometer: bool | Annotated[str, Field(pattern="^28-[0-9a-f]{12}$")] = Field(
+        default=False,
+        description="Whether a DS18B20 is fitted in the enclosure, or its name on the 1-wire bus "
+        "(28-…). Its pin is set where the kernel is: dtoverlay=w1-gpio,gpiopin=22; never 4, which "
+        "has the pulse.",
+    )
+    hot_c: float = Field(
+        default=70.0,
+        ge=0,
+        le=125,
+        description="Temperature of the enclosure, in degrees Celsius, from which on it is too "
+        "hot.",
+    )
+    cold_c: float = Field(
+        default=-25.0,
+        ge=-55,
+        le=50,
+        description="Temperature of the enclosure, in degrees Celsius, below which it is too cold.",
+    )
+
+    @model_validator(mode="after")
+    def _pins_are_free(self) -> Self:
+        names: dict[int, str] = {}
+        for name in ("led_pin", "button_pin", "tamper_pin"):
+            pin = getattr(self, name)
+            if pin is None:
+                continue
+            if pin in _TAKEN_PINS:
+                raise ValueError(
+                    f"board.{name} = {pin}, but GPIO {pin} is for {_TAKEN_PINS[pin]}; take another"
+                )
+            if pin in names:
+                raise ValueError(f"board.{names[pin]} and board.{name} are both {pin}")
+            names[pin] = name
+        if self.cold_c >= self.hot_c:
+            raise ValueError(
+                f"board.cold_c = {self.cold_c:g} is not below board.hot_c = {self.hot_c:g}"
+            )
+        return self
+
+
 class Settings(_Section):
     """The settings of a node."""
 
@@ -460,6 +551,7 @@ class Settings(_Section):
     integrity: IntegritySettings = Field(default_factory=IntegritySettings)
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
     snippets: SnippetSettings = Field(default_factory=SnippetSettings)
+    board: BoardSettings = Field(default_factory=BoardSettings)
 
     @model_validator(mode="after")
     def _outbox_has_a_file_of_its_own(self) -> Self:
