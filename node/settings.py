@@ -498,11 +498,15 @@ class BoardSettings(_Section):
         description="Seconds after which maintenance ends by itself. The node hears and publishes "
         "all the while.",
     )
-    thermometer: bool | Annotated[str, Field(pattern="^28-[0-9a-f]{12}$")] = Field(
+    thermometer: bool = Field(
         default=False,
-        description="Whether a DS18B20 is fitted in the enclosure, or its name on the 1-wire bus "
-        "(28-…). Its pin is set where the kernel is: dtoverlay=w1-gpio,gpiopin=22; never 4, which "
-        "has the pulse.",
+        description="Whether a DS18B20 is fitted in the enclosure. Its pin is the kernel's: "
+        "dtoverlay=w1-gpio,gpiopin=22 in config.txt; the overlay's own default, 4, has the pulse.",
+    )
+    thermometer_id: Annotated[str, Field(pattern="^28-[0-9a-f]{12}$")] | None = Field(
+        default=None,
+        description="Its name on the 1-wire bus (28-…) where there are several; the first if "
+        "absent.",
     )
     hot_c: float = Field(
         default=70.0,

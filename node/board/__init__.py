@@ -92,7 +92,7 @@ class Board:
         self._button: Button | None = None
         self._tamper: Tamper | None = None
         self._trouble: list[str] = []
-        self._thermometer = Thermometer(settings.thermometer, sys_root)
+        self._thermometer = Thermometer(settings.thermometer, settings.thermometer_id, sys_root)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:

@@ -22,13 +22,16 @@ class Thermometer:
     Parameters
     ----------
     fitted
-        True for the one there is, or its name on the bus (`28-…`); False reads nothing.
+        Whether there is one; if not, nothing is read.
+    name
+        Its name on the bus (`28-…`); the first one's if None.
     sys_root
         Where sysfs is.
     """
 
-    def __init__(self, fitted: bool | str, sys_root: Path) -> None:
+    def __init__(self, fitted: bool, name: str | None, sys_root: Path) -> None:
         self._fitted = fitted
+        self._name = name
         self._sys_root = sys_root
         self._celsius: float | None = None
         self._closing = threading.Event()
@@ -50,20 +53,15 @@ class Thermometer:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._celsius = enclosure_c(self._fitted, self._sys_root)
+            self._celsius = enclosure_c(self._name, self._sys_root)
             self._closing.wait(READ_EVERY_S)
 
 
-def enclosure_c(fitted: bool | str, sys_root: Path) -> float | None:
+def enclosure_c(name: str | None, sys_root: Path) -> float | None:
     """Read the thermometer in degrees Celsius; None if it gives nothing to be believed."""
-    if isinstance(fitted, str):
-        sensor = sys_root / _BUS / fitted
-    else:
-        sensors = sorted((sys_root / _BUS).glob("28-*")) if fitted else []
-        if not sensors:
-            return None
-        sensor = sensors[0]
-    milli_c = _integer(sensor / "temperature")  # a wrong check sum fails to be read (EIO)
+    sensors = sorted((sys_root / _BUS).glob(name or "28-*"))
+    # A wrong check sum fails to be read (EIO).
+    milli_c = _integer(sensors[0] / "temperature") if sensors else None
     if milli_c is None or milli_c == _POWER_ON_MC or not _LEAST_MC <= milli_c <= _MOST_MC:
         return None
     return milli_c / 1000
