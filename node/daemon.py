@@ -13,14 +13,16 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 import node
+from node.board.findings import Finding
+from node.board.service import Service
 from node.classify import Abstainer, TfliteClassifier
 from node.deliver import (
     BrokerAddress,
@@ -46,7 +48,7 @@ from node.messages import (
     with_transport,
 )
 from node.pipeline import MOST_UNTRUSTED, Pipeline
-from node.settings import Settings
+from node.settings import Settings, hide_password
 from node.snippets import Snippets
 from node.timing import (
     Fix,
@@ -62,7 +64,8 @@ from node.types import (
     Classifier,
     ModelIdentity,
 )
-from node.utc import parse_utc_ns
+from node.utc import parse_utc_ns, utc_text
+from node.vitals import Vitals
 from node.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -82,6 +85,11 @@ MOST_UNSAVED: Final = 10_000
 EXPIRE_S: Final = 600.0
 DRAIN_S: Final = 5.0
 MOST_REASONS: Final = 32  # that a status may hold
+# A card that is not there is looked for so often; after so long a new process looks.
+TRY_CARD_S: Final = 3.0
+WAIT_FOR_CARD_S: Final = 3600.0
+IDLE_S: Final = 0.25
+MOST_LATEST: Final = 20  # detections that `status` shows
 
 
 class Daemon:
@@ -95,6 +103,9 @@ class Daemon:
         Where samples come from; the daemon opens and closes it.
     host_clock
         What time it is; the host's own clocks unless a test or a demo has others.
+    service
+        Who started it and starts it anew when it ends; nobody unless given. With one, it waits for
+        a card that is not there.
 
     Raises
     ------
@@ -107,7 +118,11 @@ class Daemon:
     """
 
     def __init__(
-        self, settings: Settings, source: AudioSource, host_clock: HostClockReader | None = None
+        self,
+        settings: Settings,
+        source: AudioSource,
+        host_clock: HostClockReader | None = None,
+        service: Service | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -119,7 +134,9 @@ class Daemon:
         self._witness: Witness | None = None
         self._was_connected = False
         self._expire_again_s = 0.0
-        self._trouble: dict[str, str] = {}
+        self._vitals = Vitals(settings, self._ears, service or Service({}))
+        self._book = self._vitals.book
+        self._latest: deque[Detection] = deque(maxlen=MOST_LATEST)
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
         self._unsaved: deque[Detection] = deque(maxlen=MOST_UNSAVED)
@@ -149,6 +166,7 @@ class Daemon:
         self._witness = self._sworn()
         classifier = self._classifier()
         with (
+            self._vitals,
             self._timekeeper,
             Outbox(self._settings.outbox.path, self._settings.outbox.max_bytes) as outbox,
             self._publishing(outbox) as publisher,
@@ -156,7 +174,7 @@ class Daemon:
             try:
                 self._hear(classifier, outbox, publisher)
             except DeviceError as error:
-                self._trouble["device"] = str(error)
+                self._book.fail("sound card", str(error))
                 raise
             finally:
                 self._save(outbox)
@@ -166,9 +184,10 @@ class Daemon:
                     log.error("detection could not be saved: %s", to_json(detection).decode())
 
     def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
-        self._read_clock()
-        self._tell_birth(classifier.identity, publisher)
-        with self._source as source:
+        with ExitStack() as opened:
+            source = self._open(opened, classifier, outbox, publisher)
+            if source is None:
+                return
             pipeline = Pipeline(
                 origin=self._origin,
                 settings=self._settings.detect,
@@ -181,19 +200,68 @@ class Daemon:
                 sealer=self._snippets,
             )
             try:
-                for block in () if self._stopping else source.blocks():
+                for block in source.blocks():
                     self._read_clock()
                     pipeline.origin = self._origin
                     self._count_loss(block.lost_before)
                     self._take(pipeline.push(block))
-                    self._save(outbox)
-                    self._tell(outbox, publisher)
-                    self._vouch(outbox, publisher)
-                    self._tell_birth(classifier.identity, publisher)
-                    self._tell_health(pipeline, outbox, publisher)
-                    self._expire(outbox)
+                    self._vitals.heard(block)
+                    self._keep_up(classifier, outbox, publisher, pipeline)
             finally:
                 self._take(pipeline.flush())
+
+    def _open(
+        self,
+        opened: ExitStack,
+        classifier: Classifier,
+        outbox: Outbox,
+        publisher: MqttPublisher,
+    ) -> AudioSource | None:
+        """Open the card, and wait for one that is not there; None if told to stop meanwhile.
+
+        It may come back under another number, which its name does not hold. Whoever started the
+        node by hand is told at once.
+        """
+        give_up_s = time.monotonic() + WAIT_FOR_CARD_S
+        told = ""
+        while not self._stopping:
+            self._read_clock()
+            self._keep_up(classifier, outbox, publisher)
+            try:
+                return opened.enter_context(self._source)
+            except DeviceError as error:
+                if not self._vitals.service.supervised or time.monotonic() > give_up_s:
+                    raise
+                if str(error) != told:
+                    told = str(error)
+                    log.error("waiting for the sound card: %s", error)
+                self._book.fail("sound card", str(error))
+            again_s = time.monotonic() + TRY_CARD_S
+            while time.monotonic() < again_s and not self._stopping:
+                self._read_clock()
+                self._keep_up(classifier, outbox, publisher)
+                time.sleep(IDLE_S)
+        return None
+
+    def _keep_up(
+        self,
+        classifier: Classifier,
+        outbox: Outbox,
+        publisher: MqttPublisher,
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        """Do what is due beside hearing: keep, vouch, tell, show; without a pipeline it is deaf."""
+        self._save(outbox)
+        if self._vitals.take_self_test():
+            log.info("somebody asked for a self-test: telling how this node is")
+            self._status_said_s = -math.inf
+            self._health_again_s = -math.inf
+        self._vitals.show(partial(self._facts, outbox, publisher, pipeline))
+        self._tell(outbox, publisher)
+        self._vouch(outbox, publisher)
+        self._tell_birth(classifier.identity, publisher)
+        self._tell_health(pipeline, outbox, publisher)
+        self._expire(outbox)
 
     def _take(self, detections: list[Detection]) -> None:
         for detection in detections:
@@ -230,11 +298,13 @@ class Daemon:
             except OutboxError as error:
                 if is_full(error) and self._make_way():
                     continue
-                if "outbox" not in self._trouble:
+                if not self._book.says("outbox"):
                     log.error("%s", error)
-                self._trouble["outbox"] = f"{len(self._unsaved)} detections wait in memory: {error}"
+                waiting = f"{len(self._unsaved)} detections wait in memory"
+                self._book.warn("outbox", f"{waiting}: {error}")
                 return
             self._unsaved.popleft()
+            self._latest.append(detection)
             self._save_snippet(detection)
             log.info(
                 "%s seq %d at %s, scores.gunfire %.3f",
@@ -243,7 +313,7 @@ class Daemon:
                 detection.onset_utc,
                 detection.scores.gunfire,
             )
-        self._trouble.pop("outbox", None)
+        self._book.settle("outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped")
 
     def _save_snippet(self, detection: Detection) -> None:
         """Make a detection's snippet durable, encrypted as it is; what cannot be is given up."""
@@ -306,6 +376,37 @@ class Daemon:
         if birth is not None:
             publisher.keep(node_topic(self._origin.site, self._origin.node_id, "node"), birth)
 
+    def _facts(
+        self, outbox: Outbox, publisher: MqttPublisher, pipeline: Pipeline | None
+    ) -> dict[str, Any]:
+        """Give what `gunfire-node status` shows beside the checks."""
+        clock, delivery = self._ears.clock.quality(), publisher.delivery()
+        return {
+            "site": self._origin.site,
+            "node_id": self._origin.node_id,
+            "boot_id": self._origin.boot_id,
+            "firmware": self._origin.firmware,
+            "utc": utc_text(self._host_clock_utc_ns()),
+            "uptime_s": time.monotonic() - self._started_s,
+            "clock": asdict(clock),
+            "device": getattr(self._source, "device_name", type(self._source).__name__),
+            "lost_samples": self._lost_samples,
+            "floor_dbfs": None if pipeline is None else pipeline.floor_dbfs,
+            "outbox": _waiting(outbox).model_dump(),
+            "broker": {
+                "url": [hide_password(url) for url in self._settings.mqtt.brokers],
+                "connected": delivery.connected,
+                "acknowledged": delivery.acknowledged,
+            },
+            "detections": [
+                detection.model_dump(
+                    mode="json",
+                    include={"onset_utc", "grade", "label", "round_count", "scores", "direction"},
+                )
+                for detection in self._latest
+            ],
+        }
+
     def _expire(self, outbox: Outbox) -> None:
         """Drop what has waited for weeks, by a clock that something vouches for."""
         now_s = time.monotonic()
@@ -331,22 +432,33 @@ class Daemon:
         for reading in moment.receiver_readings:
             self._ears.clock.observe_receiver(reading)
         self._place(moment.receiver.position if moment.receiver else None)
-        for name, reason in self._reasons(moment).items():
-            self._trouble.pop(name, None)
-            if reason:
-                self._trouble[name] = reason
+        self._judge(moment)
 
-    def _reasons(self, moment: Moment) -> dict[str, str]:
-        """Say what is wrong with time and order, by name; an empty reason where nothing is."""
-        clock, order = self._ears.clock, self._ears.order
-        unproven = order is not None and order.state.proven is not True
-        return {
-            "clock": "; ".join(moment.reasons),
-            "pulse": clock.state.reason if isinstance(clock, PpsSampleClock) else "",
-            "certificate": self._certificate_reason(moment),
-            "snippets": (self._snippets.reason if self._snippets else None) or "",
-            "order": f"no direction is told: {order.state.reason}" if order and unproven else "",
-        }
+    def _judge(self, moment: Moment) -> None:
+        """Write down how time, order and what rests on them do."""
+        clock, order, book = self._ears.clock, self._ears.order, self._book
+        of_receiver = moment.receiver_reason
+        quality = moment.host.quality
+        book.judge(
+            "clock",
+            "; ".join(reason for reason in moment.reasons if reason != of_receiver),
+            f"{quality.source}, ± {quality.sigma_s:.2g} s",
+        )
+        if moment.receiver is not None:
+            used = moment.receiver.satellites_used
+            book.judge("receiver", of_receiver, f"{'?' if used is None else used} satellites used")
+        if isinstance(clock, PpsSampleClock):
+            book.judge("pulse", clock.state.reason, f"{clock.state.pulses} taken")
+        elif moment.receiver is not None and moment.kernel_pulse is not None:
+            unseen = "" if moment.receiver.pps_seen else "neither gpsd nor the kernel sees it"
+            book.judge("receiver pulse", unseen, "seen")
+        book.judge("signing key", self._certificate_reason(moment), "signs")
+        if self._snippets is not None:
+            book.judge("snippets", self._snippets.reason or "", "on, encrypted")
+        if order is not None:
+            unproven = order.state.proven is not True
+            no_direction = f"no direction is told: {order.state.reason}" if unproven else ""
+            book.judge("channel order", no_direction, order.state.reason)
 
     def _certificate_reason(self, moment: Moment) -> str:
         if self._witness is None or moment.host.quality.source == "free":
@@ -355,7 +467,7 @@ class Daemon:
 
     def _place(self, fix: Fix | None) -> None:
         """Take the receiver's averaged place where none was surveyed, and compare where one was."""
-        self._trouble.pop("position", None)
+        self._book.settle("position")
         if fix is None:
             return
         try:
@@ -363,9 +475,10 @@ class Daemon:
                 lat_deg=fix.lat_deg, lon_deg=fix.lon_deg, alt_m=fix.alt_m, sigma_m=fix.sigma_m
             )
         except ValidationError:
-            self._trouble["position"] = (
+            self._book.warn(
+                "position",
                 f"the receiver's place is not used, since no node stands at {fix.lat_deg:g}, "
-                f"{fix.lon_deg:g} degrees, {fix.alt_m:g} ± {fix.sigma_m:g} m: see its antenna"
+                f"{fix.lon_deg:g} degrees, {fix.alt_m:g} ± {fix.sigma_m:g} m: see its antenna",
             )
             return
         surveyed = self._settings.node.position
@@ -373,26 +486,30 @@ class Daemon:
             self._origin = replace(self._origin, position=averaged)
             return
         elsewhere = far_from(fix, surveyed)
-        if elsewhere:
-            self._trouble["position"] = elsewhere
+        self._book.judge("position", elsewhere, f"as surveyed, ± {surveyed.sigma_m:g} m")
 
     def _count_loss(self, lost: int) -> None:
         if lost:
             self._lost_samples += lost
             self._loss_told_until_s = time.monotonic() + TELL_LOSS_S
-            self._trouble["lost_samples"] = (
+            self._book.warn(
+                "samples",
                 f"{self._lost_samples} samples lost so far: check cable and power of the sound "
-                "card, and the load of this machine"
+                "card, and the load of this machine",
             )
-        elif "lost_samples" in self._trouble and time.monotonic() > self._loss_told_until_s:
-            del self._trouble["lost_samples"]
+        elif time.monotonic() > self._loss_told_until_s:
+            self._book.settle("samples", f"{self._lost_samples} lost")
 
     def _tell(self, outbox: Outbox, publisher: MqttPublisher, *, at_once: bool = False) -> None:
         """Publish the status when what it says has changed, and once a minute."""
-        notices, unsent = outbox.notices, self._publisher_trouble(publisher)
-        reasons = (*self._trouble.values(), *notices, *unsent)[:MOST_REASONS]
+        for number, notice in enumerate(outbox.notices, 1):
+            self._book.write(Finding("outbox", "warn", notice, which=str(number)))
+        delivery = publisher.delivery()
+        self._vitals.connected(delivery.connected, delivery.reasons)
+        wrong = self._book.wrong()
+        reasons = tuple(finding.figure for finding in wrong)[:MOST_REASONS]
         source = self._ears.clock.quality().source
-        news = (frozenset(self._trouble), notices, len(unsent), source)
+        news = (frozenset(finding.name for finding in wrong), source)
         old_s = time.monotonic() - self._status_said_s
         reworded = reasons != self._status_reasons and old_s >= REWORD_S
         if not (at_once or news != self._status_news or reworded or old_s >= STATUS_S):
@@ -412,7 +529,9 @@ class Daemon:
         )
         publisher.set_status(to_json(status))
 
-    def _tell_health(self, pipeline: Pipeline, outbox: Outbox, publisher: MqttPublisher) -> None:
+    def _tell_health(
+        self, pipeline: Pipeline | None, outbox: Outbox, publisher: MqttPublisher
+    ) -> None:
         """Publish once a minute the figures behind the status."""
         if time.monotonic() < self._health_again_s or self._moment is None:
             return
@@ -427,7 +546,11 @@ class Daemon:
                 host_steps=self._timekeeper.steps,
                 sample_rate_hz=self._source.sample_rate_hz,
                 lost_samples=self._lost_samples,
-                floor_dbfs=pipeline.floor_dbfs,
+                floor_dbfs=pipeline.floor_dbfs
+                if pipeline is not None
+                else (None,) * len(self._ears.microphones),
+                findings=tuple(self._book),
+                board=self._vitals.board,
                 outbox=_waiting(outbox),
             )
         except ValidationError as error:
@@ -436,10 +559,6 @@ class Daemon:
         publisher.say(
             node_topic(self._origin.site, self._origin.node_id, "health"), to_json(figures)
         )
-
-    def _publisher_trouble(self, publisher: MqttPublisher) -> tuple[str, ...]:
-        delivery = publisher.delivery()
-        return delivery.reasons if delivery.connected else ()
 
     def _host_clock_utc_ns(self) -> int:
         reading = self._host_clock.read()
@@ -479,7 +598,7 @@ class Daemon:
         return moment is not None and moment.host.quality.source != "free" and not moment.doubts
 
     def _offline(self, why: str) -> bytes:
-        reasons = (why, *self._trouble.copy().values())  # on the publisher's thread
+        reasons = (why, *(f.figure for f in self._book.wrong()))  # on the publisher's thread
         utc_ns = self._host_clock_utc_ns()
         return to_json(build_status(self._origin, "offline", utc_ns=utc_ns, reasons=reasons))
 
@@ -488,7 +607,7 @@ class Daemon:
             return TfliteClassifier.load(self._settings.classify.model)
         except ModelError as error:
             log.error("%s", error)
-            self._trouble["model"] = f"{error}; until then impulses are timed, not judged"
+            self._book.fail("model", f"{error}; until then impulses are timed, not judged")
             return Abstainer()
 
 

@@ -5,9 +5,16 @@ Beside the daemon, which knows when. In come the moment, the ears and counts; ou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
+from node.board import BoardReading
+from node.board.findings import Finding, condition
 from node.ears import Ears
 from node.messages import (
     ArrayHealth,
+    BoardHealth,
+    CheckHealth,
     ChronyHealth,
     Health,
     Origin,
@@ -17,6 +24,9 @@ from node.messages import (
     build_health,
 )
 from node.timing import HostSampleClock, Moment, PpsSampleClock
+
+MOST_CHECKS: Final = 64  # that a health message holds
+MOST_WORDS: Final = 512
 
 
 def health(
@@ -31,6 +41,8 @@ def health(
     lost_samples: int,
     floor_dbfs: tuple[float | None, ...],
     outbox: OutboxStatus,
+    findings: Sequence[Finding],
+    board: BoardReading,
 ) -> Health:
     """Build a health message.
 
@@ -40,6 +52,8 @@ def health(
         How often the host's clock has stepped.
     floor_dbfs
         The background of each microphone; None where there is none yet.
+    findings, board
+        What the node has found on itself, and what its board says.
 
     Raises
     ------
@@ -82,6 +96,30 @@ def health(
             order_reason=None if order is None else order.state.reason,
         ),
         outbox=outbox,
+        condition=condition(findings),
+        checks=tuple(_check(finding) for finding in findings[:MOST_CHECKS]),
+        board=_board(board),
+    )
+
+
+def _check(finding: Finding) -> CheckHealth:
+    return CheckHealth(
+        name=finding.name,
+        verdict=finding.verdict,
+        figure=finding.figure[:MOST_WORDS],
+        advice=finding.next_step[:MOST_WORDS],
+    )
+
+
+def _board(reading: BoardReading) -> BoardHealth:
+    button = reading.button
+    return BoardHealth(
+        enclosure_c=reading.enclosure_c,
+        processor_c=reading.soc_c,
+        under_voltage=reading.power.under_voltage,
+        throttled=reading.power.throttled,
+        enclosure_open=reading.tamper.open if reading.tamper else None,
+        maintenance=None if button is None else button.maintenance_left_s is not None,
     )
 
 

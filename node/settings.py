@@ -543,6 +543,21 @@ class BoardSettings(_Section):
         return self
 
 
+class HealthSettings(_Section):
+    """Where the node says how it is, beside its messages."""
+
+    status_file: FilePath | None = Field(
+        default=Path("/run/gunfire-node/status.json"),
+        description="Written each second for `gunfire-node status`, in a folder that is in memory; "
+        "not written where that folder is not there.",
+    )
+    metrics: HostPort | None = Field(
+        default=None,
+        description="Where Prometheus may read metrics, as host:port, such as 127.0.0.1:9110; "
+        "absent means nowhere. Nothing is asked of who reads: keep it off open networks.",
+    )
+
+
 class Settings(_Section):
     """The settings of a node."""
 
@@ -556,6 +571,7 @@ class Settings(_Section):
     mqtt: MqttSettings = Field(default_factory=MqttSettings)
     snippets: SnippetSettings = Field(default_factory=SnippetSettings)
     board: BoardSettings = Field(default_factory=BoardSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
 
     @model_validator(mode="after")
     def _outbox_has_a_file_of_its_own(self) -> Self:
@@ -629,6 +645,27 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
         return _load(path, environment)
     except RecursionError:  # dotted keys nest without end
         raise SettingsError(f"{path or ENVIRONMENT_PREFIX}: is nested too deep") from None
+
+
+def load_board(path: Path | None = None) -> BoardSettings:
+    """Read the pins alone, out of a file that may be wrong elsewhere, to tell of it by the light.
+
+    Where even that cannot be read there is no light.
+    """
+    try:
+        lines = (path or DEFAULT_FILE).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return BoardSettings()
+    inside, kept = False, []
+    for line in lines:
+        if line.lstrip().startswith("["):
+            inside = line.split("#")[0].strip() == "[board]"
+        if inside:
+            kept.append(line)
+    try:
+        return BoardSettings.model_validate(tomllib.loads("\n".join(kept)).get("board", {}))
+    except (ValueError, RecursionError):
+        return BoardSettings()
 
 
 def _load(path: Path | None, environment: Mapping[str, str]) -> Loaded:

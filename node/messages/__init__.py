@@ -17,6 +17,8 @@ from node.messages.checkpoint import Checkpoint, Gap
 from node.messages.detection import Detection, Local, Position
 from node.messages.health import (
     ArrayHealth,
+    BoardHealth,
+    CheckHealth,
     ChronyHealth,
     Health,
     ReceiverHealth,
@@ -46,6 +48,8 @@ __all__ = [
     "Area",
     "Array",
     "ArrayHealth",
+    "BoardHealth",
+    "CheckHealth",
     "Checkpoint",
     "ChronyHealth",
     "Detection",

@@ -8,7 +8,7 @@ durable.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from node.messages.checkpoint import CHECKPOINT_SCHEMA, Checkpoint, Gap
 from node.messages.detection import (
@@ -27,6 +27,8 @@ from node.messages.detection import (
 from node.messages.health import (
     HEALTH_SCHEMA,
     ArrayHealth,
+    BoardHealth,
+    CheckHealth,
     ChronyHealth,
     Health,
     ReceiverHealth,
@@ -197,6 +199,9 @@ def build_health(
     receiver: ReceiverHealth | None,
     array: ArrayHealth,
     outbox: OutboxStatus | None,
+    condition: Literal["ok", "degraded", "failed"] | None = None,
+    checks: tuple[CheckHealth, ...] | None = None,
+    board: BoardHealth | None = None,
 ) -> Health:
     """Build a health message."""
     return Health(
@@ -213,6 +218,9 @@ def build_health(
         array=array,
         outbox=outbox,
         firmware=origin.firmware,
+        condition=condition,
+        checks=checks,
+        board=board,
     )
 
 

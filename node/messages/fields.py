@@ -65,6 +65,7 @@ GeographicDegrees = Annotated[float, _rounded(7)]
 # A hundredth of a degree is up to 1.1 km: a quarter of a town, not a lamp post.
 CoarseDegrees = Annotated[float, _rounded(2)]
 Decibels = Annotated[float, _rounded(2)]
+Celsius = Annotated[float, _rounded(1)]
 PerMinute = Annotated[float, _rounded(1)]
 # Six decimals, so that rounding does not carry a score over a threshold except in one of a million.
 Probability = Annotated[float, Field(ge=0, le=1), _rounded(6)]

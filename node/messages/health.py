@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from node.messages.detection import Clock
-from node.messages.fields import Decibels, Message, Metres, Seconds, TopicLevel, Utc, Uuid
+from node.messages.fields import Celsius, Decibels, Message, Metres, Seconds, TopicLevel, Utc, Uuid
 from node.messages.status import OutboxStatus
 
 HEALTH_SCHEMA: Final = "gunfire.health/1"
@@ -78,6 +78,31 @@ class ArrayHealth(Message):
     )
 
 
+class CheckHealth(Message):
+    """One thing that the node looks at on itself."""
+
+    name: str = Field(max_length=64, description="What is looked at.")
+    verdict: Literal["pass", "warn", "fail"] = Field(
+        description="pass: well; warn: it hears all the same; fail: it does not hear, or cannot "
+        "judge or keep what it hears."
+    )
+    figure: str = Field(max_length=512, description="What was found, a sentence with its figure.")
+    advice: str = Field(max_length=512, description="What to do next; empty where all is well.")
+
+
+class BoardHealth(Message):
+    """What the board says; null is what is not fitted or cannot be read."""
+
+    enclosure_c: Celsius | None = Field(description="Temperature inside, degrees Celsius.")
+    processor_c: Celsius | None = Field(
+        description="Temperature of the processor, degrees Celsius."
+    )
+    under_voltage: bool | None = Field(description="Whether the supply has just been too low.")
+    throttled: bool | None = Field(description="Whether the processor is slowed down for it.")
+    enclosure_open: bool | None = Field(description="Whether the tamper switch is open.")
+    maintenance: bool | None = Field(description="Whether somebody works at the node.")
+
+
 class Health(Message):
     """The figures behind a node's status."""
 
@@ -100,3 +125,21 @@ class Health(Message):
         description="What waits on the node's disk, as counted last; null from a node without one."
     )
     firmware: str = Field(min_length=1, max_length=64, description="Version of this software.")
+    condition: Literal["ok", "degraded", "failed"] | None = Field(
+        default=None,
+        exclude_if=lambda condition: condition is None,
+        description="The worst of the checks: ok, degraded (a warn) or failed (a fail); absent "
+        "from a node that says none.",
+    )
+    checks: tuple[CheckHealth, ...] | None = Field(
+        default=None,
+        max_length=64,
+        exclude_if=lambda checks: checks is None,
+        description="What the node looks at on itself, in the order in which a sound passes; "
+        "absent likewise.",
+    )
+    board: BoardHealth | None = Field(
+        default=None,
+        exclude_if=lambda board: board is None,
+        description="Light, lid, supply and temperatures; absent likewise.",
+    )

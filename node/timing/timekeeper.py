@@ -45,6 +45,10 @@ class Moment:
         What chrony says; None where it is silent.
     receiver
         How the receiver does; None where none is set up.
+    receiver_reason
+        That of the reasons which is the receiver's; empty where it has none.
+    kernel_pulse
+        Whether the kernel has counted a pulse since; None where it has no such device.
     """
 
     host: HostReading
@@ -53,6 +57,8 @@ class Moment:
     doubts: tuple[str, ...]
     tracking: Tracking | None
     receiver: ReceiverState | None
+    receiver_reason: str = ""
+    kernel_pulse: bool | None = None
 
 
 class Timekeeper:
@@ -133,7 +139,8 @@ class Timekeeper:
         host = self._host_clock.read()
         tracking = self._chrony.latest if self._chrony else None
         readings = self._gpsd.take_readings() if self._gpsd else ()
-        state = self._gpsd.state(self._kernel_pulse()) if self._gpsd else None
+        kernel_pulse = self._kernel_pulse()
+        state = self._gpsd.state(bool(kernel_pulse)) if self._gpsd else None
         evidence = Evidence(host, tracking, self._opinion.latest, readings)
         quality, judged = self._discipline.judge(evidence)
         host = replace(host, quality=quality)
@@ -142,14 +149,19 @@ class Timekeeper:
         vouched = quality.source == "ntp" and (network or quality.second_confirmed)
         self._network = host if vouched else None
         reasons = [*judged, *self._silences(tracking)]
+        of_receiver = ""
         if state is not None and self._gpsd is not None:
             if self._gpsd.failure:
-                reasons.append(self._gpsd.failure)
+                of_receiver = self._gpsd.failure
             elif not state.utc_valid:
-                reasons.append(f"the receiver's time is not used: {state.reason}")
+                of_receiver = f"the receiver's time is not used: {state.reason}"
+        if of_receiver:
+            reasons.append(of_receiver)
         if quality.source == "free":
             reasons.append(self._undisciplined())
-        return Moment(host, readings, tuple(reasons), judged, tracking, state)
+        return Moment(
+            host, readings, tuple(reasons), judged, tracking, state, of_receiver, kernel_pulse
+        )
 
     def _undisciplined(self) -> str:
         why = self._chrony.failure if self._chrony else None
@@ -171,15 +183,19 @@ class Timekeeper:
         network = self._network
         return None if network is None else monotonic_ns + network.utc_minus_monotonic_ns
 
-    def _kernel_pulse(self) -> bool:
-        """Whether the kernel has counted a pulse since the last call (Documentation/pps.rst)."""
-        seen = False
+    def _kernel_pulse(self) -> bool | None:
+        """Whether the kernel has counted a pulse since the last call (Documentation/pps.rst).
+
+        None where it has no device that could.
+        """
+        seen: bool | None = None
         for assert_file in KERNEL_PPS.glob("*/assert"):
             try:
                 count = assert_file.read_text("ascii").partition("#")[2].strip()
             except (OSError, ValueError):
                 continue
             name = assert_file.parent.name
-            seen |= name in self._kernel_pulses and count != self._kernel_pulses[name]
+            counted = name in self._kernel_pulses and count != self._kernel_pulses[name]
+            seen = bool(seen) or counted
             self._kernel_pulses[name] = count
         return seen

@@ -86,7 +86,8 @@ class Hour:
 
     def __init__(self, node: Daemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
         node._read_clock()
-        node._trouble.clear()
+        for finding in tuple(node._book):
+            node._book.settle(finding.check)
         self.now_s = time.monotonic()
         monkeypatch.setattr("node.daemon.time", SimpleNamespace(monotonic=lambda: self.now_s))
         self.node = node
@@ -111,7 +112,7 @@ def hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hour]:
 
 def test_a_reason_that_counts_seconds_is_not_a_status_a_second(hour: Hour) -> None:
     for second in range(60):
-        hour.node._trouble["clock"] = f"the receiver has been silent for {second} s"
+        hour.node._book.warn("clock", f"the receiver has been silent for {second} s")
         hour.tell()
         hour.now_s += 1
     assert len(hour.said) == 60 / REWORD_S
@@ -121,13 +122,13 @@ def test_a_reason_that_counts_seconds_is_not_a_status_a_second(hour: Hour) -> No
 def test_a_trouble_that_comes_or_goes_is_told_at_once(hour: Hour) -> None:
     hour.tell()
     hour.now_s += 1
-    hour.node._trouble["order"] = "no direction is told"
+    hour.node._book.warn("channel order", "no direction is told")
     hour.tell()
     hour.now_s += 1
     hour.publisher.delivery.return_value = Delivery(True, ("1 refused",), 0, 0)
     hour.tell()
     hour.now_s += 1
-    del hour.node._trouble["order"]
+    hour.node._book.settle("channel order")
     hour.tell()
     assert [reasons for _, reasons in hour.said] == [
         (),
@@ -188,9 +189,9 @@ def test_a_place_where_no_node_can_be_is_told_and_stops_no_hearing(
     before = node._origin.position
     node._place(replace(ULAANBAATAR, **odd))
     assert node._origin.position == before
-    assert "the receiver's place is not used" in node._trouble["position"]
+    assert "the receiver's place is not used" in node._book.says("position")
     node._place(ULAANBAATAR)
-    assert "position" not in node._trouble
+    assert not node._book.says("position")
 
 
 def test_a_receiver_that_says_oddities_costs_a_health_and_no_more(

@@ -1,0 +1,73 @@
+"""What the node says to the service manager that started it (sd_notify(3)).
+
+Before it hears, the unit is `activating`; `ready` makes it `active`, so that "active" means that
+sound has been heard. From then on `alive` has to come within the unit's `WatchdogSec`.
+
+The protocol is a datagram of a few words, and sd_notify(3) itself gives these lines in place of a
+library: libsystemd is not needed for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+MOST_STATUS: Final = 200  # characters that `systemctl status` shows in a line
+
+
+class Service:
+    """The service manager, or nobody where the node was started by hand."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        self._ready = False
+        self._status = ""
+
+    @property
+    def supervised(self) -> bool:
+        """Whether a service manager listens, which starts the node anew when it ends."""
+        return bool(self._address)
+
+    def ready(self) -> None:
+        """Say, once, that the node hears."""
+        if not self._ready:
+            self._ready = True
+            self._say("READY=1")
+
+    def alive(self) -> None:
+        """Say that audio has advanced: the watchdog's food, and nothing else is."""
+        self._say("WATCHDOG=1")
+
+    def wait(self, seconds: float) -> None:
+        """Ask for so many seconds more before the start counts as failed."""
+        if not self._ready:
+            self._say(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+
+    def status(self, sentence: str) -> None:
+        """Say in a line how the node does, for `systemctl status`."""
+        line = " ".join(sentence.split())[:MOST_STATUS]
+        if line != self._status:
+            self._status = line
+            self._say(f"STATUS={line}")
+
+    def stopping(self) -> None:
+        """Say that the node ends in order."""
+        self._say("STOPPING=1")
+
+    def _say(self, words: str) -> None:
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):  # an abstract socket
+            address = "\0" + address[1:]
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.setblocking(False)
+                channel.sendto(words.encode(), address)
+        except OSError as error:
+            log.debug("the service manager does not hear %s: %s", words, error)

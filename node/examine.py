@@ -1,0 +1,123 @@
+"""From figures to findings: the thresholds and words that the daemon and `check` share.
+
+Under both, beside the stages that measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from node.board import BoardReading, Code
+from node.board.findings import Finding
+from node.detect.microphones import MicrophoneState
+from node.settings import BoardSettings
+
+# The firmware slows a Pi's processor down from 80 °C on, and harder at 85.
+SOC_HOT_C: Final = 80.0
+
+
+def microphone_findings(states: Sequence[MicrophoneState]) -> Iterator[Finding]:
+    """Judge each microphone, and whether there is any left to hear with."""
+    for state in states:
+        yield Finding(
+            "microphone",
+            "pass" if state.works else "warn",
+            _levels(state) if state.works else state.sentence,
+            which=str(state.channel),
+        )
+    working = sum(state.works for state in states)
+    yield Finding("microphones", "pass" if working else "fail", f"{working} of {len(states)} work")
+
+
+def _levels(state: MicrophoneState) -> str:
+    if state.rms_dbfs is None or state.peak_dbfs is None:
+        return state.sentence
+    return f"{state.rms_dbfs:.0f} dBFS rms, peak {state.peak_dbfs:.0f} dBFS"
+
+
+def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[Finding]:
+    """Judge supply, temperature, lid, button and pins, as far as they are fitted."""
+    power = reading.power
+    if power.under_voltage is not None:
+        if power.under_voltage:
+            yield Finding("power", "warn", "the supply fell below 4.63 V")
+        elif power.throttled:
+            yield Finding("power", "warn", "the processor is slowed down")
+        else:
+            yield Finding("power", "pass", "holds")
+    yield from _temperature(reading, settings)
+    if reading.tamper is not None:
+        yield _enclosure(reading)
+    button = reading.button
+    if button is not None:
+        left_s = button.maintenance_left_s
+        yield Finding(
+            "maintenance",
+            "pass" if left_s is None else "warn",
+            "nobody works at the node"
+            if left_s is None
+            else "somebody works at the node: what is heard may be that",
+        )
+    trouble = [*reading.trouble]
+    if button is not None and button.stuck:
+        trouble.append("the button is stuck")
+    if trouble:
+        yield Finding("board", "warn", "; ".join(trouble))
+    elif settings.enabled:
+        yield Finding("board", "pass", "light and button answer")
+
+
+def _temperature(reading: BoardReading, settings: BoardSettings) -> Iterator[Finding]:
+    said = []
+    wrong = []
+    if settings.thermometer:
+        inside_c = reading.enclosure_c
+        if inside_c is None:
+            wrong.append("the thermometer of the enclosure does not answer")
+        else:
+            said.append(f"enclosure {inside_c:.0f} °C")
+            if inside_c >= settings.hot_c:
+                wrong.append(f"the enclosure is too hot: {inside_c:.0f} °C")
+            if inside_c < settings.cold_c:
+                wrong.append(f"the enclosure is too cold: {inside_c:.0f} °C")
+    if reading.soc_c is not None:
+        said.append(f"processor {reading.soc_c:.0f} °C")
+        if reading.soc_c >= SOC_HOT_C:
+            wrong.append(f"the processor is too hot: {reading.soc_c:.0f} °C")
+    if wrong:
+        yield Finding("temperature", "warn", "; ".join(wrong))
+    elif said:
+        yield Finding("temperature", "pass", ", ".join(said))
+
+
+def _enclosure(reading: BoardReading) -> Finding:
+    tamper = reading.tamper
+    assert tamper is not None  # noqa: S101 - the caller has asked
+    if tamper.open:
+        return Finding("enclosure", "warn", "it is open, or the wire of its switch is cut")
+    if tamper.latched:
+        times = "once" if tamper.count == 1 else f"{tamper.count} times"
+        return Finding("enclosure", "warn", f"it was opened {times}, within the last day")
+    return Finding("enclosure", "pass", "shut")
+
+
+def finding_record(finding: Finding) -> dict[str, Any]:
+    """Give a finding as programs read it."""
+    return {
+        "name": finding.name,
+        "verdict": finding.verdict,
+        "figure": finding.figure,
+        "advice": finding.next_step,
+        "light": light_record(finding.code),
+    }
+
+
+def light_record(code: Code) -> dict[str, Any]:
+    """Give a code of the light as programs read it."""
+    return {
+        "code": code.name.lower(),
+        "long": code.long,
+        "short": code.short,
+        "meaning": code.meaning,
+    }
