@@ -248,6 +248,7 @@ class Light:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        self._led.off()
         self._led.close()
 
     def _run(self) -> None:

@@ -1,0 +1,43 @@
+"""Settings of the board: two things on one pin, or a pin that the node hears by, are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from node.errors import SettingsError
+from node.settings import load
+
+
+def loaded(tmp_path: Path, text: str) -> object:
+    file = tmp_path / "node.toml"
+    file.write_text(f"[board]\n{text}\n")
+    return load(file, {}).settings.board
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("led_pin = 27", "board.led_pin and board.button_pin are both 27"),
+        ("tamper_pin = 17", "board.led_pin and board.tamper_pin are both 17"),
+        ("led_pin = 18", "GPIO 18 is for the sound (I2S) of a sound hat"),
+        ("button_pin = 21", "GPIO 21 is for the sound (I2S) of a sound hat"),
+        ("tamper_pin = 15", "GPIO 15 is for the receiver's serial line"),
+        ("tamper_pin = 2", "GPIO 2 is for I2C"),
+        ("led_pin = 28", "less than or equal to 27"),
+        ('led_pin = "17"', "should be a valid integer"),
+        ("hot_c = 20\ncold_c = 20", "board.cold_c = 20 is not below board.hot_c = 20"),
+        ('thermometer_id = "10-000803624bd1"', "should match pattern"),
+    ],
+)
+def test_what_would_not_work_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        loaded(tmp_path, text)
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "led_pin = 27\nbutton_pin = 17", "led_pin = 4", "tamper_pin = 0"]
+)
+def test_what_may_work_is_taken(tmp_path: Path, text: str) -> None:
+    # The kernel does not give the pulse's pin away; where it is not used, it is as good as others.
+    assert loaded(tmp_path, text)
