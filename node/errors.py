@@ -47,3 +47,7 @@ class BrokerError(GunfireNodeError, OSError):
 
 class BoardError(GunfireNodeError, OSError):
     """The pins of light, button or tamper switch cannot be used."""
+
+
+class StatusError(GunfireNodeError, OSError):
+    """No node runs on this machine, or what it says of itself cannot be read."""

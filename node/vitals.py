@@ -14,16 +14,25 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
 from node.board import Board, BoardReading, Code
 from node.board.findings import Book, Finding, condition, light_code
+from node.board.metrics import metrics_server
 from node.board.service import Service
 from node.detect.microphones import MicrophoneWatch
 from node.ears import Ears
-from node.errors import DeviceError, GunfireNodeError, IdentityError, ModelError, OutboxError
+from node.errors import (
+    BoardError,
+    DeviceError,
+    GunfireNodeError,
+    IdentityError,
+    ModelError,
+    OutboxError,
+)
 from node.examine import board_findings, finding_record, light_record, microphone_findings
 from node.settings import BoardSettings, Settings
 from node.types import Block
@@ -82,23 +91,33 @@ class Vitals:
             order=ears.order,
         )
         self._advanced = False
-        self._end_sample = 0
+        self._heard = (0, 0)  # stream, end sample
         self._hears = False
         self._show_again_s = self._self_test_s = -math.inf
         self._connected_s = time.monotonic()
         self._last_run_until_s = time.monotonic() + TELL_LAST_RUN_S
         self._file_trouble = ""
+        self._metrics = settings.health.metrics
+        self._record: dict[str, Any] = {}
+        self._open = ExitStack()
         self._write_last_run()
 
     def __enter__(self) -> Self:
-        self._board.__enter__()
+        self._open.enter_context(self._board)
+        if self._metrics is not None:
+            try:
+                self._open.enter_context(metrics_server(self._metrics, lambda: self._record))
+            except BoardError as error:
+                log.error("%s", error)
+                self.book.warn("metrics", str(error))
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.service.stopping()
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-        self._board.__exit__(*exc)
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.unlink(missing_ok=True)
+        self._open.close()
 
     @property
     def board(self) -> BoardReading:
@@ -107,8 +126,9 @@ class Vitals:
 
     def heard(self, block: Block) -> None:
         """Take the next block of the card: that is what "alive" means."""
-        self._advanced |= block.end_sample > self._end_sample
-        self._end_sample = block.end_sample
+        heard = (block.stream, block.end_sample)
+        self._advanced |= heard > self._heard
+        self._heard = heard
         self._hears = True
         self._watch.push(block)
 
@@ -195,9 +215,7 @@ class Vitals:
 
     def _save(self, code: Code, found: tuple[Finding, ...], more: Mapping[str, Any]) -> None:
         """Put all into the file, at once and whole: it is in memory, and costs the disk nothing."""
-        if self._file is None:
-            return
-        record = {
+        record = self._record = {
             "written_monotonic_s": time.monotonic(),
             "pid": os.getpid(),
             "hears": self._hears,
@@ -207,6 +225,8 @@ class Vitals:
             "microphones": [asdict(state) for state in self._watch.states],
             **more,
         }
+        if self._file is None:
+            return
         beside = self._file.with_name(self._file.name + ".new")
         try:
             beside.write_text(json.dumps(record, ensure_ascii=False), "utf-8")

@@ -244,6 +244,13 @@ _CHECKS: Final = (
         "check the pins in [board] and the wiring: docs/do/mount-a-node.md",
     ),
     Check(
+        "metrics",
+        "whether Prometheus can read this node",
+        Code.STORE,
+        Code.STORE,
+        "see health.metrics",
+    ),
+    Check(
         "maintenance",
         "whether somebody works at the node",
         Code.MAINTENANCE,

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "classify": "calibrated scores of whole files, with no trigger in between",
     "simulate": "recordings of a simulated scene, with truth",
     "check": "the technician's self-test: what works, what does not, what to do",
+    "status": "what the node that runs here knows now",
     "watch": "what nodes publish, as it arrives",
     "verify": "whether a log of messages is whole, unaltered and of this fleet",
     "config": "the settings: show, check, schema",

@@ -1,0 +1,61 @@
+"""What a node says to its service manager, and to nobody where there is none."""
+
+from pathlib import Path
+
+from node.board.service import MOST_STATUS, Service
+from tests.hil.service_manager import ServiceManager
+
+
+def test_a_node_started_by_hand_says_nothing_and_fails_at_nothing() -> None:
+    service = Service({})
+    assert not service.supervised
+    service.ready()
+    service.alive()
+    service.status("hears")
+
+
+def test_ready_is_said_once_and_alive_each_time(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path) as manager:
+        service = Service(manager.environment)
+        assert service.supervised
+        service.wait(30)
+        service.ready()
+        service.ready()
+        service.alive()
+        service.alive()
+        service.wait(30)
+        service.stopping()
+        assert list(manager.words()) == [
+            "EXTEND_TIMEOUT_USEC=30000000",
+            "READY=1",
+            "WATCHDOG=1",
+            "WATCHDOG=1",
+            "STOPPING=1",
+        ]
+
+
+def test_a_status_is_one_line_of_some_length_and_said_when_it_changes(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path) as manager:
+        service = Service(manager.environment)
+        service.status("hears;\nbut " + "x" * 1000)
+        service.status("hears;\nbut " + "x" * 1000)
+        (said,) = manager.words()
+        assert said.startswith("STATUS=hears; but xxx")
+        assert len(said) == len("STATUS=") + MOST_STATUS
+
+
+def test_a_service_manager_that_has_gone_stops_nothing(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path) as manager:
+        service = Service(manager.environment)
+    service.ready()
+    service.alive()
+
+
+def test_an_abstract_socket_is_reached(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as abstract:
+        abstract.bind(f"\0gunfire-{tmp_path.name}")
+        abstract.settimeout(5)
+        Service({"NOTIFY_SOCKET": f"@gunfire-{tmp_path.name}"}).alive()
+        assert abstract.recv(100) == b"WATCHDOG=1"

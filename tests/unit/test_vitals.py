@@ -1,0 +1,222 @@
+"""How a node shows how it does: to its service manager, in its file, by its light."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gpiozero import Device
+from gpiozero.pins.mock import MockFactory
+
+from node.board import Code
+from node.board.service import Service
+from node.ears import Ears
+from node.errors import IdentityError
+from node.settings import Settings
+from node.status import LocalStatus
+from node.types import Block
+from node.vitals import BLINK_S, PATIENCE_S, SHOW_S, Vitals, blink_until
+from tests.hil.service_manager import ServiceManager
+from tests.hil.virtual_receiver import free_port
+
+RATE = 48_000
+
+
+def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
+    return Settings.model_validate(
+        {"capture": {"channels": 2}, "health": {"status_file": folder / "status.json"}} | sections
+    )
+
+
+def vitals(folder: Path, manager: ServiceManager | None = None, **sections: Any) -> Vitals:
+    said = settings(folder, **sections)
+    service = Service({} if manager is None else manager.environment)
+    return Vitals(said, Ears(said, RATE), service)
+
+
+def sound(second: int, channels: int = 2) -> Block:
+    rng = np.random.default_rng(second)
+    frames = (rng.normal(0, 1e-3, (RATE, channels)) * 2**31).astype(np.int32)
+    return Block(second * RATE, frames, RATE)
+
+
+def facts() -> dict[str, Any]:
+    return {
+        "node_id": "roof-1",
+        "site": "test",
+        "firmware": "1",
+        "utc": "2026-01-01T00:00:00.000000000Z",
+        "uptime_s": 7.0,
+        "clock": {"source": "free", "sigma_s": 1.0},
+        "lost_samples": 3,
+        "outbox": {"depth": 2, "dropped": 1},
+        "broker": {"connected": True, "acknowledged": 5},
+        "detections": [],
+    }
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [time.monotonic()]
+    monkeypatch.setattr("node.vitals.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_the_watchdog_is_fed_by_audio_that_advances_and_by_nothing_else(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    with ServiceManager(tmp_path) as manager, vitals(tmp_path, manager) as shown:
+        for _ in range(5):
+            shown.show(facts)
+            clock[0] += SHOW_S
+        before = list(manager.words())
+        assert "READY=1" not in before
+        assert "WATCHDOG=1" not in before
+        assert before.count(f"EXTEND_TIMEOUT_USEC={PATIENCE_S * 1e6:.0f}") == 5
+
+        shown.heard(sound(0))
+        shown.show(facts)
+        assert {"READY=1", "WATCHDOG=1"} <= set(manager.words())
+        for _ in range(5):  # the same sound again, and again: a card that repeats itself
+            clock[0] += SHOW_S
+            shown.heard(sound(0))
+            shown.show(facts)
+        assert "WATCHDOG=1" not in list(manager.words())
+        clock[0] += SHOW_S
+        shown.heard(sound(1))
+        shown.show(facts)
+        assert "WATCHDOG=1" in list(manager.words())
+
+
+def test_the_counter_of_another_stream_advances_too(tmp_path: Path, clock: list[float]) -> None:
+    with ServiceManager(tmp_path) as manager, vitals(tmp_path, manager) as shown:
+        shown.heard(sound(50))
+        shown.show(facts)
+        clock[0] += SHOW_S
+        list(manager.words())
+        shown.heard(Block(0, sound(0).frames, RATE, stream=1))
+        shown.show(facts)
+        assert "WATCHDOG=1" in list(manager.words())
+
+
+def test_the_file_says_all_that_is_known_and_goes_with_the_node(tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    with vitals(tmp_path) as shown:
+        shown.book.warn("broker", "away")
+        for second in range(12):
+            shown.heard(sound(second))
+        shown.show(facts)
+        said = json.loads(file.read_text())
+        assert said["pid"] == os.getpid()
+        assert said["condition"] == "degraded"
+        assert said["light"]["code"] == "no_broker"
+        assert {"microphone 0", "microphone 1", "microphones", "broker"} <= {
+            check["name"] for check in said["checks"]
+        }
+        assert [m["verdict"] for m in said["microphones"]] == ["ok", "ok"]
+        status = LocalStatus.read(file)
+        assert status.well
+        assert status.headline == "HEARS, but something is wrong"
+        assert file.stat().st_mode & 0o777 == 0o644
+    assert not file.exists()
+
+
+def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    with vitals(tmp_path / "not there") as shown:
+        shown.heard(sound(0))
+        shown.show(facts)
+
+
+def test_dead_microphones_are_told_and_all_of_them_are_a_failure(tmp_path: Path) -> None:
+    with vitals(tmp_path) as shown:
+        for second in range(10):
+            frames = np.zeros((RATE, 2), np.int32)
+            shown.heard(Block(second * RATE, frames, RATE))
+        shown.show(facts)
+        assert shown.book.says("microphones") == "0 of 2 work"
+        assert LocalStatus.read(tmp_path / "status.json").headline == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("watchdog killed 9", "hung, and was ended by the watchdog"),
+        ("exit-code exited 2", "ended with an error (2)"),
+        ("oom-kill killed KILL", "used up its memory"),
+        ("success exited 0", ""),
+        ("nonsense", ""),
+    ],
+)
+def test_how_the_last_run_ended_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, told: str
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    (tmp_path / "last-end").write_text(last + "\n")
+    with vitals(tmp_path) as shown:
+        assert told in shown.book.says("last run")
+        assert bool(told) == bool(shown.book.says("last run"))
+    with vitals(tmp_path) as again:
+        assert not again.book.says("last run")
+
+
+def test_a_broker_is_missed_only_after_a_while(tmp_path: Path, clock: list[float]) -> None:
+    with vitals(tmp_path) as shown:
+        shown.connected(False, ("nobody listens there",))
+        assert not shown.book.says("broker")
+        clock[0] += 20
+        shown.connected(False, ("nobody listens there",))
+        assert shown.book.says("broker") == "nobody listens there"
+        shown.connected(True, ())
+        assert not shown.book.says("broker")
+
+
+def test_metrics_are_read_by_http_where_they_are_asked_for(tmp_path: Path) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    with vitals(
+        tmp_path, health={"metrics": place, "status_file": tmp_path / "status.json"}
+    ) as shown:
+        shown.heard(sound(0))
+        shown.show(facts)
+        with urllib.request.urlopen(f"http://{place}/metrics", timeout=5) as answer:
+            said = answer.read().decode()
+        assert "gunfire_hears 1.0" in said
+        assert "gunfire_lost_samples_total 3.0" in said
+        assert 'gunfire_check{name="microphones"}' in said
+        with vitals(
+            tmp_path, health={"metrics": place, "status_file": tmp_path / "other.json"}
+        ) as second:
+            assert "choose another port" in second.book.says("metrics")
+
+
+@pytest.fixture
+def mock_pins() -> Any:
+    Device.pin_factory = MockFactory()
+    yield Device.pin_factory
+    Device.pin_factory.reset()
+    Device.pin_factory = None
+
+
+def test_what_ends_a_run_under_a_service_manager_is_shown_first(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch, mock_pins: Any
+) -> None:
+    shown: list[Code] = []
+    monkeypatch.setattr("node.vitals.Board.show", lambda self, code: shown.append(code))
+    monkeypatch.setattr("node.vitals.time.sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    board = settings(tmp_path, board={"enabled": True}).board
+    began = clock[0]
+    with ServiceManager(tmp_path) as manager:
+        error = IdentityError("the key is spoilt")
+        blink_until(lambda: False, error, board, Service(manager.environment))
+        assert set(shown) == {Code.KEY}
+        assert clock[0] - began == pytest.approx(BLINK_S, abs=1)
+        assert "STATUS=the key is spoilt" in list(manager.words())
+        shown.clear()
+        blink_until(lambda: True, error, board, Service(manager.environment))
+        blink_until(lambda: False, error, board, Service({}))
+        assert shown == []
