@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
+
+from node import dsp
 
 Sound = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -89,8 +90,7 @@ def resample(sound: Sound, sample_rate_hz: int) -> npt.NDArray[np.float64]:
     ratio = Fraction(RATE_HZ, sample_rate_hz).limit_denominator(_LONGEST_RATIO)
     if ratio == 1 or len(sound) == 0:
         return sound
-    resampled: npt.NDArray[np.float64] = resample_poly(sound, ratio.numerator, ratio.denominator)
-    return resampled
+    return dsp.resample(sound, ratio.numerator, ratio.denominator)
 
 
 def mel_power(sound: Sound) -> npt.NDArray[np.float64]:

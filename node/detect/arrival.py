@@ -19,7 +19,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, signal
+
+from node import dsp
 
 Float64Array = npt.NDArray[np.float64]
 Samples = npt.NDArray[np.float32]
@@ -106,18 +107,17 @@ class FirstArrival:
         self._rate = sample_rate_hz
         self._longest_s = float(transit_s.max(initial=0.0))
         top_hz = min(BAND_HZ[1], HIGHEST_SHARE_OF_RATE * sample_rate_hz)
-        self._sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
-        self._rest = signal.sosfilt_zi(self._sos)[:, :, None]
+        self._cascade = dsp.Cascade(dsp.band_pass(BAND_HZ[0], top_hz, sample_rate_hz))
         before_s = GATE_BEFORE_S + self._longest_s
         self._before = self._frames(before_s)
         self._gate = self._before + self._frames(GATE_AFTER_S + self._longest_s)
         self._lead = self._frames(LEAD_S) + self._before
         self._smooth = max(1, self._frames(SMOOTH_S))
-        self._size = fft.next_fast_len(2 * self._gate, real=True)
+        self._size = dsp.fast_length(2 * self._gate)
         reach_s = FRONT_REACH_S + FRONT_REACH_SHARE * self._longest_s
         self._front_reach = self._frames(reach_s) * UPSAMPLING
         longest = len(self._front_taper) + self._frames(reach_s) + 1
-        self._front_size = fft.next_fast_len(longest, real=True)
+        self._front_size = dsp.fast_length(longest)
         first, second = np.triu_indices(len(transit_s), 1)
         self._first, self._second = first, second
         self._lags = [
@@ -138,15 +138,14 @@ class FirstArrival:
 
     def measure(self, sound: Samples, onset: float) -> Arrival | None:
         """Measure the delays of the impulse at `onset`; None where nothing is heard."""
-        x = sound.astype(np.float64)
-        y, _ = signal.sosfilt(self._sos, x, axis=0, zi=self._rest * x[0])
+        y, _ = self._cascade.run(sound, np.outer(self._cascade.rest, sound[0]))
         begin = self._gate_begin(y, onset)
         gated = y[begin : begin + self._gate] * self._taper[:, None]
         energy = np.einsum("ij,ij->j", gated, gated)
         if not energy.max() > 0:
             return None
         loud = energy >= WEAKEST * median(energy[energy > 0].tolist())
-        spectra = fft.rfft(gated, self._size, axis=0)
+        spectra = np.fft.rfft(gated, self._size, axis=0)
         lag_s, likeness = self._pairs(spectra, energy, loud)
         used = _alike(np.abs(likeness), loud)
         if len(used) < 2:
@@ -204,7 +203,7 @@ class FirstArrival:
             return lag_s, likeness
         i, j = self._first[chosen], self._second[chosen]
         cross = spectra[:, i] * np.conj(spectra[:, j]) / np.sqrt(energy[i] * energy[j])
-        correlation = fft.irfft(cross, self._size * COARSE, axis=0) * COARSE
+        correlation = np.fft.irfft(cross, self._size * COARSE, axis=0) * COARSE
         for pair, k in enumerate(chosen):
             near = correlation[self._reach[k], pair]
             at, value = _peak(near, _extremum(near))
@@ -215,7 +214,7 @@ class FirstArrival:
     @cached_property
     def _turn(self) -> npt.NDArray[np.complex128]:
         """Give what a spectrum turns by in a second, at each frequency."""
-        return np.asarray(2j * np.pi * self._rate * fft.rfftfreq(self._size))[:, None]
+        return np.asarray(2j * np.pi * self._rate * np.fft.rfftfreq(self._size))[:, None]
 
     @cached_property
     def _front_taper(self) -> Float64Array:
@@ -226,7 +225,7 @@ class FirstArrival:
 
     def _front(self, spectra: npt.NDArray[np.complex128], delays_s: Float64Array) -> Float64Array:
         """Lay microphones on each other and cut out the front, [n, channels]."""
-        laid = fft.irfft(spectra * np.exp(self._turn * delays_s), self._size, axis=0)
+        laid = np.fft.irfft(spectra * np.exp(self._turn * delays_s), self._size, axis=0)
         laid = laid[: self._gate]
         power = np.square(laid.mean(axis=1))
         smooth = max(1, self._frames(FRONT_SMOOTH_S))
@@ -243,9 +242,9 @@ class FirstArrival:
         i, j = np.triu_indices(channels, 1)
         size = self._front_size
         energy = np.maximum(np.einsum("ij,ij->j", front, front), np.finfo(np.float64).tiny)
-        spectra = fft.rfft(front, size, axis=0)
+        spectra = np.fft.rfft(front, size, axis=0)
         cross = spectra[:, i] * np.conj(spectra[:, j]) / np.sqrt(energy[i] * energy[j])
-        correlation = fft.irfft(cross, size * UPSAMPLING, axis=0) * UPSAMPLING
+        correlation = np.fft.irfft(cross, size * UPSAMPLING, axis=0) * UPSAMPLING
         reach = self._front_reach
         near = correlation[np.arange(-reach, reach + 1)]
         for pair, first in enumerate(np.argmax(near, axis=0).tolist()):
@@ -256,7 +255,7 @@ class FirstArrival:
 
     @cached_property
     def _w2(self) -> Float64Array:
-        return np.asarray(np.square(2 * np.pi * self._rate * fft.rfftfreq(self._front_size)))
+        return np.asarray(np.square(2 * np.pi * self._rate * np.fft.rfftfreq(self._front_size)))
 
     def _noise_sigma_s(self, front: Float64Array, before: Float64Array) -> float:
         """Give what the noise does to one delay.
@@ -269,9 +268,9 @@ class FirstArrival:
         count = len(noise) // length
         if count < 1:
             return 0.0
-        power = _power(fft.rfft(front.T, self._front_size))
+        power = _power(np.fft.rfft(front.T, self._front_size))
         cut = noise[: count * length].T.reshape(-1, length) * self._front_taper
-        floor = _power(fft.rfft(cut, self._front_size))
+        floor = _power(np.fft.rfft(cut, self._front_size))
         w2 = self._w2
         told = float(w2 @ (power - floor))
         if told <= 0:

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
+
+from node import dsp
 
 Samples = npt.NDArray[np.float32]
 Power = npt.NDArray[np.float64]
@@ -23,6 +24,10 @@ HIGH_PASS_HZ: Final = 500.0  # docs/decisions/0005: best of 150, 300, 500, 1000 
 # So many seconds of exact zeros are no sound but a redaction, a muted card or a dead channel. A
 # quiet 16-bit recording crosses zero for a millisecond at most before its last bit moves.
 DEAD_S: Final = 0.005
+
+# What is filtered at once, counted from where the caller begins: his step, or a part of it. How
+# sums are rounded would else hang on how many steps he had ready, and so on how blocks are cut.
+STEP_S: Final = 0.1
 
 
 def bin_frames(sample_rate_hz: int) -> int:
@@ -38,9 +43,9 @@ class HighPass:
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
-        self._sos = signal.butter(2, HIGH_PASS_HZ, "high", fs=sample_rate_hz, output="sos")
-        self._rest = signal.sosfilt_zi(self._sos)
-        self._state = np.zeros((len(self._sos), 2, channels))
+        self._cascade = dsp.Cascade(dsp.high_pass(HIGH_PASS_HZ, sample_rate_hz))
+        self._state = self._cascade.silence(channels)
+        self._step = round(STEP_S / BIN_S) * bin_frames(sample_rate_hz)
         self._dead = np.ones(channels, dtype=bool)
         self.dead_frames = max(2, round(sample_rate_hz * DEAD_S))
 
@@ -65,15 +70,21 @@ class HighPass:
             Filtered frames, and where a channel is dead (filtered to 0), both of shape
             [n, channels]; `dead` is None where nothing is, which is the common case.
         """
-        ahead = ahead[: self.dead_frames]
-        if not self._dead.any() and not self._may_be_dead(x, ahead):
-            y, self._state = signal.sosfilt(self._sos, x, axis=0, zi=self._state)
-            return y.astype(np.float32), None
-        y = np.zeros(x.shape, dtype=np.float32)
-        dead = np.zeros(x.shape, dtype=bool)
-        for channel in range(x.shape[1]):
-            self._filter_channel(channel, x, ahead, y, dead)
-        return y, dead if dead.any() else None
+        sound = np.concatenate((x, ahead[: self.dead_frames]))
+        # Each channel's samples stand together, as the onset picker reads them.
+        y = np.zeros(x.shape, dtype=np.float32, order="F")
+        dead: Mask | None = None
+        for at in range(0, len(x), self._step):
+            end = min(at + self._step, len(x))
+            step, next_ones = sound[at:end], sound[end : end + self.dead_frames]
+            if not self._dead.any() and not self._may_be_dead(step, next_ones):
+                y[at:end], self._state = self._cascade.run(step, self._state)
+                continue
+            if dead is None:
+                dead = np.zeros(x.shape, dtype=bool)
+            for channel in range(x.shape[1]):
+                self._filter_channel(channel, step, next_ones, y[at:end], dead[at:end])
+        return y, dead if dead is not None and dead.any() else None
 
     def _may_be_dead(self, x: Samples, ahead: Samples) -> bool:
         """Look at a few frames of each `dead_frames`: a dead run shows in two neighbours."""
@@ -102,10 +113,11 @@ class HighPass:
         if start >= end:
             return
         if self._dead[channel]:
-            self._state[:, :, channel] = self._rest * x[start, channel]
+            self._state[:, channel] = self._cascade.rest * x[start, channel]
             self._dead[channel] = False
-        y[start:end, channel], self._state[:, :, channel] = signal.sosfilt(
-            self._sos, x[start:end, channel], zi=self._state[:, :, channel]
+        alone = slice(channel, channel + 1)
+        y[start:end, alone], self._state[:, alone] = self._cascade.run(
+            x[start:end, alone], self._state[:, alone]
         )
 
 

@@ -16,7 +16,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
+
+from node import dsp
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -125,7 +126,7 @@ def _gaussian(sample_rate_hz: int) -> Float64Array:
 def _smooth(y: npt.NDArray[np.float32], sample_rate_hz: int) -> Float64Array:
     """Smooth and interpolate; sample i of `y` is at i * UPSAMPLING of the answer."""
     kernel = _gaussian(sample_rate_hz)
-    fine = signal.upfirdn(kernel, y.astype(np.float64), up=UPSAMPLING)
+    fine = dsp.interpolate(y, kernel, UPSAMPLING)
     return np.asarray(fine[len(kernel) // 2 :][: len(y) * UPSAMPLING])
 
 

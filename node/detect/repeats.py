@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, signal
 
+from node import dsp
 from node.detect.response import BEFORE_S, SLACK_S, WORK_RATE_HZ, band_pass
 from node.detect.rounds import rounds_of
 from node.types import Event, Impulse, Rounds
@@ -128,25 +128,24 @@ def find_repeats(
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
     rate = sample_rate_hz / step
     span = round((BEFORE_S + RESPONSE_S) * rate)
-    y = signal.sosfilt(band_pass(sample_rate_hz), sound.astype(np.float64), axis=0)
-    first = round((onset_s - BEFORE_S) * sample_rate_hz)
-    before, y = y[max(0, first % step) : first : step][-span:], y[max(0, first) :: step]
+    first = max(0, round((onset_s - BEFORE_S) * sample_rate_hz))
+    y = band_pass(sample_rate_hz).thinned(sound, first % step, step)
+    before, y = y[: first // step][-span:], y[first // step :]
     if len(before) < span or len(y) <= span:
         return []
     if np.sum(y[:span] ** 2) < STANDS_OUT * np.sum(before**2):
         return []
-    size = fft.next_fast_len(len(y), real=True)
-    spectrum = np.conj(fft.rfft(y[:span], size, axis=0)) * fft.rfft(y, size, axis=0)
-    match = fft.irfft(spectrum.sum(axis=1), size)[: len(y) - span + 1]
+    size = dsp.fast_length(len(y))
+    spectrum = sum(np.conj(np.fft.rfft(c[:span], size)) * np.fft.rfft(c, size) for c in y.T)
+    match = np.fft.irfft(spectrum, size)[: len(y) - span + 1]
     sums = np.concatenate(([0.0], np.cumsum(np.sum(y**2, axis=1))))
     power = np.maximum(sums[span:] - sums[:-span], 1e-30)
     alike = match / np.sqrt(power * power[0])
     louder_db = 10 * np.log10(power / power[0])
     apart = round(APART_S * rate)
-    peaks, _ = signal.find_peaks(alike, height=ALIKE, distance=apart)
     return [
         Repeat(_top(alike, k) / rate, float(alike[k]), float(louder_db[k]))
-        for k in peaks.tolist()
+        for k in dsp.find_peaks(alike, ALIKE, apart)
         if k >= apart and abs(louder_db[k]) <= LOUDNESS_DB
     ]
 

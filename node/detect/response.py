@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, signal
+
+from node import dsp
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -40,11 +41,10 @@ LOUDNESS_DB: Final = 10.0
 
 
 @lru_cache(maxsize=4)
-def band_pass(sample_rate_hz: int) -> Float64Array:
-    """Design the filter of `BAND_HZ`, in second-order sections."""
+def band_pass(sample_rate_hz: int) -> dsp.Cascade:
+    """Make the filter of `BAND_HZ`."""
     top_hz = min(BAND_HZ[1], 0.4 * sample_rate_hz)
-    sos = signal.butter(2, (BAND_HZ[0], top_hz), "band", fs=sample_rate_hz, output="sos")
-    return np.asarray(sos)
+    return dsp.Cascade(dsp.band_pass(BAND_HZ[0], top_hz, sample_rate_hz))
 
 
 def likeness(
@@ -83,7 +83,7 @@ def likeness(
     short_s = min(SHORT_S, max(SHORTEST_S, SHARE * gap_s))
     lengths = ((LONG_S, SLACK_S), (short_s, min(SLACK_S, SHARE * gap_s / 2)))
     each = [
-        _of_channel(sound[:, c], onset_s[chosen], level_db[chosen], sample_rate_hz, lengths)
+        _of_channel(sound[:, c : c + 1], onset_s[chosen], level_db[chosen], sample_rate_hz, lengths)
         for c in range(sound.shape[1])
     ]
     long, short = (_median([e[k] for e in each]) for k in (0, 1))
@@ -111,7 +111,7 @@ def _of_channel(
     lengths: Sequence[tuple[float, float]],
 ) -> list[Float64Array]:
     step = max(1, sample_rate_hz // WORK_RATE_HZ)
-    y = signal.sosfilt(band_pass(sample_rate_hz), x.astype(np.float64))[::step]
+    y = band_pass(sample_rate_hz).thinned(x, 0, step)[:, 0]
     rate = sample_rate_hz / step
     return [_correlations(y, onset_s, level_db, rate, *length) for length in lengths]
 
@@ -136,15 +136,16 @@ def _correlations(
     at, level_db = at[inside], level_db[inside]
     templates = np.lib.stride_tricks.sliding_window_view(padded, span)[at]
     energy = np.einsum("ij,ij->i", templates, templates)
-    size = fft.next_fast_len(span + 2 * slack, real=True)
-    spectra = np.conj(fft.rfft(templates, size))
+    size = dsp.fast_length(span + 2 * slack)
+    spectra = np.conj(np.fft.rfft(templates, size))
     for j, first in enumerate(at.tolist()):
         earlier = np.flatnonzero(np.abs(level_db[:j] - level_db[j]) <= LEVEL_DB)
         out[inside[j], inside[:j]] = 0.0
         if not len(earlier):
             continue
         near = padded[first - slack : first + slack + span]
-        shifted = fft.irfft(spectra[earlier] * fft.rfft(near, size), size)[:, : 2 * slack + 1]
+        cross = spectra[earlier] * np.fft.rfft(near, size)
+        shifted = np.fft.irfft(cross, size)[:, : 2 * slack + 1]
         sums = np.concatenate(([0.0], np.cumsum(near**2)))
         power = np.maximum(sums[span:] - sums[:-span], 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
