@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, Protocol
 
 # As long as people need who count by eye, in sunlight, at some metres.
 SHORT_S: Final = 0.25
-LONG_S: Final = 1.2
-BETWEEN_S: Final = 0.45
-AFTER_LONG_S: Final = 0.8
+LONG_S: Final = 1.25
+BETWEEN_S: Final = 0.5
+AFTER_LONG_S: Final = 0.75
 PAUSE_S: Final = 2.5
 
 HANGS_AFTER_S: Final = 5.0
@@ -161,9 +161,9 @@ class Beat(NamedTuple):
 
 _PLAIN: Final = {
     Code.STARTING: (Beat(True, 0.125), Beat(False, 0.125)),
-    Code.WELL: (Beat(True, 0.15), Beat(False, 2.85)),
+    Code.WELL: (Beat(True, 0.125), Beat(False, 2.875)),
     Code.MAINTENANCE: (Beat(True, 1.0), Beat(False, 1.0)),
-    Code.SELF_TEST: (Beat(True, 0.1), Beat(False, 0.15), Beat(True, 0.1), Beat(False, 0.65)),
+    Code.SELF_TEST: (Beat(True, 0.125), Beat(False, 0.125), Beat(True, 0.125), Beat(False, 0.625)),
     Code.PASSED: (Beat(True, 5.0), Beat(False, 1.0)),
     Code.HANGS: (Beat(True, HANGS_AFTER_S),),
 }

@@ -173,7 +173,7 @@ def test_a_rhythm_ends_before_the_next_begins(pin: MockPin) -> None:
     assert shining.shown is Code.NO_PULSE
     until(shining, Code.WELL)
     shining.close()
-    assert sum(lit(pin)) >= 0.24 + 0.05 - 0.03
+    assert sum(lit(pin)) >= 0.25 + 0.05 - 0.03
 
 
 @pytest.mark.usefixtures("quick")
