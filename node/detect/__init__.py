@@ -10,6 +10,7 @@ from node.detect.arrival import Arrival
 from node.detect.calibrate import Calibration, calibrate, check_array
 from node.detect.detector import Detector
 from node.detect.direction import DirectionFinder, Explanation
+from node.detect.microphones import MicrophoneState, MicrophoneVerdict, MicrophoneWatch
 from node.detect.order import ChannelOrder, OrderState
 from node.detect.rounds import count_rounds
 
@@ -20,6 +21,9 @@ __all__ = [
     "Detector",
     "DirectionFinder",
     "Explanation",
+    "MicrophoneState",
+    "MicrophoneVerdict",
+    "MicrophoneWatch",
     "OrderState",
     "SitePrior",
     "calibrate",
