@@ -10,24 +10,34 @@ from typing import Any, Final
 
 from node.board import BoardReading, Code
 from node.board.findings import Finding
-from node.detect.microphones import MicrophoneState
+from node.detect.microphones import SAME, MicrophoneState
 from node.settings import BoardSettings
 
 # The firmware slows a Pi's processor down from 80 °C on, and harder at 85.
 SOC_HOT_C: Final = 80.0
+# Others spoil what they hear; a node with none but these hears nothing.
+DEAF: Final = frozenset(("silent", "stuck", "clipped"))
 
 
 def microphone_findings(states: Sequence[MicrophoneState]) -> Iterator[Finding]:
     """Judge each microphone, and whether there is any left to hear with."""
     for state in states:
+        well = state.works or _in_other_order(state)
         yield Finding(
             "microphone",
-            "pass" if state.works else "warn",
-            _levels(state) if state.works else state.sentence,
+            "pass" if well else "warn",
+            _levels(state) if well else state.sentence,
             which=str(state.channel),
         )
-    working = sum(state.works for state in states)
-    yield Finding("microphones", "pass" if working else "fail", f"{working} of {len(states)} work")
+    working = sum(state.works or _in_other_order(state) for state in states)
+    hear = any(state.verdict not in DEAF for state in states)
+    yield Finding("microphones", "pass" if hear else "fail", f"{working} of {len(states)} work")
+
+
+def _in_other_order(state: MicrophoneState) -> bool:
+    """Whether a microphone works, and it is the order of the channels that is wrong."""
+    copied = state.correlation is not None and state.correlation >= SAME
+    return state.verdict == "swapped" and not copied
 
 
 def _levels(state: MicrophoneState) -> str:

@@ -125,6 +125,13 @@ _CHECKS: Final = (
         "until the order is proven no direction is told; see docs/do/calibrate-an-array.md",
     ),
     Check(
+        "clap",
+        "whether a clap is heard, and where from",
+        Code.MICROPHONE,
+        Code.MICROPHONE,
+        "clap louder or nearer; see what is said of card and microphones",
+    ),
+    Check(
         "card rate",
         "how fast the card's clock runs",
         Code.CLOCK,
@@ -263,6 +270,11 @@ CHECKS: Final[dict[str, Check]] = {check.name: check for check in _CHECKS}
 _ORDER: Final = {name: number for number, name in enumerate(CHECKS)}
 
 
+def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Put findings into the registry's order."""
+    return tuple(sorted(findings, key=lambda f: (_ORDER[f.check], f.which)))
+
+
 def condition(findings: Iterable[Finding]) -> Condition:
     """Give the worst that was found: failed, degraded or ok."""
     verdicts = {finding.verdict for finding in findings}
@@ -319,9 +331,7 @@ class Book:
 
     def __iter__(self) -> Iterator[Finding]:
         """Give all, in the registry's order; also on another thread than writes."""
-        return iter(
-            sorted(self._findings.copy().values(), key=lambda f: (_ORDER[f.check], f.which))
-        )
+        return iter(sorted_findings(self._findings.copy().values()))
 
     def wrong(self) -> tuple[Finding, ...]:
         """Give those that are not well, the worst first."""

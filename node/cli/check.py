@@ -2,57 +2,122 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
+from node.board.findings import Finding
 from node.capture.portaudio import PortAudioSource
-from node.check import checks
+from node.check import CLAP, Report, Tell, checks
 from node.cli._shared import config_file
 from node.settings import load
 
 CLAP_S: Final = 20.0
-MARKS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]FAIL[/]"}
+MARKS: Final = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
 @click.command("check")
 @config_file
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a screen.")
 @click.option("--clap", is_flag=True, help="Wait for a clap, and tell where it came from.")
 def command(path: Path | None, as_json: bool, clap: bool) -> None:
-    """Test clock, receiver, model, disk, broker, sound card, levels, pulse and channel order.
+    """Test card, microphones, clock, receiver, model, disk, key, broker and board; READY or not.
 
-    Takes up to 20 seconds, and with --clap up to 20 more.
+    Takes some 20 seconds, never more than a minute, and with --clap up to 20 seconds more. While
+    the node runs it is not stopped: it is asked for what it knows of its card, board and broker.
 
     Each line says pass, warn or FAIL, the figure, and what to do. Exit code 1 if anything failed.
 
     Example: gunfire-node check --config gunfire-node.toml
     """
     settings = load(path).settings
-    console = Console()
     source = PortAudioSource(settings.capture)
-    findings = []
-    for finding in checks(settings, source, CLAP_S if clap else 0.0):
-        findings.append(finding)
-        if not as_json:
-            console.print(f"{MARKS[finding.verdict]}  {finding.name:<14}", end="")
-            console.print(finding.figure, markup=False, highlight=False, soft_wrap=True)
-            if finding.advice:
-                console.print(f"{'':<20}→ {finding.advice}", highlight=False, soft_wrap=True)
+    with progress(Console(stderr=True)) as tell:
+        report = checks(settings, source, tell, CLAP_S if clap else 0.0)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    failed = sum(finding.verdict == "fail" for finding in findings)
-    if not as_json:
-        console.print(f"{failed} failed" if failed else "this node is ready to be mounted")
-    if source.must_exit:
-        # PortAudio never lets go of a card that has vanished.
+        click.echo(json.dumps(report.record(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(screen(report))
+    leave(0 if report.ready else 1, at_once=report.must_exit)
+
+
+def leave(code: int, *, at_once: bool) -> None:
+    """End; at once where something hangs: PortAudio never lets go of a card that has vanished."""
+    if at_once:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
-    sys.exit(1 if failed else 0)
+        os._exit(code)
+    sys.exit(code)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Tell]:
+    """Show what is tested, and how long it takes at most; in a file, what people must do alone."""
+    if not console.is_terminal:
+        told: set[str] = set()
+
+        def note(what: str, _left_s: float) -> None:
+            if what == CLAP and what not in told:
+                told.add(what)
+                console.print(what)
+
+        yield note
+        return
+    with console.status("starting") as status:
+        yield lambda what, left_s: status.update(f"{what} ({left_s:.0f} s at most)")
+
+
+def screen(report: Report) -> RenderableType:
+    """Lay a report out: a line for each check, and the verdict below them."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in folded(report.findings):
+        mark, style = MARKS[finding.verdict]
+        table.add_row(Text(mark, style), finding.name, Text(finding.figure))
+        if finding.next_step:
+            table.add_row("", "", Text(f"→ {finding.next_step}", "italic"))
+    head = [Text(f"{report.running.sentence} of card, board and broker")] if report.running else []
+    return Group(*head, table, verdict(report))
+
+
+def folded(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Put the microphones that are well into one line, with their levels."""
+    well = [f for f in findings if f.check == "microphone" and f.verdict == "pass"]
+    for finding in findings:
+        if finding in well:
+            continue
+        if finding.check == "microphones" and well:
+            levels = ", ".join(f.figure.split()[0] for f in well)
+            yield Finding(
+                finding.check, finding.verdict, f"{finding.figure}; {levels} dBFS", finding.advice
+            )
+            continue
+        yield finding
+
+
+def verdict(report: Report) -> RenderableType:
+    """Say whether the node is ready, and what its light says."""
+    counts = [f"{report.failed} failed"] if report.failed else []
+    counts += [f"{report.warned} to look at"] if report.warned else []
+    what, style = (
+        ("READY", "bold white on green") if report.ready else ("NOT READY", "bold white on red")
+    )
+    if report.ready and report.warned:
+        style = "bold black on yellow"
+    line = Text(f" {what} ", style)
+    line.append(f" {', '.join(counts)}" if counts else "", "bold")
+    code = report.light
+    flashes = f"{code.long} long, {code.short} short: " if code.is_fault else ""
+    when = "now" if report.running else "once the node runs"
+    return Group(line, Text(f"light {when}: {flashes}{code.meaning}"))

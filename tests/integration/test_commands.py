@@ -271,8 +271,11 @@ def test_check_tells_each_part_and_fails_without_a_sound_card(run: Run, tmp_path
     file = tmp_path / "node.toml"
     file.write_text(f'[capture]\ndevice = "no such"\n[outbox]\npath = "{tmp_path}/o.sqlite3"\n')
     done = run("check", "--config", file, "--json")
-    findings = {finding["name"]: finding for finding in json.loads(done.out)}
+    report = json.loads(done.out)
+    findings = {finding["name"]: finding for finding in report["checks"]}
     assert done.code == 1
+    assert report["verdict"] == "not_ready"
+    assert (report["light"]["long"], report["light"]["short"]) == (2, 1)
     assert findings["sound card"]["verdict"] == "fail"
     assert "no such" in findings["sound card"]["figure"]
     assert findings["model"]["verdict"] == "pass"

@@ -15,7 +15,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from node.capture import SimulatedSource, built_in_arrays
-from node.check import Finding, checks
+from node.check import CLAP, Report, checks
 from node.daemon import Daemon
 from node.messages import Detection, Health, Status, parse_health
 from node.network import PrivateBroker
@@ -172,22 +172,26 @@ def test_check_shows_pulse_order_floor_and_a_claps_bearing(
 ) -> None:
     """The street's own shots stand for the clap: the first after the order was proven counts."""
     source = SimulatedSource(street.frames(), RATE, paced=True)
-    source.device_name = "simulated"  # type: ignore[attr-defined]
-    findings = list(
-        checks(settings_for(tmp_path, "mqtt://127.0.0.1:1"), source, clap_s=8.0)  # type: ignore[arg-type]
+    source.device_name, source.must_exit = "simulated", False  # type: ignore[attr-defined]
+    asked: list[str] = []
+    report = checks(
+        settings_for(tmp_path, "mqtt://127.0.0.1:1"),
+        source,  # type: ignore[arg-type]
+        lambda what, _left_s: asked.append(what),
+        clap_s=8.0,
     )
-    said = {finding.name: finding for finding in findings}
+    said = {finding.name: finding for finding in report.findings}
+    assert CLAP in asked
     assert said["pulse"].verdict == "pass"
     assert "0 missed, 0 refused, rising edge, peak" in said["pulse"].figure
     assert "card +30" in said["pulse"].figure
     assert said["channel order"].verdict == "pass"
-    assert "in the trigger's band" in said["level 3"].figure
-    assert "level 4" not in said
-    clap = [finding for finding in findings if finding.name == "clap"][-1]
-    assert clap.verdict == "pass"
-    azimuth_deg = street.arrivals()[0].azimuth_deg
-    assert f"from azimuth {azimuth_deg:.0f}°" in clap.figure, _lines(findings)
+    assert "in the trigger's band" in said["microphone 3"].figure
+    assert "microphone 4" not in said
+    assert said["clap"].verdict == "pass"
+    azimuth_deg = street.arrivals()[1].azimuth_deg
+    assert f"from azimuth {azimuth_deg:.0f}°" in said["clap"].figure, _lines(report)
 
 
-def _lines(findings: list[Finding]) -> str:
-    return json.dumps([finding.figure for finding in findings], indent=1)
+def _lines(report: Report) -> str:
+    return json.dumps([finding.figure for finding in report.findings], indent=1)

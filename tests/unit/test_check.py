@@ -1,21 +1,39 @@
-"""The self-test, where the sound card itself is what fails."""
+"""The self-test: each part by itself, what hangs, and how it all reads."""
 
-import itertools
+from __future__ import annotations
+
+import io
+import json
+import os
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 import pytest
+from rich.console import Console
 
+from node.board.findings import CHECKS, Finding
 from node.capture.portaudio import PortAudioSource
-from node.check import _broker, _levels, _receiver, _signing_key, _snippets, checks
-from node.errors import IdentityError
+from node.check import Report, checks
+from node.check.bounded import Part, split, together
+from node.check.clock import receiver
+from node.check.holder import holder_of
+from node.check.keep import board, disk, signing_key, snippets
+from node.check.running import RunningNode
+from node.check.sending import broker
+from node.cli.check import screen
+from node.errors import BrokerError, DeviceError, IdentityError
 from node.identity import load_identity
 from node.network import PrivateBroker
 from node.settings import Settings
 from node.timing import Fix, ReceiverState
+
+
+def quietly(_what: str, _left_s: float) -> None:
+    pass
 
 
 class DeafSource(PortAudioSource):
@@ -28,23 +46,36 @@ class DeafSource(PortAudioSource):
         pass
 
 
-def test_a_card_that_delivers_nothing_fails_and_comes_last(tmp_path: Path) -> None:
-    settings = Settings.model_validate(
+def bare(folder: Path, **more: object) -> Settings:
+    return Settings.model_validate(
         {
-            "outbox": {"path": tmp_path / "o.sqlite3"},
+            "outbox": {"path": folder / "o.sqlite3"},
             "mqtt": {"url": "mqtt://127.0.0.1:1"},
-            "integrity": {"key_file": tmp_path / "node.key"},
+            "integrity": {"key_file": folder / "node.key"},
             "capture": {"channels": 1, "array": "mono", "silence_s": 60, "device": "deaf"},
+            "health": {"status_file": folder / "status.json"},
+            "timing": {"chrony": False},
+            **more,
         }
     )
-    findings = list(checks(settings, DeafSource(settings.capture)))
-    assert findings[-1].name == "sound card"
-    assert findings[-1].verdict == "fail"
-    assert findings[-1].figure == "deaf: nothing heard in 3 s"
-    assert "cable and power" in findings[-1].advice
-    names = [name for name, _ in itertools.groupby(finding.name for finding in findings)]
-    parts = ["clock", "model", "disk", "broker", "signing key", "snippets"]
-    assert names == [*parts, "sound devices", "sound card"]
+
+
+def test_a_card_that_delivers_nothing_fails_beside_all_that_is_told_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.check.ear.LISTEN_S", 0.5)
+    monkeypatch.setattr("node.check.ear.SLACK_S", 0.5)
+    settings = bare(tmp_path)
+    report = checks(settings, DeafSource(settings.capture), quietly)
+    card = report.findings[0]
+    assert (card.name, card.verdict) == ("sound card", "fail")
+    assert card.figure == "deaf: opens, but delivers nothing"
+    assert "cable and power" in card.next_step
+    names = [finding.name for finding in report.findings]
+    assert names == ["sound card", "clock", "model", "disk", "signing key", "broker", "snippets"]
+    assert names == sorted(names, key=list(CHECKS).index)
+    assert not report.ready
+    assert (report.light.long, report.light.short) == (2, 1)
 
 
 def state(**changes: object) -> ReceiverState:
@@ -53,40 +84,33 @@ def state(**changes: object) -> ReceiverState:
 
 
 def test_a_receiver_that_is_well_passes_with_its_figures() -> None:
-    receiver, pulse = _receiver(state(), None, needs_pulse=True)
-    assert (receiver.verdict, pulse.verdict) == ("pass", "pass")
-    assert receiver.figure == "fix, 9 of 12 satellites, position ± 4 m, UTC valid"
+    (told,) = receiver(state(), None)
+    assert told.verdict == "pass"
+    assert told.figure == "fix, 9 of 12 satellites, position ± 4 m, UTC valid"
 
 
 def test_a_receiver_that_is_not_says_why_and_what_to_do() -> None:
-    cold, pulse = _receiver(
-        state(fix=1, utc_valid=False, reason="it has no fix", pps_seen=False, position=None),
-        None,
-        needs_pulse=True,
-    )
-    assert (cold.verdict, pulse.verdict) == ("warn", "warn")
+    (cold,) = receiver(state(fix=1, utc_valid=False, reason="it has no fix", position=None), None)
+    assert cold.verdict == "warn"
     assert cold.figure == "no fix, 9 of 12 satellites, UTC not used: it has no fix"
-    assert "open sky" in cold.advice
-    assert "ppstest" in pulse.advice
-    (absent,) = _receiver(state(), "gpsd at localhost:2947: refused", needs_pulse=True)
+    assert "open sky" in cold.next_step
+    (absent,) = receiver(state(), "gpsd at localhost:2947: refused")
     assert (absent.verdict, absent.figure) == ("fail", "gpsd at localhost:2947: refused")
+    (silent,) = receiver(state(), "gpsd at localhost:2947 is being asked")
+    assert silent.figure == "gpsd at localhost:2947 says nothing of a receiver in 9 s"
 
 
-def test_a_microphone_is_judged_by_itself_and_named_by_its_channel() -> None:
-    sound = np.zeros((48_000, 3), np.float32)
-    sound[:, 1] = 0.01 * np.sin(np.arange(48_000))
-    sound[:, 2] = np.clip(3 * np.sin(np.arange(48_000)), -1, 1)
-    found = list(_levels(sound, (0, 2, 3), (None, -45.0, -10.0)))
-    assert [f.name for f in found] == ["level 0", "level 2", "level 3"]
-    assert [f.verdict for f in found] == ["fail", "pass", "warn"]
-    assert "floor -45 dBFS" in found[1].figure
-    assert "floor" not in found[0].figure
+def test_a_receiver_that_only_needs_time_to_know_the_leap_seconds_is_well() -> None:
+    reason = "whether it knows the leap seconds is not told; it does after 12.5 minutes"
+    (young,) = receiver(state(utc_valid=False, reason=reason), None)
+    assert young.verdict == "pass"
+    assert "UTC after 12.5 minutes of fix" in young.figure
 
 
 def test_it_tells_whether_sound_leaves_the_node_and_to_whom() -> None:
     key = "age1a43kl5w2ld8yd9vqsk8xp54g394399f03q8zvk624jxk8vnhzpeqkedu96"
-    (off,) = _snippets(Settings())
-    (on,) = _snippets(
+    (off,) = snippets(Settings())
+    (on,) = snippets(
         Settings.model_validate({"snippets": {"enabled": True, "recipient": key, "after_s": 0.5}})
     )
     assert off.figure == "off: no sound leaves this node"
@@ -99,21 +123,265 @@ def test_the_key_that_signs_is_told_by_its_short_name_and_is_not_made_by_looking
 ) -> None:
     key_file = tmp_path / "node.key"
     settings = Settings.model_validate({"integrity": {"key_file": key_file}})
-    (absent,) = _signing_key(settings)
+    (absent,) = signing_key(settings)
     assert (absent.verdict, key_file.exists()) == ("warn", False)
     load_identity(key_file, None, "node-1", "site")
-    (made,) = _signing_key(settings)
+    (made,) = signing_key(settings)
     assert re.match("key_id [0-9a-f]{16}, without a certificate", made.figure)
     key_file.chmod(0o644)
     with pytest.raises(IdentityError, match="integrity"):
-        list(_signing_key(settings))
+        list(signing_key(settings))
 
 
 def test_of_two_brokers_the_dead_one_is_a_warning_and_two_dead_ones_are_failures() -> None:
     dead = "mqtt://127.0.0.1:1"
-    with PrivateBroker() as broker:
-        one = list(_broker(Settings.model_validate({"mqtt": {"urls": [dead, broker.url]}})))
-    both = list(_broker(Settings.model_validate({"mqtt": {"urls": [dead, broker.url]}})))
-    assert [found.verdict for found in one] == ["pass", "warn"]
+    with PrivateBroker() as alive:
+        one = list(broker(Settings.model_validate({"mqtt": {"urls": [dead, alive.url]}})))
+    both = list(broker(Settings.model_validate({"mqtt": {"urls": [dead, alive.url]}})))
+    assert [found.verdict for found in one] == ["warn", "pass"]
     assert [found.verdict for found in both] == ["fail", "fail"]
     assert "nothing listens there" in both[0].figure
+    assert "check mqtt.url" in both[0].next_step
+
+
+def test_a_broker_that_takes_nothing_of_this_node_is_told(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\n")
+    acl.chmod(0o600)
+    with PrivateBroker(extra=f"acl_file {acl}") as picky:
+        (found,) = broker(Settings.model_validate({"mqtt": {"url": picky.url}}))
+    assert found.verdict == "fail"
+    assert "refused 1 of 1 messages" in found.figure
+    assert "access list" in found.next_step
+
+
+def test_a_folder_that_cannot_be_written_and_a_full_one_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> Finding:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("node.check.keep.tempfile.TemporaryFile", refuse)
+        (found,) = disk(bare(tmp_path))
+        return found
+
+    full, read_only, denied = fails(28), fails(30), fails(13)
+    assert {f.verdict for f in (full, read_only, denied)} == {"fail"}
+    assert full.next_step == "free some space"
+    assert "change the card" in read_only.next_step
+    assert "writable for this user" in denied.next_step
+
+
+def test_a_board_without_pins_tells_its_trouble_and_nothing_of_maintenance() -> None:
+    found = list(board(Settings.model_validate({"board": {"enabled": True}})))
+    assert "maintenance" not in [f.check for f in found]
+    assert [f.check for f in found][-1] == "board"
+
+
+@pytest.mark.parametrize(
+    ("error", "figure", "advice"),
+    [
+        (BrokerError("broker mqtt://a:1: nothing listens there: check it"),
+         "broker mqtt://a:1: nothing listens there", "check it"),
+        (DeviceError("device 'a' is not there; set it to one of: 'b'"),
+         "device 'a' is not there", "set it to one of: 'b'"),
+        (IdentityError("key a: has mode 0644: chmod: now"), "key a: has mode 0644", "chmod: now"),
+        (IdentityError("key a: cannot be read (why)"), "key a: cannot be read (why)", ""),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_parted_from_what_to_do(
+    error: BrokerError, figure: str, advice: str
+) -> None:
+    assert split(error) == (figure, advice)
+
+
+def test_what_hangs_is_told_and_left_behind() -> None:
+    def hang() -> Iterator[Finding]:
+        time.sleep(30)
+        yield Finding("disk", "pass", "never")
+
+    told: list[str] = []
+    begun_s = time.monotonic()
+    quick = Part("model", "quick", 5.0, lambda: [Finding("model", "pass", "there")])
+    runs = together([Part("disk", "slow", 0.4, hang), quick], lambda what, _: told.append(what))
+    found = [finding for run in runs for finding in run.findings()]
+    assert time.monotonic() - begun_s < 3
+    assert [(f.check, f.verdict) for f in found] == [("disk", "fail"), ("model", "pass")]
+    assert found[0].figure == "no answer within 0.4 s"
+    assert (runs[0].hangs, runs[1].hangs) == (True, False)
+    assert "slow" in told
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    def fault() -> Iterator[Finding]:
+        raise ZeroDivisionError
+
+    (run,) = together([Part("disk", "fault", 5.0, fault)], quietly)
+    with pytest.raises(ZeroDivisionError):
+        list(run.findings())
+
+
+# What `check` reads of a node that runs.
+
+
+def record(name: str, verdict: str = "pass", figure: str = "well") -> dict[str, str]:
+    return {"name": name, "verdict": verdict, "figure": figure, "advice": ""}
+
+
+def running_file(file: Path, **changes: Any) -> None:
+    facts = {
+        "written_monotonic_s": time.monotonic(),
+        "pid": os.getpid(),
+        "hears": True,
+        "site": "unset",
+        "node_id": "n1",
+        "uptime_s": 10_860.0,
+        "utc": "2026-07-04T22:13:05.000000000Z",
+        "device": "UMC404HD",
+        "lost_samples": 0,
+        "broker": {"connected": True},
+        "checks": [record("microphone 2", "warn", "silent"), record("clock"), record("pulse")],
+        "detections": [],
+        **changes,
+    }
+    file.write_text(json.dumps(facts))
+
+
+def test_a_running_node_is_asked_for_card_board_and_broker_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    assert RunningNode.of(settings) is None
+    running_file(file)
+    running = RunningNode.of(settings)
+    assert running is not None
+    assert running.sentence == f"asked the running node, pid {os.getpid()}, up 3 h 1 min"
+    found = {f.name: f for f in running.findings(settings)}
+    assert set(found) == {"microphone 2", "pulse", "sound card", "broker"}
+    assert found["microphone 2"].which == "2"
+    assert found["sound card"].figure == "UMC404HD: heard, 0 samples lost"
+    report = checks(settings, DeafSource(settings.capture), quietly)
+    assert report.running is not None
+    assert {"clock", "model", "disk", "signing key"} < {f.name for f in report.findings}
+    assert [f.verdict for f in report.findings if f.name == "broker"] == ["pass"]
+
+
+def test_a_node_of_before_or_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    running_file(file, written_monotonic_s=time.monotonic() - 60)
+    assert RunningNode.of(settings) is None
+    running_file(file, pid=2**22 + 1)
+    assert RunningNode.of(settings) is None
+    running_file(file, node_id="other")
+    running = RunningNode.of(settings)
+    assert running is not None
+    (told,) = [f for f in running.findings(settings) if f.check == "settings"]
+    assert told.verdict == "warn"
+    assert "unset/other" in told.figure
+
+
+def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    old = {"onset_utc": "2026-07-04T22:13:04.900000000Z", "direction": None}
+    clap = {
+        "onset_utc": "2026-07-04T22:13:06.900000000Z",
+        "snr_db": 31.0,
+        "direction": {"azimuth_deg": 39.6, "elevation_deg": None, "sigma_deg": 1.2},
+    }
+    running_file(file, detections=[old])
+    running = RunningNode.of(settings)
+    assert running is not None
+    running_file(file, detections=[old, clap])
+    assert next(running.claps(2.0))["onset_utc"] == clap["onset_utc"]
+    running_file(file, detections=[old])
+    assert list(running.claps(0.6)) == []
+
+
+def holding(proc: Path, program: str, command: str = "") -> None:
+    sub = proc / "asound/card2/pcm0c/sub0"
+    sub.mkdir(parents=True)
+    (sub / "status").write_text("state: RUNNING\nowner_pid   : 4321\n")
+    (sub / "info").write_text("card: 2\nid: USB Audio\nname: USB Audio\n")
+    (proc / "asound/cards").write_text(
+        " 0 [Headphones     ]: bcm2835 - bcm2835 Headphones\n"
+        "                      bcm2835 Headphones\n"
+        " 2 [U192k          ]: USB-Audio - UMC404HD 192k\n"
+        "                      BEHRINGER UMC404HD 192k at usb-1\n"
+    )
+    (proc / "4321").mkdir()
+    (proc / "4321/comm").write_text(f"{program}\n")
+    (proc / "4321/cmdline").write_text(command.replace(" ", "\0"))
+
+
+@pytest.mark.parametrize(
+    ("program", "command", "figure", "advice"),
+    [
+        ("pipewire", "", "the sound server (pipewire, pid 4321)", "systemctl --user stop"),
+        ("arecord", "arecord -D hw:2", "the program (arecord, pid 4321)", "kill 4321"),
+        ("python3", "/usr/bin/python3 /opt/bin/gunfire-node run",
+         "another gunfire-node (gunfire-node, pid 4321)", "systemctl restart gunfire-node"),
+    ],
+)  # fmt: skip
+def test_who_holds_a_card_is_told_by_what_kind_of_thing_it_is(
+    tmp_path: Path, program: str, command: str, figure: str, advice: str
+) -> None:
+    holding(tmp_path, program, command)
+    held = holder_of("UMC404HD", tmp_path)
+    assert held is not None
+    assert held.figure == f"UMC404HD 192k is held by {figure}"
+    assert advice in held.advice
+    assert holder_of("Scarlett", tmp_path) is None
+
+
+def report_of(*findings: Finding) -> Report:
+    return Report(findings)
+
+
+def lines(report: Report) -> list[str]:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(screen(report))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_a_good_node_is_a_screen_that_ends_in_ready() -> None:
+    figure = "-52 dBFS rms, peak -31 dBFS, floor -60 dBFS in the trigger's band"
+    microphones = [Finding("microphone", "pass", figure, which=str(i)) for i in range(8)]
+    rest = [
+        Finding(name, "pass", "well, and told in no more than one line")
+        for name in CHECKS
+        if name not in ("microphone", "microphones", "settings", "last run", "clap", "maintenance")
+    ]
+    told = lines(report_of(*microphones, Finding("microphones", "pass", "8 of 8 work"), *rest))
+    assert len(told) <= 24
+    assert all(len(line) <= 80 for line in told)
+    assert any("8 of 8 work; -52, -52, -52" in line for line in told)
+    assert told[-2].strip() == "READY"
+    assert told[-1] == "light once the node runs: it hears, and all is well"
+
+
+def test_a_bad_one_ends_in_not_ready_and_wraps_figures_under_their_column() -> None:
+    long = "a figure that goes on " * 6
+    told = lines(
+        report_of(Finding("disk", "fail", long.strip()), Finding("broker", "warn", "away"))
+    )
+    assert told[0].startswith("FAIL  disk    a figure")
+    assert told[1].startswith(" " * 14)
+    assert told[1][14] != " "
+    assert "→ free some space" in "\n".join(told)
+    assert told[-2].strip() == "NOT READY  1 failed, 1 to look at"
+    assert told[-1].startswith("light once the node runs: 2 long, 6 short: nothing can be written")
+
+
+def test_programs_read_verdict_light_and_checks() -> None:
+    told = report_of(Finding("broker", "warn", "away")).record()
+    assert (told["verdict"], told["failed"], told["to_look_at"]) == ("ready", 0, 1)
+    assert (told["light"]["long"], told["light"]["short"]) == (1, 2)
+    assert told["checks"][0]["name"] == "broker"
+    assert told["running"] is None

@@ -1,0 +1,128 @@
+"""Self-test of what judges, keeps and signs, and of the board; nothing is made or changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from node.board import Board, Code
+from node.board.findings import Finding
+from node.classify import TfliteClassifier
+from node.examine import board_findings
+from node.identity import load_identity
+from node.messages.signing import Signer
+from node.settings import Settings
+from node.timing import utc_now_ns
+
+ROOM_BYTES: Final = 256 * 2**20
+# Its thermometer takes 0.75 s, and twice that where the bus is asked anew.
+BOARD_S: Final = 3.0
+
+
+def model(settings: Settings) -> Iterator[Finding]:
+    """Have the classifier judge a second of noise."""
+    classifier = TfliteClassifier.load(settings.classify.model)
+    rate = settings.capture.sample_rate_hz
+    before, after = classifier.window(rate)
+    noise = np.random.default_rng(0).normal(0, 1e-3, (before + after, 1)).astype(np.float32)
+    scores = classifier.judge([noise], rate).scores
+    identity = classifier.identity
+    fooled = scores.gunfire >= identity.gunfire_threshold
+    yield Finding(
+        "model",
+        "fail" if fooled else "pass",
+        f"{identity.name} {identity.version}, noise gives gunfire {scores.gunfire:.2f}",
+    )
+
+
+def disk(settings: Settings) -> Iterator[Finding]:
+    """Write a few bytes where the outbox is, and see what room there is."""
+    folder = settings.outbox.path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent  # the daemon makes what is missing
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        broken = error.errno in (errno.EROFS, errno.EIO)
+        advice = "make it writable for this user, or set outbox.path"
+        if full:
+            advice = "free some space"
+        elif broken:
+            advice = "the disk is read-only or broken: see `dmesg`, then change the card"
+        yield Finding("disk", "fail", f"{folder}: {error.strerror}", advice)
+        return
+    free = shutil.disk_usage(folder).free
+    enough = free > settings.outbox.max_bytes + ROOM_BYTES
+    yield Finding(
+        "disk",
+        "pass" if enough else "warn",
+        f"{folder}: {free / 2**30:.1f} GiB free",
+        "free some space: the outbox may not find room",
+    )
+
+
+def signing_key(settings: Settings) -> Iterator[Finding]:
+    """Read the key and its certificate; one that is not there yet is not made."""
+    integrity, who = settings.integrity, settings.node
+    if integrity.certificate_file is None and not os.path.lexists(integrity.key_file):
+        figure = f"{integrity.key_file}: not there yet; the first start makes it"
+        advice = "enrol this node then: docs/do/verify-a-log.md"
+        yield Finding("signing key", "warn", figure, advice)
+        return
+    identity = load_identity(integrity.key_file, integrity.certificate_file, who.id, who.site)
+    key_id = Signer(identity.private_key).key.key_id
+    trouble = identity.reason(utc_now_ns())
+    if trouble:
+        what, _, advice = trouble.partition(": ")
+        yield Finding("signing key", "warn", f"key_id {key_id}: {what}", advice)
+    elif identity.certificate is None:
+        yield Finding(
+            "signing key",
+            "warn",
+            f"key_id {key_id}, without a certificate: nobody else can tell whose it is",
+            "have the fleet's CA certify it: docs/do/verify-a-log.md",
+        )
+    else:
+        yield Finding("signing key", "pass", f"key_id {key_id}, certified as {who.id}")
+
+
+def snippets(settings: Settings) -> Iterator[Finding]:
+    """Tell whether sound leaves this node, and to whom."""
+    chosen = settings.snippets
+    if not chosen.enabled:
+        yield Finding("snippets", "pass", "off: no sound leaves this node")
+        return
+    seconds = chosen.before_s + chosen.after_s
+    yield Finding(
+        "snippets",
+        "pass",
+        f"on: {seconds:g} s round each of {', '.join(chosen.grades)} go out, encrypted to "
+        f"{chosen.recipient}",
+    )
+
+
+def board(settings: Settings) -> Iterator[Finding]:
+    """Read the board; its light says meanwhile that a self-test runs."""
+    with Board(settings.board) as opened:
+        opened.show(Code.SELF_TEST)
+        until_s = time.monotonic() + BOARD_S
+        reading = opened.reading()
+        while settings.board.thermometer and reading.enclosure_c is None:
+            if time.monotonic() > until_s:
+                break
+            time.sleep(0.1)
+            reading = opened.reading()
+        found = tuple(board_findings(reading, settings.board))
+    # Maintenance is a state of a node that runs.
+    yield from (finding for finding in found if finding.check != "maintenance")

@@ -1,0 +1,128 @@
+"""What a node that runs knows already: it holds the card and the pins, and is not stopped for this.
+
+It writes its findings into its status file each second; from there come those of the ear, the
+board and the sending. All else is tested beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from node.board.findings import CHECKS, Finding
+from node.errors import StatusError
+from node.settings import Settings
+from node.status import LocalStatus, duration
+
+TAKEN: Final = frozenset(
+    (
+        "last run", "sound card", "samples", "microphone", "microphones", "channel order",
+        "card rate", "pulse", "outbox", "broker", "snippets", "power", "temperature", "enclosure",
+        "board", "maintenance",
+    )
+)  # fmt: skip
+POLL_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node at work on this machine, as its status file tells.
+
+    Attributes
+    ----------
+    file
+        Where it writes.
+    facts
+        What it wrote last.
+    """
+
+    file: Path
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, settings: Settings) -> RunningNode | None:
+        """Find it; None where no node runs, or it writes no file."""
+        file = settings.health.status_file
+        if file is None:
+            return None
+        try:
+            status = LocalStatus.read(file)
+        except StatusError:
+            return None
+        return cls(file, status.facts) if status.fresh else None
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return int(self.facts["pid"])
+
+    @property
+    def uptime_s(self) -> float:
+        """How long it runs."""
+        return float(self.facts.get("uptime_s", 0.0))
+
+    @property
+    def sentence(self) -> str:
+        """Say who was asked."""
+        return f"asked the running node, pid {self.pid}, up {duration(self.uptime_s)}"
+
+    def findings(self, settings: Settings) -> Iterator[Finding]:
+        """Give what it knows of ear, board and sending."""
+        told = [finding for finding in map(_finding, self.facts["checks"]) if finding is not None]
+        yield from (finding for finding in told if finding.check in TAKEN)
+        known = {finding.check for finding in told}
+        if "sound card" not in known:
+            yield self._sound_card()
+        if "broker" not in known:
+            connected = bool(self.facts.get("broker", {}).get("connected"))
+            yield Finding(
+                "broker",
+                "pass" if connected else "warn",
+                "connected" if connected else "not connected yet",
+            )
+        site, name = self.facts.get("site"), self.facts.get("node_id")
+        if (site, name) != (settings.node.site, settings.node.id):
+            yield Finding(
+                "settings",
+                "warn",
+                f"the node that runs is {site}/{name}, these settings are of {settings.node.site}/"
+                f"{settings.node.id}",
+                "start it anew, so that it reads them: `systemctl restart gunfire-node`",
+            )
+
+    def _sound_card(self) -> Finding:
+        device = self.facts.get("device", "the card")
+        if self.facts.get("hears"):
+            lost = self.facts.get("lost_samples", 0)
+            return Finding("sound card", "pass", f"{device}: heard, {lost} samples lost")
+        return Finding("sound card", "warn", f"{device}: not heard yet", "wait, and test again")
+
+    def claps(self, seconds: float) -> Iterator[Mapping[str, Any]]:
+        """Give the detections that it makes within so many seconds."""
+        since = str(self.facts.get("utc", ""))
+        until_s = time.monotonic() + seconds
+        seen: set[str] = set()
+        while time.monotonic() < until_s:
+            time.sleep(POLL_S)
+            try:
+                facts = LocalStatus.read(self.file).facts
+            except StatusError:
+                continue  # it may be starting anew
+            for detection in facts.get("detections", ()):
+                onset = str(detection["onset_utc"])
+                if onset > since and onset not in seen:
+                    seen.add(onset)
+                    yield detection
+
+
+def _finding(record: Mapping[str, Any]) -> Finding | None:
+    """Read a finding back; None where this software knows no such check."""
+    name = str(record["name"])
+    check = max((c for c in CHECKS if f"{name} ".startswith(f"{c} ")), key=len, default=None)
+    if check is None or record["verdict"] not in ("pass", "warn", "fail"):
+        return None
+    which = name[len(check) :].strip()
+    return Finding(check, record["verdict"], str(record["figure"]), str(record["advice"]), which)
