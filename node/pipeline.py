@@ -23,6 +23,10 @@ from node.detect import (
     ChannelOrder,
     Detector,
     DirectionFinder,
+    JudgedMisses,
+    NearMiss,
+    PutDownToEcho,
+    Rejected,
     SitePrior,
     count_rounds,
     repeats,
@@ -281,6 +285,7 @@ class Pipeline:
         self._open: list[_Told] = []  # bursts that may still go on, oldest first
         self._ended: list[_Told] = []  # of which echoes may still come
         self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
+        self._missed = JudgedMisses()
         self._again_at = 0  # on the sample counter
         self._stream = 0
 
@@ -288,6 +293,14 @@ class Pipeline:
     def floor_dbfs(self) -> tuple[float | None, ...]:
         """The background of each microphone in the trigger band; None where there is none yet."""
         return self._detector.floor_dbfs
+
+    def near_misses(self) -> tuple[NearMiss, ...]:
+        """Give what came close of late, at most a hundred, the newest last: why it did not fire.
+
+        Their samples are of the stream that was pushed last.
+        """
+        misses = (*self._detector.near_misses, *self._missed.latest)
+        return tuple(sorted(misses, key=lambda miss: miss.sample))
 
     def push(self, block: Block) -> list[Detection]:
         """Take the next block; give the detections that it completes.
@@ -301,6 +314,7 @@ class Pipeline:
             self._stream = block.stream
             self._untrusted.clear()
             self._ended.clear()
+            self._missed.forget()
             self._again_at = 0
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
@@ -382,6 +396,16 @@ class Pipeline:
 
     def _echo(self, leading: _Told, event: Event) -> list[Detection]:
         """Put an event down to the burst before it: late echoes, or perhaps a second gun."""
+        after_s = (event.impulses[0].onset_sample - leading.shots[-1].onset_sample) / self._rate
+        self._missed.keep(
+            PutDownToEcho(
+                sample=event.first_sample,
+                kind="echo",
+                of_sample=leading.event.first_sample,
+                after_s=after_s,
+                weaker_db=_weaker_db(leading, event),
+            )
+        )
         leading.heard_until = event.impulses[-1].onset_sample
         leading.echoes += tuple(impulse.onset_sample for impulse in event.impulses)
         if leading.rounds.is_minimum or _weaker_db(leading, event) >= PERHAPS_A_GUN_DB:
@@ -533,7 +557,25 @@ class Pipeline:
         scores = weigh_elevation(judgement.scores, direction.airborne_probability)
         return self._classifier.verdict(scores)
 
+    def _note(self, told: _Told) -> None:
+        """Keep in mind an event that is told, but not as gunfire."""
+        sample, judgement = told.event.first_sample, told.judgement
+        if judgement.grade != "not_gunfire":
+            self._missed.drop(sample)
+        elif told.revision == 0 or self._missed.knows(sample):
+            self._missed.keep(
+                Rejected(
+                    sample=sample,
+                    kind="abstained" if judgement.abstained else "rejected",
+                    label=judgement.label,
+                    scores=judgement.scores,
+                    asked=self._classifier.identity.probable_threshold,
+                    snr_db=max(impulse.snr_db for impulse in told.event.impulses),
+                )
+            )
+
     def _message(self, told: _Told) -> Detection:
+        self._note(told)
         shots = [told.event.impulses[i] for i in told.rounds.shots]
         quality = self._clock.quality()
         if quality.source != "free":

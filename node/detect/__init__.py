@@ -11,6 +11,7 @@ from node.detect.calibrate import Calibration, calibrate, check_array
 from node.detect.detector import Detector
 from node.detect.direction import DirectionFinder, Explanation
 from node.detect.microphones import MicrophoneState, MicrophoneVerdict, MicrophoneWatch
+from node.detect.near import JudgedMisses, NearMiss, PutDownToEcho, Rejected, ShortOfTrigger
 from node.detect.order import ChannelOrder, OrderState
 from node.detect.rounds import count_rounds
 
@@ -21,10 +22,15 @@ __all__ = [
     "Detector",
     "DirectionFinder",
     "Explanation",
+    "JudgedMisses",
     "MicrophoneState",
     "MicrophoneVerdict",
     "MicrophoneWatch",
+    "NearMiss",
     "OrderState",
+    "PutDownToEcho",
+    "Rejected",
+    "ShortOfTrigger",
     "SitePrior",
     "calibrate",
     "check_array",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from node.detect.events import LEAD_S, EventGrouper
 from node.detect.floor import PRIME_S, Floor, to_db
 from node.detect.levels import BIN_S, HighPass, Mask, Power, bin_frames
+from node.detect.near import NEAR_DB, ShortOfTrigger, ShortRises
 from node.detect.onset import (
     AFTER_S,
     BEFORE_S,
@@ -93,6 +94,7 @@ class Detector:
             round(settings.event_s * sample_rate_hz),
             round(LEAD_S * sample_rate_hz),
         )
+        self._short = ShortRises(settings, sample_rate_hz)
         self._stretch: Stretch | None = None
         self._stream = 0
         self._next_sample = 0
@@ -103,6 +105,11 @@ class Detector:
         """The background of each channel in the trigger band; None where none is known."""
         levels = zip(self._floor.level_db.tolist(), self._floor.known.tolist(), strict=True)
         return tuple(level if known else None for level, known in levels)
+
+    @property
+    def near_misses(self) -> tuple[ShortOfTrigger, ...]:
+        """The latest rises that fell short of the trigger, the newest last."""
+        return self._short.latest
 
     @property
     def open_since(self) -> float | None:
@@ -145,6 +152,7 @@ class Detector:
             return self._begin(block, np.zeros(self._channels)), []
         if block.stream != self._stream or missing < 0:
             events = self._restart()
+            self._short.forget()
             if block.lost_before > 0:
                 self._events.lose(block.first_sample, block.lost_before)
             return self._begin(block, np.zeros(self._channels)), events
@@ -208,13 +216,23 @@ class Detector:
         rise = level_db - self._floor.level_db - self._settings.threshold_db
         inner = slice(first - begin, end - begin)
         events: list[Event] = []
-        if (rise >= 0).any():  # seldom; what follows is most of the work
-            margin = np.minimum(rise, self._contrast(stretch, level_db, begin))
-            fired = np.flatnonzero(coincident(margin, alive, spread)[inner] >= 0) + spread
+        # Seldom; what follows is most of the work. What falls just short is told if asked for.
+        least_db = 0.0 if self._events.first_onset is not None else -NEAR_DB
+        if (rise >= least_db).any():
+            contrast = self._contrast(stretch, level_db, begin)
+            margin = np.minimum(rise, contrast)
+            agreed = coincident(margin, alive, spread)
+            fired = np.flatnonzero(agreed[inner] >= 0) + spread
             for i in fired.tolist():
                 near = slice(i - spread, i + 2 * spread + 1)
                 firing = ((margin[near] >= 0) & alive[near]).any(axis=0)
                 events += self._fire(stretch, begin + i, firing)
+            if self._events.first_onset is None:  # else it is part of an event
+                near = slice(0, inner.stop + spread)
+                at = stretch.start + begin * self._bin
+                self._short.look(
+                    rise[near], contrast[near], alive[near], agreed[near], spread, at, self._bin
+                )
         self._floor.learn(level_db[inner], alive[inner])
         stretch.judged = end
         events += self._events.advance(stretch.start + end * self._bin)
@@ -233,6 +251,7 @@ class Detector:
         at_sample = stretch.start + fired * self._bin
         before = self._fired_sample
         self._fired_sample = at_sample
+        self._short.fired(at_sample)
         if before is not None and at_sample - before <= MERGE_S * self._rate:
             return []
         oldest = 0 if before is None else before + self._bin - stretch.start
