@@ -2,15 +2,16 @@
 PYTHON ?= python3
 DATA ?= ../shared/data
 BIN := .venv/bin
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What pip cannot bring: Python's headers and PortAudio's to build PyAudio, the broker for the demo.
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
-# MQTT 3.1.1, a linter for shell, age to open snippets.
-APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mosquitto-clients \
-  nats-server shellcheck strace
+# MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd.
+APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
+  mosquitto-clients nats-server shellcheck strace systemd-container
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench train evaluate field timing faults docs clean
+.PHONY: help run install uninstall test lint bench train evaluate field timing faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -51,10 +52,21 @@ help:  ## list the targets
 	@$(BIN)/pip install --quiet 'pyroomacoustics>=0.8,<1' && touch $@ \
 	  || echo "set-up: pyroomacoustics is not to be had; it is left out of the comparison"
 
+build/root.made: .venv/dev tests/hil/make_root pyproject.toml
+	@echo "set-up: making a Debian for the tests to boot (1.2 GB, minutes the first time)"
+	@[ "$$(id -u)" = 0 ] && tests/hil/make_root build/root \
+	  || echo "set-up: it is not to be had (root and a network are needed); its tests skip"
+
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
 	@$(BIN)/gunfire-node demo
 
-test: .venv/asyncapi  ## set up, then every test (those on recordings skip where $(DATA) is absent)
+install:  ## install the node on this machine as a service (RECEIVER=pulse|no-pulse|none)
+	@$(AS_ROOT) provisioning/install $(if $(RECEIVER),--receiver $(RECEIVER))
+
+uninstall:  ## take it away again; settings, keys and what waits to be sent stay
+	@$(AS_ROOT) provisioning/install --uninstall
+
+test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
 	@$(BIN)/pytest
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
@@ -62,7 +74,8 @@ lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@shellcheck provisioning/apt-packages .ci/run
+	@shellcheck provisioning/apt-packages provisioning/install systemd/gunfire-node-recover \
+	  tests/hil/make_root .ci/run
 
 bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/bench.json
 	@$(BIN)/python -m tests.bench

@@ -1,0 +1,280 @@
+"""A node under systemd, as it is installed, hearing a street; what befalls it, with the seconds.
+
+Real are the units, their sandbox, systemd, the daemon, a Mosquitto and the subscriber. The sound
+card is the virtual one, which one drop-in puts into the sandbox; nothing else of that is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from node.capture import built_in_arrays
+from node.deliver import BrokerAddress
+from node.messages import Detection, Status
+from node.network import PrivateBroker, Subscription
+from node.simulate.render import RenderedNode, render
+from node.simulate.scene import parse
+from node.utc import parse_utc_ns
+from tests.hil.container import CHECKOUT, NODE, ROOT, Container, own_network
+from tests.hil.virtual_card import VirtualCard
+
+RATE = 48_000
+SHOT_EVERY_S = 3.0
+CARD = "/card"
+"""Where the card's folder is in the container."""
+SETTINGS = "/etc/gunfire-node/gunfire-node.toml"
+
+
+def street(seconds: float) -> RenderedNode:
+    """Build a quiet street with a shot every three seconds, 80 m away."""
+    sources = "\n".join(
+        f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {2.0 + SHOT_EVERY_S * i}\n'
+        "x_m = 40.0\ny_m = 70.0\n"
+        for i in range(int((seconds - 2.0) / SHOT_EVERY_S))
+    )
+    scene = parse(
+        f'name = "shots"\nduration_s = {seconds}\nseed = 3\nstart_utc = 2026-01-01T00:00:00Z\n'
+        "[street]\nnoise_db_a = 50.0\n" + sources + '[[nodes]]\nid = "roof-1"\nx_m = 0.0\n'
+        'y_m = 0.0\nz_m = 6.0\narray = "tetrahedron_200mm"\n'
+    )
+    return render(scene, built_in_arrays()).nodes[0]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A container in which the node was installed: its layers, and what it was installed from."""
+
+    layers: Sequence[Path]
+    source: Path
+
+    def machine(self, name: str) -> Container:
+        """Make a container of it, with the source in /src."""
+        return Container(name, self.layers, [f"{self.source}:/src"])
+
+
+INSTALL = ("/src/provisioning/install", "--wheels", "/wheels", "--no-start")
+
+
+@contextmanager
+def installed() -> Iterator[Installed]:
+    """Install this checkout, as it is now, into a container, offline."""
+    machine = Container("installed")
+    source = machine.place / "src"
+    source.mkdir()
+    for part in (
+        "node",
+        "models",
+        "systemd",
+        "provisioning",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    ):
+        subprocess.run(["cp", "-a", "--parents", part, source], cwd=CHECKOUT, check=True)
+    machine.binds.append(f"{source}:/src")
+    try:
+        with machine:
+            machine.run(*INSTALL)
+            machine.systemctl("stop", NODE)
+        yield Installed((machine.upper, ROOT), source)
+    finally:
+        machine.discard()
+
+
+@dataclass
+class Heard:
+    """What a subscriber has received since it looked last."""
+
+    detections: list[Detection] = field(default_factory=list)
+    statuses: list[Status] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A container that hears a card, and publishes."""
+
+    machine: Container
+    card: VirtualCard
+    street: RenderedNode
+    broker: PrivateBroker
+    folder: Path
+
+    @contextmanager
+    def subscribed(self, **options: Any) -> Iterator[Subscription]:
+        """Listen from outside, as a city would."""
+        address = BrokerAddress.from_url(self.broker.url)
+        with Subscription(address, site="test", **options) as words:
+            yield words
+
+    def take_card_away(self) -> None:
+        """Hide the card from whoever looks for one; a stream that runs goes on."""
+        self._configure(lambda text: text.replace(f"pcm.{self.card.name} {{", "pcm.elsewhere {"))
+
+    def put_card_back(self, before: int = 0) -> None:
+        """Show it again, behind so many others: PortAudio numbers devices in their order."""
+        others = "".join(f"pcm.other{i} {{ type null }}\n" for i in range(before))
+        self._configure(
+            lambda text: others + text.replace("pcm.elsewhere {", f"pcm.{self.card.name} {{")
+        )
+
+    def onset_errors_ns(self, heard: Sequence[Detection]) -> list[float]:
+        """Give by how much each onset is wrong, against the nearest true one."""
+        truth = self.card.truth()
+        onsets = [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
+        return [
+            min((parse_utc_ns(d.onset_utc) - onset for onset in onsets), key=abs) for d in heard
+        ]
+
+    def _configure(self, change: Callable[[str], str]) -> None:
+        file = self.folder / "asound.conf"
+        new = file.with_suffix(".new")
+        new.write_text(change(file.read_text()))
+        new.replace(file)
+
+
+@contextmanager
+def stage(
+    name: str,
+    product: Installed,
+    plugin: Path,
+    sound: RenderedNode,
+    *,
+    drop_ins: dict[str, str] | None = None,
+    settings: str = "",
+) -> Iterator[Stage]:
+    """Boot a container whose node hears a sound; drop-ins by name go to the node's unit."""
+    machine = product.machine(name)
+    folder = machine.place / "card"
+    card = VirtualCard(folder, plugin, sound.frames(), RATE, ppm=25.0)
+    shutil.copy(plugin, folder)
+    configuration = folder / "asound.conf"
+    configuration.write_text(
+        configuration.read_text()
+        .replace(str(plugin), f"{CARD}/{plugin.name}")
+        .replace(str(folder), CARD)
+    )
+    folder.chmod(0o777)  # the node's user takes commands out of it
+    machine.binds.append(f"{folder}:{CARD}")
+    machine.drop_in(
+        NODE,
+        "card",
+        f"[Service]\nEnvironment=ALSA_CONFIG_PATH={CARD}/asound.conf\nReadWritePaths={CARD}\n",
+    )
+    for drop_in, text in (drop_ins or {}).items():
+        machine.drop_in(NODE, drop_in, text)
+    try:
+        with own_network(), PrivateBroker(machine.place / "broker") as broker:
+            machine.write(
+                SETTINGS,
+                f'[node]\nid = "roof-1"\nsite = "test"\n'
+                f'[capture]\ndevice = "{card.name}"\narray = "tetrahedron_200mm"\n'
+                f'[mqtt]\nurl = "{broker.url}"\nreconnect_max_s = 2\n{settings}',
+            )
+            with machine:
+                yield Stage(machine, card, sound, broker, folder)
+    finally:
+        machine.discard()
+
+
+def detections(words: Subscription, deadline_s: float, wanted: int) -> list[Detection]:
+    """Wait for so many detections."""
+    heard: list[Detection] = []
+    for word in words.within(deadline_s):
+        if isinstance(word.message, Detection):
+            heard.append(word.message)
+            if len(heard) == wanted:
+                break
+    return heard
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What became of a fault, in seconds since it struck; None for what never came.
+
+    Attributes
+    ----------
+    told_s
+        Until a subscriber knew: a status that is not the one before, or the last will.
+    hearing_s
+        Until the first detection by a new run.
+    reasons
+        What was told.
+    """
+
+    told_s: float | None
+    hearing_s: float | None
+    reasons: tuple[str, ...]
+
+
+def hang(stage: Stage) -> None:
+    """Stop the node's process where it stands."""
+    os.kill(stage.machine.pid(), signal.SIGSTOP)
+
+
+def recover_from(stage: Stage, strike: Callable[[], None], deadline_s: float = 90.0) -> Recovery:
+    """Strike a node that hears, and time what a subscriber learns of it."""
+    with stage.subscribed() as words:
+        before = detections(words, 30.0, wanted=1)
+        assert before, stage.machine.journal()[-4000:]
+        struck_s = time.monotonic()
+        strike()
+        told_s, reasons = None, ()
+        for word in words.within(deadline_s):
+            message, now_s = word.message, time.monotonic() - struck_s
+            if isinstance(message, Status) and message.state == "offline" and told_s is None:
+                told_s, reasons = now_s, message.reasons
+            if isinstance(message, Detection) and message.boot_id != before[0].boot_id:
+                return Recovery(told_s, now_s, tuple(reasons))
+    return Recovery(told_s, None, tuple(reasons))
+
+
+LEAK = """
+import os, threading, time
+def leak():
+    kept = []
+    time.sleep(8)
+    while True:
+        try:
+            kept.append(b"x" * 4_000_000)
+        except MemoryError:
+            pass
+        time.sleep(0.05)
+if os.environ.get("NOTIFY_SOCKET"):
+    threading.Thread(target=leak, daemon=True).start()
+"""
+"""Python's own hook for a site: beside the real daemon a thread that keeps 80 MB a second."""
+
+
+def leak(stage: Stage, deadline_s: float = 60.0) -> tuple[Recovery, int]:
+    """Have the next run of the node leak; give what became of it, and how much it had at most."""
+    (stage.folder / "sitecustomize.py").write_text(LEAK)
+    stage.machine.drop_in(NODE, "leak", f"[Service]\nEnvironment=PYTHONPATH={CARD}\n")
+    stage.machine.systemctl("restart", NODE)
+    most = 0
+
+    def watch() -> None:
+        nonlocal most
+        pid = stage.machine.pid()
+        (stage.folder / "sitecustomize.py").unlink()  # the run after that is sound
+        give_up_s = time.monotonic() + deadline_s
+        status = Path(f"/proc/{pid}/status")
+        while time.monotonic() < give_up_s:
+            try:
+                found = re.search(r"RssAnon:\s+(\d+)", status.read_text())
+            except OSError:
+                return
+            most = max(most, int(found[1]) * 1024 if found else 0)
+            time.sleep(0.02)
+
+    recovery = recover_from(stage, watch, deadline_s)
+    return recovery, most

@@ -1,0 +1,290 @@
+"""The units as they are installed, under a real systemd in a container: what they hold, and heal.
+
+Real are systemd, the sandbox, the daemon, Mosquitto and a subscriber outside; the card is virtual.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from node.simulate.render import RenderedNode
+from tests.hil import container, virtual_card
+from tests.hil.container import NODE, Container
+from tests.hil.unit_stage import (
+    INSTALL,
+    Installed,
+    Stage,
+    detections,
+    hang,
+    installed,
+    leak,
+    recover_from,
+    stage,
+    street,
+)
+
+MISSING = container.missing() or virtual_card.missing_tools()
+UNITS = sorted((container.CHECKOUT / "systemd").glob("*.service"))
+RECOVER = "gunfire-node-recover.service"
+MOST_EXPOSURE = 1.5
+RIGHT_NS = 1_000_000
+MOST_RECOVERY_S = 30.0
+MOST_BYTES = 320 * 2**20
+LATE_S = 10.0
+"""What a machine with much else to do may add to what a node needs."""
+
+pytestmark = pytest.mark.slow
+boots = pytest.mark.skipif(MISSING is not None, reason=f"needs {MISSING}")
+Boot = Callable[..., AbstractContextManager[Stage]]
+
+
+@pytest.fixture(scope="module")
+def product() -> Iterator[Installed]:
+    with installed() as product:
+        yield product
+
+
+@pytest.fixture
+def boot(product: Installed, wavclock_plugin: Path, request: pytest.FixtureRequest) -> Boot:
+    """Boot a container whose node hears a shot every three seconds."""
+
+    @contextmanager
+    def begin(**options: object) -> Iterator[Stage]:
+        sound: RenderedNode = street(120.0)
+        with stage(request.node.name, product, wavclock_plugin, sound, **options) as begun:  # type: ignore[arg-type]
+            yield begun
+
+    return begin
+
+
+@pytest.fixture
+def machine(product: Installed, request: pytest.FixtureRequest) -> Iterator[Container]:
+    """Give a container with the node installed, not booted yet."""
+    machine = product.machine(request.node.name)
+    with container.own_network():
+        yield machine
+    machine.discard()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_the_node_is_exposed_by_no_more_than_it_needs() -> None:
+    for unit in UNITS:
+        done = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        level = re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
+        assert level, done.stderr
+        assert float(level[1]) <= MOST_EXPOSURE, done.stdout
+
+
+@boots
+def test_systemd_takes_every_unit_and_fragment(machine: Container) -> None:
+    with machine:
+        for unit in UNITS:
+            done = machine.run("systemd-analyze", "verify", "--man=no", unit.name)
+            assert done.stderr == ""
+        level = machine.run("systemd-analyze", "security", "--no-pager", NODE, check=False).stdout
+        assert float(level.split("exposure level for")[1].split()[1]) <= MOST_EXPOSURE
+        assert machine.run("journalctl", "--header").stdout.count("/run/log/journal/")
+        said = machine.run("journalctl", "--boot", "--output=cat").stdout
+    for wrong in ("Unknown key", "Unknown lvalue", "Failed to parse", "ignoring"):
+        assert wrong not in said
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_in_its_whole_sandbox_the_node_hears_times_and_publishes(boot: Boot) -> None:
+    with boot() as stage, stage.subscribed() as words:
+        heard = detections(words, 30, wanted=3)
+        assert len(heard) == 3, stage.machine.journal()[-4000:]
+        assert max(map(abs, stage.onset_errors_ns(heard))) <= RIGHT_NS
+        assert stage.machine.show(NODE, "ActiveState") == "active"
+        assert "hears" in stage.machine.show(NODE, "StatusText")
+        process = Path(f"/proc/{stage.machine.pid()}")
+        status = process.joinpath("status").read_text()
+        user = stage.machine.run("id", "-u", "gunfire-node").stdout.strip()
+        assert re.search(rf"^Uid:\s+{user}\s", status, re.M)
+        assert re.search(r"^CapEff:\s+0+$", status, re.M)
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
+        assert re.search(r"^Seccomp:\s+2$", status, re.M)
+        kept = stage.machine.run("stat", "-c", "%U %a", "/var/lib/gunfire-node").stdout
+        assert kept == "gunfire-node 700\n"
+        took_s = time.monotonic()
+        stage.machine.systemctl("stop", NODE)
+        assert time.monotonic() - took_s < 10 + LATE_S
+        assert stage.machine.show(NODE, "Result") == "success"
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_a_node_that_hangs_is_told_and_hears_again_within_30_s(boot: Boot) -> None:
+    with boot() as stage:
+        recovery = recover_from(stage, lambda: hang(stage))
+        said = stage.machine.journal()
+    assert recovery.told_s is not None
+    assert recovery.hearing_s is not None, said[-4000:]
+    assert recovery.hearing_s < MOST_RECOVERY_S + LATE_S
+    assert "Watchdog timeout" in said
+    assert "the last run hung" in said
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_a_card_that_stalls_is_told_and_the_node_hears_again(boot: Boot) -> None:
+    with boot() as stage:
+        recovery = recover_from(stage, stage.card.stall)
+        said = stage.machine.journal()
+    assert recovery.told_s is not None
+    assert "has delivered nothing" in said
+    assert recovery.hearing_s is not None, said[-4000:]
+    assert recovery.hearing_s < MOST_RECOVERY_S + LATE_S
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_a_card_that_comes_back_under_another_number_is_heard_again(boot: Boot) -> None:
+    def unplug() -> None:
+        stage.take_card_away()
+        stage.card.unplug()
+
+    with boot() as stage:
+        with stage.subscribed() as words:
+            assert detections(words, 30, wanted=1)
+            unplug()
+            stage.machine.until(NODE, "activating/start", 20)
+            time.sleep(5.0)  # it waits, and goes on waiting
+            assert stage.machine.show(NODE, "ActiveState") == "activating"
+            restarts = stage.machine.show(NODE, "NRestarts")
+            before = len(detections(words, 0.5, wanted=100))
+            stage.put_card_back(before=2)
+            took_s = stage.machine.until(NODE, "active", 30)
+            assert detections(words, 30, wanted=1), (before, stage.machine.journal()[-4000:])
+        assert stage.machine.show(NODE, "NRestarts") == restarts == "1"
+    assert took_s < 10 + LATE_S
+
+
+@boots
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("bound", ["MemoryMax", "LimitDATA"])
+def test_a_leak_ends_at_the_bound_and_the_node_hears_again(boot: Boot, bound: str) -> None:
+    # Raspberry Pi OS has the controller off: there MemoryMax= is as if it were not.
+    other = {"MemoryMax": "LimitDATA", "LimitDATA": "MemoryMax"}[bound]
+    with boot(drop_ins={"off": f"[Service]\n{other}=infinity\n"}) as stage:
+        if bound == "MemoryMax" and not stage.machine.bounds_memory():
+            pytest.skip("no controller of memory here that a container may have")
+        recovery, most_bytes = leak(stage)
+        said = stage.machine.journal()
+    assert recovery.hearing_s is not None, said[-4000:]
+    assert most_bytes <= MOST_BYTES
+    # By the kernel, or by an allocation that failed.
+    assert ("status=9/KILL" in said) is (bound == "MemoryMax")
+
+
+@boots
+@pytest.mark.timeout(120)
+def test_a_node_that_does_not_stay_up_leads_to_one_reboot_and_only_of_a_machine_long_up(
+    machine: Container,
+) -> None:
+    ladder = "/opt/gunfire-node/libexec/gunfire-node-recover"
+    machine.drop_in(NODE, "ends", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+
+    def with_arguments(arguments: str) -> None:
+        machine.drop_in(
+            RECOVER,
+            "reboot",
+            "[Service]\nExecStart=\n"
+            f"ExecStart={ladder} {arguments} touch /run/gunfire-node-test/rebooted\n"
+            "ReadWritePaths=/run/gunfire-node-test\n",
+        )
+
+    machine.write("/etc/tmpfiles.d/test.conf", "d /run/gunfire-node-test 0755 root root -\n")
+    with_arguments("999999999 2")
+    with machine:
+        # Lately started: no reboot, but another round.
+        machine.until(RECOVER, "activating", 60)
+        machine.until(RECOVER, "inactive", 30)
+        assert not machine.path("/run/gunfire-node-test/rebooted").exists()
+        machine.until(NODE, "activating", 10)
+        with_arguments("0 2")
+        machine.until(RECOVER, "activating", 60)
+        machine.until(RECOVER, "inactive", 30)
+        assert machine.path("/run/gunfire-node-test/rebooted").exists()
+        assert "it is rebooted" in machine.journal(RECOVER)
+
+
+@boots
+@pytest.mark.timeout(120)
+def test_sound_is_reached_by_group_and_other_devices_are_not(machine: Container) -> None:
+    # Users of the unit's namespace are not the machine's, its group audio among them; what counts
+    # is who may open.
+    tries = " ".join(
+        f"ExecStart=-/bin/sh -c ': <>/dev/snd/{name} && echo {name} opens'\n"
+        for name in ("ours", "theirs")
+    )
+    machine.drop_in(
+        NODE,
+        "tries",
+        f"[Service]\nType=oneshot\nRestart=no\nExecStart=\n{tries}DeviceAllow=/dev/zero rw\n",
+    )
+    with machine:
+        machine.systemctl("stop", NODE)
+        machine.run(
+            "sh",
+            "-c",
+            "mkdir -p /dev/snd && cd /dev/snd && mknod ours c 1 5 && mknod theirs c 1 5"
+            " && chgrp audio ours && chgrp video theirs && chmod 660 ours theirs",
+        )
+        machine.systemctl("start", NODE)
+        said = machine.journal()
+    assert "ours opens" in said
+    assert "theirs opens" not in said
+
+
+@boots
+@pytest.mark.timeout(120)
+def test_the_broker_s_key_comes_as_a_credential_and_may_be_absent(machine: Container) -> None:
+    show = "cat $CREDENTIALS_DIRECTORY/gunfire-node.mqtt.key || echo none"
+    machine.drop_in(
+        NODE,
+        "shows",
+        f"[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/sh -c '{show}'\n",
+    )
+    with machine:
+        machine.systemctl("restart", NODE)
+        machine.write("/etc/credstore/gunfire-node.mqtt.key", "the key\n", 0o600)
+        assert "none" in machine.journal()
+        machine.systemctl("restart", NODE)
+        assert "the key" in machine.journal()
+    machine.path("/etc/credstore/gunfire-node.mqtt.key").unlink()
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_asked_stays(
+    machine: Container,
+) -> None:
+    with machine:
+        machine.write("/etc/gunfire-node/gunfire-node.toml", '[node]\nsite = "mine"\n')
+        assert "up to date; nothing was changed" in machine.run(*INSTALL).stdout
+        machine.run("/src/provisioning/install", "--uninstall")
+        settings = machine.path("/etc/gunfire-node/gunfire-node.toml")
+        assert settings.read_text() == '[node]\nsite = "mine"\n'
+        assert machine.path("/var/lib/gunfire-node").exists()
+        for gone in ("/opt/gunfire-node", "/etc/systemd/system/gunfire-node.service"):
+            assert not machine.path(gone).exists()
+        assert machine.run("systemctl", "cat", NODE, check=False).returncode != 0
+        machine.run("/src/provisioning/install", "--uninstall", "--purge")
+        left = machine.run("find", "/etc", "/opt", "/var/lib", "-name", "*gunfire*").stdout
+        assert left == ""
+        assert machine.run("id", "gunfire-node", check=False).returncode != 0
