@@ -228,7 +228,9 @@ class Daemon:
             self._read_clock()
             self._keep_up(classifier, outbox, publisher)
             try:
-                return opened.enter_context(self._source)
+                source = opened.enter_context(self._source)
+                self._book.settle("sound card", f"{self._device} delivers")
+                return source
             except DeviceError as error:
                 if not self._vitals.service.supervised or time.monotonic() > give_up_s:
                     raise
@@ -376,6 +378,10 @@ class Daemon:
         if birth is not None:
             publisher.keep(node_topic(self._origin.site, self._origin.node_id, "node"), birth)
 
+    @property
+    def _device(self) -> str:
+        return getattr(self._source, "device_name", type(self._source).__name__)
+
     def _facts(
         self, outbox: Outbox, publisher: MqttPublisher, pipeline: Pipeline | None
     ) -> dict[str, Any]:
@@ -389,7 +395,7 @@ class Daemon:
             "utc": utc_text(self._host_clock_utc_ns()),
             "uptime_s": time.monotonic() - self._started_s,
             "clock": asdict(clock),
-            "device": getattr(self._source, "device_name", type(self._source).__name__),
+            "device": self._device,
             "lost_samples": self._lost_samples,
             "floor_dbfs": None if pipeline is None else pipeline.floor_dbfs,
             "outbox": _waiting(outbox).model_dump(),

@@ -1,4 +1,6 @@
-"""Keeps what the sound libraries print from drowning what the node says.
+"""What has to be said to the sound libraries themselves, past PortAudio.
+
+Keeps what they print from drowning what the node says.
 
 What ALSA and JACK say while PortAudio looks for devices goes to the log, at debug level.
 
@@ -70,11 +72,21 @@ def chatter_to_log() -> Iterator[None]:
             alsa.snd_lib_error_set_handler(None)
 
 
+def forget_cards() -> None:
+    """Have ALSA read its configuration anew when PortAudio starts next.
+
+    It reads it once in a process, with what belongs to the cards that are there by then: a card
+    plugged in later would be opened without. No stream may be open.
+    """
+    if alsa := _library("libasound.so.2"):
+        alsa.snd_config_update_free_global()
+
+
 def hush() -> None:
     """Send what C libraries print to stderr to nowhere, for the rest of the process.
 
-    Python's own `sys.stderr`, and the logging handlers that write to it, go on as before, by a
-    copy of the file descriptor.
+    A second call changes nothing. Python's own `sys.stderr`, and the logging handlers that write
+    to it, go on as before, by a copy of the file descriptor.
     """
     before = sys.stderr
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyaudio
 
-from node.capture.chatter import chatter_to_log
+from node.capture.chatter import chatter_to_log, forget_cards
 from node.errors import DeviceError
 
 # ALSA's card number at the end of PortAudio's names changes with the order of plugging in.
@@ -41,6 +41,7 @@ def open_portaudio() -> pyaudio.PyAudio:
     DeviceError
         PortAudio itself does not start.
     """
+    forget_cards()
     try:
         with chatter_to_log():
             return pyaudio.PyAudio()

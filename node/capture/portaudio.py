@@ -40,6 +40,8 @@ FORMATS: Final = {16: pyaudio.paInt16, 24: pyaudio.paInt24, 32: pyaudio.paInt32}
 # seconds: 23 MB of four channels.
 QUEUE_S: Final = 30.0
 WAIT_S: Final = 0.25
+# So many waits in vain, and PortAudio's own words are cut off: 70 MB a second, if it is lost.
+HUSH_WAITS: Final = 2
 STOP_S: Final = 3.0
 # The converter's time is believed while it lies between the entry of the callback and what a
 # device's buffer and a stalled process can account for.
@@ -190,7 +192,9 @@ class PortAudioSource:
         # absence for the device's.
         block_s = self._settings.block_frames / self.sample_rate_hz
         patience_s = max(self._settings.silence_s, 3 * block_s)
-        for _ in range(math.ceil(patience_s / WAIT_S)):
+        for waited in range(math.ceil(patience_s / WAIT_S)):
+            if waited == HUSH_WAITS:
+                hush()
             try:
                 return self._queue.get(timeout=WAIT_S)
             except queue.Empty:

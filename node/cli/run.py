@@ -31,7 +31,8 @@ def command(path: Path | None, verbose: bool) -> None:
 
     Example: gunfire-node run --config /etc/gunfire-node/gunfire-node.toml
     """
-    faulthandler.enable()  # systemd's watchdog ends what hangs by SIGABRT: say where it was
+    # systemd's watchdog ends what hangs by SIGABRT: say where it was, even once PortAudio is hushed
+    faulthandler.enable(os.fdopen(os.dup(sys.stderr.fileno()), "w"))
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(levelname)s %(name)s: %(message)s",

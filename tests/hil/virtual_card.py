@@ -94,10 +94,10 @@ class VirtualCard:
         self.name = name
         self._truth = folder / "truth.json"
         self._control = folder / "control"
-        self._configuration = folder / "asound.conf"
+        self.configuration = folder / "asound.conf"
         samples = folder / "samples.raw"
         samples.write_bytes(_pack(frames, bits))
-        self._configuration.write_text(
+        self.configuration.write_text(
             f"""</usr/share/alsa/alsa.conf>
 pcm_type.wavclock {{ lib "{plugin}" }}
 pcm.{name} {{
@@ -117,7 +117,7 @@ pcm.{name} {{
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a process that is to see the card."""
-        return os.environ | {"ALSA_CONFIG_PATH": str(self._configuration)}
+        return os.environ | {"ALSA_CONFIG_PATH": str(self.configuration)}
 
     def truth(self) -> Truth:
         """Give what the card wrote as the stream started."""
