@@ -89,6 +89,8 @@ MOST_REASONS: Final = 32  # that a status may hold
 TRY_CARD_S: Final = 3.0
 WAIT_FOR_CARD_S: Final = 3600.0
 IDLE_S: Final = 0.25
+# A near miss may still be replaced by a better one, or be told after all, for so long.
+NEAR_SETTLED_S: Final = 10.0
 MOST_LATEST: Final = 20  # detections that `status` shows
 
 
@@ -136,6 +138,8 @@ class Daemon:
         self._expire_again_s = 0.0
         self._vitals = Vitals(settings, self._ears, service or Service({}))
         self._book = self._vitals.book
+        self._end_sample = 0
+        self._near_told = -1  # sample of the latest near miss that was logged
         self._latest: deque[Detection] = deque(maxlen=MOST_LATEST)
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
@@ -206,6 +210,7 @@ class Daemon:
                     self._count_loss(block.lost_before)
                     self._take(pipeline.push(block))
                     self._vitals.heard(block)
+                    self._end_sample = block.end_sample
                     self._keep_up(classifier, outbox, publisher, pipeline)
             finally:
                 self._take(pipeline.flush())
@@ -411,7 +416,20 @@ class Daemon:
                 )
                 for detection in self._latest
             ],
+            "near_misses": [] if pipeline is None else self._near_misses(pipeline),
         }
+
+    def _near_misses(self, pipeline: Pipeline) -> list[dict[str, Any]]:
+        """Give what did not fire, with when it was and why; log what is settled and new."""
+        told = []
+        settled = self._end_sample - NEAR_SETTLED_S * self._source.sample_rate_hz
+        for miss in pipeline.near_misses():
+            utc = utc_text(self._ears.clock.at(miss.sample).utc_ns)
+            told.append({"utc": utc, "kind": miss.kind, "sentence": miss.sentence})
+            if self._near_told < miss.sample <= settled:
+                self._near_told = miss.sample
+                log.info("near miss at %s: %s", utc, miss.sentence)
+        return told
 
     def _expire(self, outbox: Outbox) -> None:
         """Drop what has waited for weeks, by a clock that something vouches for."""
