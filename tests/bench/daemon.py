@@ -1,0 +1,80 @@
+"""What the running daemon keeps in memory: `gunfire-node run` on a virtual card, by /proc.
+
+The street is played to it over and over. What the card itself has in memory, a file that it maps,
+is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
+
+TIMES: Final = 5
+OPENING_S: Final = 30.0
+MODULE: Final = "node.cli.run"
+ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}  # as the unit has it
+
+
+def seconds_to_import() -> float:
+    """Give the time that a new process takes until it has all that the daemon imports."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {MODULE}"], check=True)
+    return time.perf_counter() - start
+
+
+def resident_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) -> int | None:
+    """Give what the daemon has in memory after `TIMES` streets; None where no card can be built."""
+    if missing_tools() is not None:
+        return None
+    pcm = np.round(np.clip(frames, -1, 1 - 2**-31) * 2.0**31).astype(np.int32)
+    card = VirtualCard(folder, build_plugin(folder), np.concatenate([pcm] * TIMES), rate_hz)
+    settings = folder / "node.toml"
+    settings.write_text(
+        f'[node]\nid = "bench-1"\nsite = "bench"\n'
+        f'[capture]\ndevice = "{card.name}"\nchannels = {frames.shape[1]}\n'
+        f'array = "tetrahedron_200mm"\norder_fixed = true\n'
+        f'[outbox]\npath = "{folder}/outbox.sqlite3"\n'
+        f'[integrity]\nkey_file = "{folder}/node.key"\n'
+        f'[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
+    )
+    start = "from node.cli import main; main()"
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", start, "run", "--config", str(settings)],
+        env=os.environ | card.environment | ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(folder / "truth.json", daemon)
+        time.sleep(TIMES * len(pcm) / rate_hz - 2.0)
+        return _resident_bytes(daemon.pid, without="samples.raw")
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def _wait_for(sign: Path, daemon: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + OPENING_S
+    while not sign.exists():
+        if daemon.poll() is not None or time.monotonic() > until:
+            raise RuntimeError("the daemon did not open its card")
+        time.sleep(0.05)
+
+
+def _resident_bytes(pid: int, without: str) -> int:
+    total, counts = 0, True
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        word, _, rest = line.partition(" ")
+        if not word.endswith(":"):  # a mapping begins
+            counts = not rest.endswith(without)
+        elif word == "Rss:" and counts:
+            total += int(rest.split()[0]) * 1024
+    return total
