@@ -151,11 +151,15 @@ def stage(
     *,
     drop_ins: dict[str, str] | None = None,
     settings: str = "",
+    loop: bool = False,
 ) -> Iterator[Stage]:
-    """Boot a container whose node hears a sound; drop-ins by name go to the node's unit."""
+    """Boot a container whose node hears a sound, or that sound for ever.
+
+    Drop-ins by name go to the node's unit.
+    """
     machine = product.machine(name)
     folder = machine.place / "card"
-    card = VirtualCard(folder, plugin, sound.frames(), RATE, ppm=25.0)
+    card = VirtualCard(folder, plugin, sound.frames(), RATE, ppm=25.0, loop=loop)
     shutil.copy(plugin, folder)
     configuration = folder / "asound.conf"
     configuration.write_text(

@@ -74,6 +74,8 @@ class VirtualCard:
     align
         Whether frame 0 falls on a whole second of UTC (silence comes before it), or on the start
         of the stream.
+    loop
+        Whether it begins again when all was played; else silence comes after it.
     name
         What the device is called.
     """
@@ -88,6 +90,7 @@ class VirtualCard:
         bits: int = 32,
         ppm: float = 0.0,
         align: bool = False,
+        loop: bool = False,
         name: str = "microphones",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,7 @@ pcm.{name} {{
   channels {frames.shape[1]}
   ppm {ppm:.6f}
   align {int(align)}
+  loop {int(loop)}
   truth "{self._truth}"
   control "{self._control}"
 }}

@@ -13,6 +13,7 @@
  *     file      raw interleaved samples
  *     rate, channels, format    of the file, and all that the card offers
  *     ppm       by how much its clock runs fast (0)
+ *     loop      1: after the file's end it begins again; 0: silence (0)
  *     align     1: frame 0 on the next whole second of UTC; 0: as the stream starts (0)
  *     truth     a JSON file that is written as the stream starts: when frame 0 was or will be
  *     control   a file whose appearance commands a fault, and which the card then removes:
@@ -48,7 +49,7 @@ struct card {
 
 	/* what the configuration says */
 	char *file_path, *truth_path, *control_path;
-	long rate, channels, align;
+	long rate, channels, align, loop;
 	snd_pcm_format_t format;
 	double ppm;
 
@@ -278,6 +279,8 @@ static void copy_frame(const struct card *card, int64_t position, char *to)
 {
 	int64_t k = card->origin + position + dropped_before(card, position);
 
+	if (card->loop && k >= 0)
+		k %= card->frames;
 	if (k < 0 || k >= card->frames)
 		memset(to, 0, card->frame_bytes);
 	else
@@ -408,6 +411,8 @@ static int read_field(struct card *card, const char *id, snd_config_t *node)
 		return snd_config_get_integer(node, &card->rate);
 	if (!strcmp(id, "channels"))
 		return snd_config_get_integer(node, &card->channels);
+	if (!strcmp(id, "loop"))
+		return snd_config_get_integer(node, &card->loop);
 	if (!strcmp(id, "align"))
 		return snd_config_get_integer(node, &card->align);
 	return -ENOENT;
