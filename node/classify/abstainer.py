@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +19,7 @@ class Abstainer:
         """Want nothing but the onset."""
         return 0, 1
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Abstain."""
         return self.verdict(Scores(0.25, 0.25, 0.25, 0.25))
 

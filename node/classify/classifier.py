@@ -88,7 +88,7 @@ class TfliteClassifier:
             int(np.ceil(AFTER_S * sample_rate_hz)) + 1,
         )
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Judge an event from the windows round its impulses.
 
         The best of the `LOOKS` at the loudest impulses speak (`calibration.pooled`): at most
@@ -98,7 +98,8 @@ class TfliteClassifier:
         ----------
         windows
             One per impulse, shape [n, channels] with n of `window`; a shorter one (the stream
-            began or ended there) is filled up with silence at its end.
+            began or ended there) is filled up with silence at its end. Each is let go before the
+            next is asked for.
         sample_rate_hz
             Rate of the windows.
         """
@@ -111,7 +112,7 @@ class TfliteClassifier:
         """Say what scores amount to: label, abstention, grade."""
         return calibration.verdict(scores, self._card.thresholds)
 
-    def evidence(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Evidence:
+    def evidence(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Evidence:
         """Give what `judge` goes by before any calibration: log-evidence of each class, [4]."""
         sounds = [features.pick_channel(window) for window in windows]
         peaks = np.array([np.max(np.abs(sound), initial=0.0) for sound in sounds])
