@@ -16,6 +16,7 @@ from node import dsp
 
 RATES = st.integers(16_000, 96_000)
 SEEDS = st.integers(0, 2**32 - 1)
+AT_LEISURE = settings(deadline=None, max_examples=50)
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -43,12 +44,14 @@ def test_what_the_node_hears_with_loads_no_scipy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@AT_LEISURE
 @given(RATES)
 def test_filters_are_designed_as_by_scipy_at_any_rate(rate_hz: int) -> None:
     for ours, reference in designs(rate_hz):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-12)
 
 
+@AT_LEISURE
 @given(st.floats(0.001, 0.49), st.floats(0.001, 0.49))
 def test_any_band_is_designed_as_by_scipy(one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -64,6 +67,7 @@ def test_any_band_is_designed_as_by_scipy(one: float, other: float) -> None:
     np.testing.assert_allclose(*response, rtol=0, atol=1e-9)
 
 
+@AT_LEISURE
 @given(RATES)
 def test_a_filter_rests_in_the_state_that_scipy_tells(rate_hz: int) -> None:
     for ours, reference in designs(rate_hz):
@@ -71,6 +75,7 @@ def test_a_filter_rests_in_the_state_that_scipy_tells(rate_hz: int) -> None:
         np.testing.assert_allclose(dsp.Cascade(ours).rest, state, rtol=0, atol=1e-11)
 
 
+@AT_LEISURE
 @given(
     SEEDS,
     RATES,
@@ -78,7 +83,6 @@ def test_a_filter_rests_in_the_state_that_scipy_tells(rate_hz: int) -> None:
     st.lists(st.integers(1, 3 * dsp.PIECE // 2), min_size=1, max_size=4),
     st.sampled_from((np.float32, np.float64)),
 )
-@settings(deadline=None, max_examples=50)
 def test_sound_is_filtered_as_by_scipy_however_it_is_cut(
     seed: int, rate_hz: int, channels: int, cuts: list[int], kind: type
 ) -> None:
@@ -98,6 +102,7 @@ def test_sound_is_filtered_as_by_scipy_however_it_is_cut(
         np.testing.assert_allclose(state.reshape(last.shape), last, rtol=0, atol=1e-10)
 
 
+@AT_LEISURE
 @given(SEEDS, st.integers(1, 5), st.integers(1, 5000))
 def test_a_channel_is_filtered_the_same_whichever_others_there_are(
     seed: int, channels: int, frames: int
@@ -112,6 +117,7 @@ def test_a_channel_is_filtered_the_same_whichever_others_there_are(
         assert np.array_equal(alone[:, 0], together[:, c])
 
 
+@AT_LEISURE
 @given(SEEDS, st.integers(0, 12_000), st.integers(0, 12_000), st.integers(1, 12))
 def test_thinned_sound_is_every_so_manieth_frame_of_the_whole(
     seed: int, frames: int, first: int, step: int
@@ -124,6 +130,7 @@ def test_thinned_sound_is_every_so_manieth_frame_of_the_whole(
     assert np.array_equal(cascade.thinned(x, first, step), whole[first::step])
 
 
+@AT_LEISURE
 @given(SEEDS, st.integers(1, 400), st.integers(1, 120), st.integers(1, 12))
 def test_sound_is_interpolated_as_by_scipy(seed: int, frames: int, taps: int, up: int) -> None:
     x, kernel = noise(seed, frames).astype(np.float32), noise(seed + 1, taps)
@@ -133,12 +140,12 @@ def test_sound_is_interpolated_as_by_scipy(seed: int, frames: int, taps: int, up
     np.testing.assert_allclose(dsp.interpolate(x, kernel, up), expected, rtol=0, atol=1e-11)
 
 
+@AT_LEISURE
 @given(SEEDS, st.integers(1, 3000), st.integers(1, 512), st.integers(1, 512))
 @example(0, 48_000, 1, 4)
 @example(0, 44_100, 40, 147)
 @example(0, 96_000, 1, 8)
 @example(0, 1, 512, 1)
-@settings(deadline=None)
 def test_sound_is_resampled_as_by_scipy(seed: int, frames: int, up: int, down: int) -> None:
     x = noise(seed, frames)
     up, down = up // gcd(up, down), down // gcd(up, down)
@@ -148,6 +155,7 @@ def test_sound_is_resampled_as_by_scipy(seed: int, frames: int, up: int, down: i
     np.testing.assert_allclose(dsp.resample(x, up, down), expected, rtol=0, atol=1e-11)
 
 
+@AT_LEISURE
 @given(st.lists(st.integers(-3, 9), min_size=1, max_size=80), st.floats(-2, 8))
 def test_flat_tops_are_found_as_by_scipy(levels: list[int], height: float) -> None:
     x = np.array(levels, dtype=float)
@@ -157,6 +165,7 @@ def test_flat_tops_are_found_as_by_scipy(levels: list[int], height: float) -> No
     assert dsp.find_peaks(x, height, 1) == expected.tolist()
 
 
+@AT_LEISURE
 @given(SEEDS, st.integers(1, 200), st.floats(-1, 2), st.integers(1, 40))
 def test_the_highest_of_near_peaks_are_found_as_by_scipy(
     seed: int, n: int, height: float, distance: int
@@ -168,6 +177,7 @@ def test_the_highest_of_near_peaks_are_found_as_by_scipy(
     assert dsp.find_peaks(x, height, distance) == expected.tolist()
 
 
+@AT_LEISURE
 @given(st.integers(1, 10_000_000))
 def test_fast_lengths_are_those_of_scipy(n: int) -> None:
     assert dsp.fast_length(n) == fft.next_fast_len(n, real=True)
