@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
 
-TIMES: Final = 5
+TIMES: Final = 6
 OPENING_S: Final = 30.0
 MODULE: Final = "node.cli.run"
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}  # as the unit has it
@@ -36,7 +36,7 @@ def resident_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) 
     if missing_tools() is not None:
         return None
     pcm = np.round(np.clip(frames, -1, 1 - 2**-31) * 2.0**31).astype(np.int32)
-    card = VirtualCard(folder, build_plugin(folder), np.concatenate([pcm] * TIMES), rate_hz)
+    card = VirtualCard(folder, build_plugin(folder), pcm, rate_hz, loop=True)
     settings = folder / "node.toml"
     settings.write_text(
         f'[node]\nid = "bench-1"\nsite = "bench"\n'
@@ -54,7 +54,7 @@ def resident_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) 
     )
     try:
         _wait_for(folder / "truth.json", daemon)
-        time.sleep(TIMES * len(pcm) / rate_hz - 2.0)
+        time.sleep(TIMES * len(pcm) / rate_hz)
         return _resident_bytes(daemon.pid, without="samples.raw")
     finally:
         daemon.terminate()
