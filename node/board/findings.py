@@ -132,6 +132,13 @@ _CHECKS: Final = (
         "clap louder or nearer; see what is said of card and microphones",
     ),
     Check(
+        "heading",
+        "where the array points, by claps from a known side",
+        Code.MICROPHONE,
+        Code.MICROPHONE,
+        "mend capture.heading_deg: docs/do/mount-a-node.md",
+    ),
+    Check(
         "card rate",
         "how fast the card's clock runs",
         Code.CLOCK,

@@ -64,8 +64,8 @@ class Report:
 
     @property
     def light(self) -> Code:
-        """What the light says for all that was found."""
-        return light_code(self.findings)
+        """What the light says for all that was found, and that the node itself knows of."""
+        return light_code(f for f in self.findings if f.check not in ("clap", "heading"))
 
     def record(self) -> dict[str, Any]:
         """Give it as programs read it."""

@@ -218,6 +218,8 @@ def _open_for(source: AudioSource, seconds: float) -> Iterator[Iterator[Block]]:
 def _rate_and_pulse(ears: Ears, peak: float) -> Iterator[Finding]:
     """Tell how the pulse does, heard in its channel, or else the card's rate."""
     if isinstance(ears.clock, PpsSampleClock):
+        if ears.order is not None and ears.order.state.proven is False:
+            return  # it is in another channel, which the order's own line says
         state = ears.clock.state
         edge = {True: "rising", False: "falling", None: "unknown"}[state.rises]
         rate = (

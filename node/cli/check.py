@@ -18,6 +18,7 @@ from rich.text import Text
 from node.board.findings import Finding
 from node.capture.portaudio import PortAudioSource
 from node.check import CLAP, Report, Tell, checks
+from node.cli._mount import mount
 from node.cli._shared import config_file
 from node.settings import load
 
@@ -29,11 +30,15 @@ MARKS: Final = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": (
 @config_file
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a screen.")
 @click.option("--clap", is_flag=True, help="Wait for a clap, and tell where it came from.")
-def command(path: Path | None, as_json: bool, clap: bool) -> None:
+@click.option("--mount", "guided", is_flag=True, help="Guide through a mounting, step by step.")
+def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
     """Test card, microphones, clock, receiver, model, disk, key, broker and board; READY or not.
 
     Takes some 20 seconds, never more than a minute, and with --clap up to 20 seconds more. While
     the node runs it is not stopped: it is asked for what it knows of its card, board and broker.
+
+    With --mount, for whoever stands on the ladder: level, quiet, a finger on each capsule, claps
+    from a side that is told, sky, broker; each with one thing to do and one verdict.
 
     Each line says pass, warn or FAIL, the figure, and what to do. Exit code 1 if anything failed.
 
@@ -41,8 +46,11 @@ def command(path: Path | None, as_json: bool, clap: bool) -> None:
     """
     settings = load(path).settings
     source = PortAudioSource(settings.capture)
-    with progress(Console(stderr=True)) as tell:
-        report = checks(settings, source, tell, CLAP_S if clap else 0.0)
+    if guided:
+        report = mount(settings, source, Console())
+    else:
+        with progress(Console(stderr=True)) as tell:
+            report = checks(settings, source, tell, CLAP_S if clap else 0.0)
     if as_json:
         click.echo(json.dumps(report.record(), indent=2, ensure_ascii=False))
     else:
