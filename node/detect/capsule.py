@@ -28,6 +28,7 @@ COMPARE_RATE_HZ: Final = 8000
 SLOT_S: Final = 0.005
 SLOTS: Final = 200
 TENTHS: Final = 10
+SLICES: Final = 20
 BACKGROUND_QUANTILE: Final = 0.2
 # A loose plug's crack, against the sound of its own channel and that of each other one.
 CRACK_DB: Final = 20.0
@@ -48,8 +49,8 @@ class Second:
         Mean square without the mean; mean; largest magnitude. Full scale is 1.
     full_scale
         Share of the samples at full scale.
-    full_scale_tenths
-        Share of the tenths of the second with such a sample.
+    full_scale_slices
+        Share of the twentieths of the second with such a sample.
     constant
         Whether no sample differs from the first.
     values
@@ -71,7 +72,7 @@ class Second:
     dc: Floats
     peak: Floats
     full_scale: Floats
-    full_scale_tenths: Floats
+    full_scale_slices: Floats
     constant: Flags
     values: Ints
     latched: Ints
@@ -97,11 +98,11 @@ def measure(pcm: PcmArray, sample_rate_hz: int) -> tuple[Second, Float32Array]:
     centred = x - dc[:, None].astype(np.float32)
     power = np.einsum("ij,ij->i", centred, centred) / n
     peak = np.maximum(-low, high).astype(np.float64)
-    share, tenths = np.zeros(channels), np.zeros(channels)
+    share, slices = np.zeros(channels), np.zeros(channels)
     for channel in np.flatnonzero(peak >= RAIL).tolist():
-        at_rail = np.abs(x[channel, : n // TENTHS * TENTHS]) >= RAIL
+        at_rail = np.abs(x[channel, : n // SLICES * SLICES]) >= RAIL
         share[channel] = at_rail.mean()
-        tenths[channel] = at_rail.reshape(TENTHS, -1).any(axis=1).mean()
+        slices[channel] = at_rail.reshape(SLICES, -1).any(axis=1).mean()
     latched, lowest = _bits(pcm)
     values = np.array([len(np.unique(row[: 11 * VALUES_OF : 11])) for row in pcm])
     steps = _steps(centred, sample_rate_hz)
@@ -112,7 +113,7 @@ def measure(pcm: PcmArray, sample_rate_hz: int) -> tuple[Second, Float32Array]:
         dc=dc,
         peak=peak,
         full_scale=share,
-        full_scale_tenths=tenths,
+        full_scale_slices=slices,
         constant=constant,
         values=values,
         latched=np.where(values >= ENOUGH_VALUES, latched, 0),

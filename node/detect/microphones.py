@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final, Literal
 
@@ -58,17 +58,18 @@ FEW_VALUES: Final = 4
 FEW_VALUES_DBFS: Final = -60.0
 # So many of its low bits never move, while another microphone's do.
 DROPPED_BITS: Final = 4
-# A shot in each second of eight does not reach the first: what clips in eight tenths of each
-# second is not a series of bangs.
+# What clips in nine of ten twentieths of each of eight seconds is no series of bangs: ten a second
+# of half a second's tail, 15 dB beyond full scale, leave more of them free.
 CLIPPED_SHARE: Final = 0.01
-CLIPPED_TENTHS: Final = 0.8
+CLIPPED_SLICES: Final = 0.9
 # The lines hold more than all else between 40 Hz and 1 kHz, and stay as loud as they are.
 HUM_DB: Final = 0.0
 HUM_STEADY_DB: Final = 2.0
 HUM_ALONE_DB: Final = 10.0
-# A copy, but for a converter's own noise 47 dB down. Two capsules that hear a steady sound from
-# broadside still differ by more: a degree of phase is 35 dB down.
-SAME: Final = 0.99999
+# A copy, but for what rounding leaves, 60 dB down. Two capsules differ by more even where both
+# hear one steady low sound from broadside: 1 mm of way is 41 dB down at 500 Hz, a degree of phase
+# 35 dB. So one capsule wired to two inputs is told only where the converter's noise is as far down.
+SAME: Final = 1 - 5e-7
 CRACKS_PER_S: Final = 2
 CRACKS_OF_OTHERS: Final = 4  # a microphone of which the others have a quarter has rain
 # Water in the membrane costs 10 dB and more; the sun on one housing, a decibel or two.
@@ -194,6 +195,7 @@ class MicrophoneWatch:
     def _forget(self) -> None:
         n = len(self._channels)
         self._heard_s = 0
+        self._states: tuple[MicrophoneState, ...] | None = None  # until the next second
         self._seconds: deque[Second] = deque(maxlen=WINDOW_S)
         self._hums: deque[Hum] = deque(maxlen=4)
         self._looks: deque[_Look] = deque(maxlen=WINDOW_S)
@@ -208,7 +210,9 @@ class MicrophoneWatch:
     @property
     def states(self) -> tuple[MicrophoneState, ...]:
         """What is known of each microphone, in the array's order."""
-        return tuple(self._state(i) for i in range(len(self._channels)))
+        if self._states is None:
+            self._states = self._told()
+        return self._states
 
     def push(self, sound: Block | PcmArray) -> None:
         """Take the next block: all channels of it, or an array [n, microphones] of those alone.
@@ -256,6 +260,7 @@ class MicrophoneWatch:
             return
         second, sound = measure(pcm, self._rate)
         self._heard_s += 1
+        self._states = None
         self._seconds.append(second)
         hum = self._hum_meter.take(sound)
         if hum is not None:
@@ -286,7 +291,7 @@ class MicrophoneWatch:
         dropped = _dropped(second.lowest_bit, live)
         stuck = still | at_rail | (live & (few | (second.latched != 0) | dropped))
         clipped = (second.full_scale >= CLIPPED_SHARE * ease) & (
-            second.full_scale_tenths >= CLIPPED_TENTHS * ease
+            second.full_scale_slices >= CLIPPED_SLICES * ease
         )
         others = (second.cracks.sum() - second.cracks) / max(1, np.count_nonzero(live) - 1)
         cracks = second.cracks >= max(1, CRACKS_PER_S * ease)
@@ -313,35 +318,44 @@ class MicrophoneWatch:
         alone = over_others(hum.level_db, live) >= HUM_ALONE_DB - ease_db
         return np.asarray(steady & strong & hum.lines & (hum.odd | alone))
 
-    def _state(self, i: int) -> MicrophoneState:
-        channel = self._channels[i]
+    def _told(self) -> tuple[MicrophoneState, ...]:
         if not self._seconds:
-            return MicrophoneState(i, channel, "unknown", "nothing was heard long enough yet")
-        last = self._seconds[-1]
-        live = ~last.dead
-        over_db = np.median([over_others(s.level_db, ~s.dead) for s in self._seconds], axis=0)[i]
-        alike = np.min([_alike_live(s.alike, ~s.dead) for s in self._seconds], axis=0)[i]
-        most = int(np.argmax(alike))
-        hum = self._hums[-1] if self._hums and live[i] and self._hums[-1].lines[i] else None
-        drift = self._drift.db[i]
-        figures = MicrophoneState(
-            microphone=i,
-            channel=channel,
-            verdict="ok",
-            sentence="",
-            rms_dbfs=float(_db(np.mean([s.power[i] for s in self._seconds]))),
-            peak_dbfs=float(_db(np.square(np.max([s.peak[i] for s in self._seconds])))),
-            dc=float(np.mean([s.dc[i] for s in self._seconds])),
-            full_scale_share=float(np.mean([s.full_scale[i] for s in self._seconds])),
-            hum_db=None if hum is None else float(hum.ratio_db[i]),
-            hum_hz=None if hum is None else float(hum.mains_hz[i]),
-            over_others_db=None if math.isnan(over_db) else float(over_db),
-            drift_db=None if math.isnan(drift) else float(drift),
-            correlation=float(alike[most]) if np.isfinite(alike[most]) else None,
-            most_like=most if np.isfinite(alike[most]) else None,
-        )
-        verdict = self._verdict(i)
-        return _worded(figures, verdict, self._why(figures, verdict))
+            waiting = "nothing was heard long enough yet"
+            return tuple(
+                MicrophoneState(i, channel, "unknown", waiting)
+                for i, channel in enumerate(self._channels)
+            )
+        seconds = self._seconds
+        rms_dbfs = _db(np.mean([s.power for s in seconds], axis=0))
+        peak_dbfs = _db(np.square(np.max([s.peak for s in seconds], axis=0)))
+        dc = np.mean([s.dc for s in seconds], axis=0)
+        full_scale = np.mean([s.full_scale for s in seconds], axis=0)
+        over_db = np.median([over_others(s.level_db, ~s.dead) for s in seconds], axis=0)
+        alike = np.min([_alike_live(s.alike, ~s.dead) for s in seconds], axis=0)
+        hum = self._hums[-1] if self._hums else None
+        states = []
+        for i, channel in enumerate(self._channels):
+            most = int(np.argmax(alike[i]))
+            hums = hum is not None and hum.lines[i] and not seconds[-1].dead[i]
+            verdict = self._verdict(i)
+            figures = MicrophoneState(
+                microphone=i,
+                channel=channel,
+                verdict=verdict,
+                sentence="",
+                rms_dbfs=float(rms_dbfs[i]),
+                peak_dbfs=float(peak_dbfs[i]),
+                dc=float(dc[i]),
+                full_scale_share=float(full_scale[i]),
+                hum_db=float(hum.ratio_db[i]) if hum is not None and hums else None,
+                hum_hz=float(hum.mains_hz[i]) if hum is not None and hums else None,
+                over_others_db=None if math.isnan(over_db[i]) else float(over_db[i]),
+                drift_db=None if math.isnan(self._drift.db[i]) else float(self._drift.db[i]),
+                correlation=float(alike[i, most]) if np.isfinite(alike[i, most]) else None,
+                most_like=most if np.isfinite(alike[i, most]) else None,
+            )
+            states.append(replace(figures, sentence=_SENTENCES[verdict](figures, self)))
+        return tuple(states)
 
     def _verdict(self, i: int) -> MicrophoneVerdict:
         disproven = self._order is not None and self._order.state.proven is False
@@ -351,9 +365,6 @@ class MicrophoneWatch:
         if self._drift.held[i]:
             return "drifting"
         return "ok" if self._heard_s >= WINDOW_S else "unknown"
-
-    def _why(self, figures: MicrophoneState, verdict: MicrophoneVerdict) -> str:
-        return _SENTENCES[verdict](figures, self)
 
     def _stuck_how(self, i: int) -> str:
         """Say in which way a microphone is stuck, by its last second that looks so."""
@@ -416,11 +427,6 @@ def _zeros(rows: int, n: int, like: PcmArray) -> PcmArray:
 
 def _db(power: npt.ArrayLike) -> Floats:
     return np.asarray(10 * np.log10(np.maximum(power, 1e-20)))
-
-
-def _worded(figures: MicrophoneState, verdict: MicrophoneVerdict, sentence: str) -> MicrophoneState:
-    values = {name: getattr(figures, name) for name in MicrophoneState.__slots__}
-    return MicrophoneState(**{**values, "verdict": verdict, "sentence": sentence})
 
 
 def _silent(figures: MicrophoneState, _watch: MicrophoneWatch) -> str:
