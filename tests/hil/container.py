@@ -34,6 +34,7 @@ NODE: Final = "gunfire-node.service"
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _BRANCH: Final = "gunfire-container-"
 _BOOT_S: Final = 60.0
+_REBOOTS: Final = 133  # with which nspawn ends where somebody else is to boot anew
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _SIOCSIFFLAGS: Final = 0x8914  # linux/sockios.h
 _IFF_UP: Final = 0x1  # linux/if.h
@@ -120,6 +121,7 @@ class Container:
         self.binds = list(binds)
         self._launcher: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self._branches: list[Path] = []
         shutil.rmtree(self.place, ignore_errors=True)
         for part in ("upper", "work", "root"):
             (self.place / part).mkdir(parents=True)
@@ -149,7 +151,7 @@ class Container:
 
     def start(self) -> None:
         """Boot it, and wait until systemd has started what it is to start."""
-        branches = _branches(self.place.name)
+        branches = self._branches = _branches(self.place.name)
 
         def enter() -> None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -169,6 +171,13 @@ class Container:
         self._leader = _until(self._find_leader, _BOOT_S, self._console)
         _until(self._is_up, _BOOT_S, self._console)
 
+    def until_rebooted(self, deadline_s: float = 60.0) -> None:
+        """Wait for it to reboot of itself, and boot it again."""
+        assert self._launcher
+        assert self._launcher.wait(deadline_s) == _REBOOTS, self._console()
+        self.stop()
+        self.start()
+
     def stop(self) -> None:
         """End it at once, as a pulled plug would."""
         self._leader = 0
@@ -176,7 +185,8 @@ class Container:
             self._launcher.kill()
             self._launcher.wait()
             self._launcher = None
-        _prune(self.place.name)
+        _prune(self._branches)
+        self._branches = []
 
     def power_off(self, deadline_s: float = 60.0) -> None:
         """Shut it down in order."""
@@ -307,24 +317,26 @@ def _numbers(process: Path) -> list[int]:
 
 def _branches(name: str) -> list[Path]:
     """Make a branch of each hierarchy of cgroup v1, for a container alone."""
-    for old in _CGROUP.glob(f"*/**/{_BRANCH}*"):
-        _prune(old.name.removeprefix(_BRANCH))
     made = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, ours = line.split(":", 2)
         top = _CGROUP / (controllers.removeprefix("name=") or "unified")
-        if top.is_dir() and "cpuset" not in controllers:
-            branch = top / ours.lstrip("/") / f"{_BRANCH}{name}"
+        if top.is_dir() and controllers != "cpuset":  # where nobody may be before it is set up
+            at = top / ours.lstrip("/")
+            for old in at.glob(f"{_BRANCH}*"):
+                if not Path("/proc", old.name.rpartition("-")[2]).exists():
+                    _prune([old])  # of a test that was killed
+            branch = at / f"{_BRANCH}{name}"
             branch.mkdir(exist_ok=True)
             made.append(branch)
     return made
 
 
-def _prune(name: str) -> None:
-    """Remove a container's branches, if nobody is in them any more."""
-    for branch in _CGROUP.glob(f"*/**/{_BRANCH}{name}"):
+def _prune(branches: Sequence[Path]) -> None:
+    """Remove branches in which nobody is any more."""
+    for branch in branches:
         for folder, _, _ in os.walk(branch, topdown=False):
-            for _ in range(50):
+            for _ in range(100):
                 try:
                     os.rmdir(folder)
                     break
