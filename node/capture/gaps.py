@@ -222,12 +222,15 @@ class _PunctualLine:
 
     def observe(self, n: int, host_time_ns: int) -> None:
         excess_ns = host_time_ns - n * NS_PER_S // self._rate
-        if n // self._bin_frames != self._bin:
-            self._bin = n // self._bin_frames
+        bin_ = n // self._bin_frames
+        if bin_ > self._bin:
+            self._bin = bin_
             self._learn()
             self._minima.append((n, excess_ns))
-        elif excess_ns < self._minima[-1][1]:
+        elif bin_ == self._bin and excess_ns < self._minima[-1][1]:
             self._minima[-1] = (n, excess_ns)
+        # Of an earlier bin is what the line began with, and has seen: twice the same frame, it
+        # would have no rate between them.
 
     def lateness_s(self, n: int, host_time_ns: int) -> float:
         excess_ns = host_time_ns - n * NS_PER_S // self._rate

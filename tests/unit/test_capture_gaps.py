@@ -221,3 +221,17 @@ def test_no_index_runs_backwards_and_every_loss_is_counted(data: st.DataObject) 
     # Before the rate is known, 2 s at 100 ppm are ten frames.
     assert abs(placed.lost - sum(losses)) <= 10 * len(losses)
     assert placed.finder.lost_frames == placed.lost
+
+
+@pytest.mark.parametrize("block", [256, 4096, 8192, 16384])
+def test_every_block_length_that_may_be_set_finds_a_loss_of_any_size(block: int) -> None:
+    """The longest had a line that began with the same frame twice: a rate of 0 / 0."""
+    card, placed = Card(block), Placed(block)
+    rng = np.random.default_rng(block)
+    seconds = 0
+    while card.true_frame < 20 * RATE_HZ:
+        seconds, before = card.true_frame // RATE_HZ, seconds
+        lose = 4800 if seconds != before and seconds in (9, 14) else 0
+        placed.push(card.arrival(late_s=float(rng.exponential(2e-4)), lose=lose))
+    assert placed.errors[-1] == pytest.approx(0, abs=48)
+    assert sum(lost for _, _, lost in placed.rows) == pytest.approx(9600, abs=48)
