@@ -5,6 +5,7 @@ Under both, beside the stages that measured.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -22,13 +23,13 @@ DEAF: Final = frozenset(("silent", "stuck", "clipped"))
 def microphone_findings(states: Sequence[MicrophoneState]) -> Iterator[Finding]:
     """Judge each microphone, and whether there is any left to hear with."""
     for state in states:
-        well = state.works or _in_other_order(state)
-        yield Finding(
-            "microphone",
-            "pass" if well else "warn",
-            _levels(state) if well else state.sentence,
-            which=str(state.channel),
-        )
+        which = str(state.channel)
+        if state.works or _in_other_order(state):
+            yield Finding("microphone", "pass", _levels(state), which=which)
+        else:
+            # What is wrong, and what to see to.
+            figure, *advice = re.split(r"[;:] (?=see |turn )", state.sentence, maxsplit=1)
+            yield Finding("microphone", "warn", figure, "".join(advice), which)
     working = sum(state.works or _in_other_order(state) for state in states)
     hear = any(state.verdict not in DEAF for state in states)
     yield Finding("microphones", "pass" if hear else "fail", f"{working} of {len(states)} work")
@@ -81,10 +82,12 @@ def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[F
 def _temperature(reading: BoardReading, settings: BoardSettings) -> Iterator[Finding]:
     said = []
     wrong = []
+    advice = ""
     if settings.thermometer:
         inside_c = reading.enclosure_c
         if inside_c is None:
             wrong.append("the thermometer of the enclosure does not answer")
+            advice = "check the DS18B20's wires, its pull-up, and dtoverlay=w1-gpio in config.txt"
         else:
             said.append(f"enclosure {inside_c:.0f} °C")
             if inside_c >= settings.hot_c:
@@ -96,7 +99,8 @@ def _temperature(reading: BoardReading, settings: BoardSettings) -> Iterator[Fin
         if reading.soc_c >= SOC_HOT_C:
             wrong.append(f"the processor is too hot: {reading.soc_c:.0f} °C")
     if wrong:
-        yield Finding("temperature", "warn", "; ".join(wrong))
+        # Heat goes before a wire.
+        yield Finding("temperature", "warn", "; ".join(wrong), advice if len(wrong) == 1 else "")
     elif said:
         yield Finding("temperature", "pass", ", ".join(said))
 

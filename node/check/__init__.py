@@ -134,8 +134,11 @@ def checks(settings: Settings, source: PortAudioSource, tell: Tell, clap_s: floa
 def _clap_by(running: RunningNode, seconds: float, tell: Tell, has_array: bool) -> Finding:
     """Have the running node hear a clap."""
     tell(CLAP, seconds)
+    heard = None
     for detection in running.claps(seconds):
-        direction = detection.get("direction")
-        if direction is not None or not has_array:
-            return clap_told(direction, detection.get("snr_db"), has_array)
-    return no_clap(seconds)
+        heard = detection
+        if detection.get("direction") is not None or not has_array:
+            break
+    if heard is None:
+        return no_clap(seconds)
+    return clap_told(heard.get("direction"), heard.get("snr_db"), has_array)

@@ -45,7 +45,8 @@ def clock(settings: Settings) -> Iterator[Finding]:
     several = len(timing.ntp_servers) > 1
     for server, failure in failures.items():
         figure = f"{server}: {failure}"
-        yield Finding("second opinion", "warn", figure, "check the name, and the network", server)
+        which = server if several else ""
+        yield Finding("second opinion", "warn", figure, "check the name, and the network", which)
     unheard = [s for s in timing.ntp_servers if s not in failures]
     if opinion is not None:
         off_s, within_s = opinion.offset_s, opinion.uncertainty_s

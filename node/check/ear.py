@@ -147,7 +147,7 @@ class Ear:
     def _judge(self, ears: Ears, watch: MicrophoneWatch, pipeline: Pipeline, heard: _Heard) -> None:
         heard.states = watch.states
         heard.floors_dbfs = pipeline.floor_dbfs
-        heard.of_clock = tuple(_rate_and_pulse(ears, heard.pulse_peak))
+        heard.of_clock = tuple(_rate_and_pulse(ears, heard.pulse_peak, heard.lost))
         heard.order = _order(ears, self._settings.capture.array)
 
     def _pipeline(self, ears: Ears) -> Pipeline:
@@ -215,7 +215,7 @@ def _open_for(source: AudioSource, seconds: float) -> Iterator[Iterator[Block]]:
             bell.cancel()
 
 
-def _rate_and_pulse(ears: Ears, peak: float) -> Iterator[Finding]:
+def _rate_and_pulse(ears: Ears, peak: float, lost: int) -> Iterator[Finding]:
     """Tell how the pulse does, heard in its channel, or else the card's rate."""
     if isinstance(ears.clock, PpsSampleClock):
         if ears.order is not None and ears.order.state.proven is False:
@@ -236,8 +236,10 @@ def _rate_and_pulse(ears: Ears, peak: float) -> Iterator[Finding]:
         elif peak >= CLIPPED:
             yield Finding("pulse", "warn", figure, "at full scale: attenuate it more")
         else:
-            # Which second it marks takes longer than this check listens.
-            yield Finding("pulse", "warn" if state.missed or state.refused else "pass", figure)
+            # Which second it marks takes longer than this check listens. Where samples were lost,
+            # pulses come at other ones than they should.
+            uneven = (state.missed or state.refused) and not lost
+            yield Finding("pulse", "warn" if uneven else "pass", figure)
     elif ears.clock.rate_ppm is not None:
         figure = f"{ears.clock.rate_ppm:+.0f} ppm by the host's clock"
         fast = abs(ears.clock.rate_ppm) > ODD_RATE_PPM
@@ -250,8 +252,11 @@ def _order(ears: Ears, array: str) -> Finding:
         return Finding("channel order", "pass", f"array {array}: nothing to be proven")
     state = ears.order.state
     verdicts: dict[bool | None, Verdict] = {True: "pass", None: "warn", False: "fail"}
-    figure = f"array {array}: {state.reason}"
-    return Finding("channel order", verdicts[state.proven], figure)
+    reason, _, advice = state.reason.partition("; ")
+    figure = f"array {array}: {reason}"
+    if advice and state.proven is False:
+        advice = f"start anew: {advice}"
+    return Finding("channel order", verdicts[state.proven], figure, advice)
 
 
 def clap_heard(clap: Detection | None, seconds: float, has_array: bool) -> Finding:

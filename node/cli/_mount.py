@@ -34,7 +34,8 @@ CLAPS_S: Final = 45.0
 SETTLE_S: Final = 6.0
 LOOK_S: Final = 0.1
 COMPASS_DEG: Final = 5.0
-BAR_DB: Final = 3.0
+DB_PER_MARK: Final = 10.0
+MOST_MARKS: Final = 9
 LOWEST_DBFS: Final = -90.0
 STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -224,5 +225,6 @@ def _is_told(tap: Tap) -> bool:
 
 def _bar(level_dbfs: float) -> str:
     """Show a level as a bar and a figure."""
-    full = max(0, round((level_dbfs - LOWEST_DBFS) / BAR_DB / 2))
-    return f"{'█' * min(full, 12):<6} {max(level_dbfs, LOWEST_DBFS):.0f}"
+    level = max(level_dbfs, LOWEST_DBFS)
+    full = round((level - LOWEST_DBFS) / DB_PER_MARK)
+    return f"{'█' * min(full, MOST_MARKS):<{MOST_MARKS}} {level:.0f}"
