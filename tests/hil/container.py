@@ -116,7 +116,8 @@ class Container:
     def __init__(
         self, name: str, layers: Sequence[Path] = (ROOT,), binds: Sequence[str] = ()
     ) -> None:
-        self.place = PLACES / f"{name}-{os.getpid()}"
+        # Short: paths of sockets in it have 107 characters at most.
+        self.place = PLACES / f"{name.removeprefix('test_')[:16]}-{os.getpid()}"
         self._layers = layers
         self.binds = list(binds)
         self._launcher: subprocess.Popen[bytes] | None = None

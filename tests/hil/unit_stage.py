@@ -13,8 +13,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from node.simulate.scene import parse
 from node.utc import parse_utc_ns
 from tests.hil.container import CHECKOUT, NODE, ROOT, Container, own_network
 from tests.hil.virtual_card import VirtualCard
+from tests.hil.virtual_chrony import VirtualChrony
 
 RATE = 48_000
 SHOT_EVERY_S = 3.0
@@ -91,14 +92,6 @@ def installed() -> Iterator[Installed]:
         machine.discard()
 
 
-@dataclass
-class Heard:
-    """What a subscriber has received since it looked last."""
-
-    detections: list[Detection] = field(default_factory=list)
-    statuses: list[Status] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Stage:
     """A container that hears a card, and publishes."""
@@ -152,10 +145,11 @@ def stage(
     drop_ins: dict[str, str] | None = None,
     settings: str = "",
     loop: bool = False,
+    receiver: bool = False,
 ) -> Iterator[Stage]:
     """Boot a container whose node hears a sound, or that sound for ever.
 
-    Drop-ins by name go to the node's unit.
+    Drop-ins by name go to the node's unit; with a receiver its chrony has a pulse.
     """
     machine = product.machine(name)
     folder = machine.place / "card"
@@ -184,10 +178,29 @@ def stage(
                 f'[capture]\ndevice = "{card.name}"\narray = "tetrahedron_200mm"\n'
                 f'[mqtt]\nurl = "{broker.url}"\nreconnect_max_s = 2\n{settings}',
             )
-            with machine:
+            with ReceiverInside(machine) if receiver else nullcontext(), machine:
                 yield Stage(machine, card, sound, broker, folder)
     finally:
         machine.discard()
+
+
+class ReceiverInside(VirtualChrony):
+    """A simulated GPS with pulse that feeds the chronyd of a container, made before it boots."""
+
+    def __init__(self, machine: Container) -> None:
+        super().__init__(machine.place / "refclocks", offset_s=0.0)
+        machine.binds.append(f"{machine.place / 'refclocks'}:/run/refclocks")
+        machine.write("/etc/default/chrony", 'DAEMON_OPTS="-x"\n')
+        machine.drop_in("chrony.service", "x", "[Unit]\nConditionCapability=\n")
+        machine.write(
+            "/etc/chrony/chrony.conf",
+            "refclock SOCK /run/refclocks/nmea.sock refid NMEA precision 1e-2 poll 1 noselect\n"
+            "refclock SOCK /run/refclocks/pps.sock refid PPS precision 1e-6 poll 1 filter 2 "
+            "lock NMEA\n",
+        )
+
+    def start(self) -> None:
+        """Leave it to the container's systemd."""
 
 
 def detections(words: Subscription, deadline_s: float, wanted: int) -> list[Detection]:
@@ -246,7 +259,7 @@ LEAK = """
 import os, threading, time
 def leak():
     kept = []
-    time.sleep(8)
+    time.sleep(6)
     while True:
         try:
             kept.append(b"x" * 4_000_000)

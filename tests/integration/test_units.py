@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -103,11 +104,36 @@ def test_systemd_takes_every_unit_and_fragment(machine: Container) -> None:
 
 
 @boots
+@pytest.mark.timeout(60)
+def test_a_container_ends_with_whoever_made_it_even_killed() -> None:
+    boot = (
+        "import time; from tests.hil.container import *\n"
+        "with own_network(), Container('killed') as machine:\n"
+        "    print(machine.path('/').parts[2], flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", boot], cwd=container.CHECKOUT, stdout=subprocess.PIPE, text=True
+    ) as test:
+        assert test.stdout
+        systemd = Path("/proc", test.stdout.readline().strip())
+        assert (systemd / "comm").read_text() == "systemd\n"
+        test.kill()
+    give_up_s = time.monotonic() + LATE_S
+    while systemd.exists() and time.monotonic() < give_up_s:
+        time.sleep(0.05)
+    assert not systemd.exists()
+    shutil.rmtree(container.PLACES / f"killed-{test.pid}")
+
+
+@boots
 @pytest.mark.timeout(180)
 def test_in_its_whole_sandbox_the_node_hears_times_and_publishes(boot: Boot) -> None:
-    with boot() as stage, stage.subscribed() as words:
+    with boot(receiver=True) as stage, stage.subscribed() as words:
         heard = detections(words, 30, wanted=3)
         assert len(heard) == 3, stage.machine.journal()[-4000:]
+        while heard[-1].clock.source != "pps" and len(heard) < 12:
+            heard += detections(words, 30, wanted=1)
+        assert heard[-1].clock.source == "pps", stage.machine.journal()[-4000:]
         assert max(map(abs, stage.onset_errors_ns(heard))) <= RIGHT_NS
         assert stage.machine.show(NODE, "ActiveState") == "active"
         assert "hears" in stage.machine.show(NODE, "StatusText")

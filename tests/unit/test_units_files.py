@@ -1,0 +1,79 @@
+"""What can be said of the units and of provisioning/install without systemd."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from node.errors import SettingsError
+from node.settings import load
+from tests.evidence import ROOT
+
+UNIT = (ROOT / "systemd" / "gunfire-node.service").read_text("utf-8")
+INSTALL = ROOT / "provisioning" / "install"
+SAMPLE = ROOT / "provisioning" / "gunfire-node.toml"
+MOST_START_S = 12.0
+"""From start to hearing, on the slowest board."""
+
+
+def seconds(name: str) -> float:
+    found = re.search(rf"^{name}=([\d.]+)s$", UNIT, re.M)
+    assert found, name
+    return float(found[1])
+
+
+def install(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([INSTALL, *options], capture_output=True, text=True, timeout=20)
+
+
+def test_a_hang_at_its_longest_leaves_time_to_start_within_30_s() -> None:
+    hang_s = seconds("WatchdogSec") + seconds("TimeoutAbortSec") + seconds("RestartSec")
+    assert hang_s + MOST_START_S <= 30
+
+
+def test_wrong_settings_that_are_shown_for_a_minute_never_reach_the_ladder() -> None:
+    burst = re.search(r"^StartLimitBurst=(\d+)$", UNIT, re.M)
+    assert burst
+    assert "StartLimitIntervalSec=5min" in UNIT
+    assert int(burst[1]) * (60 + seconds("RestartSec")) > 5 * 60
+    assert seconds("TimeoutStartSec") > 60
+
+
+def test_the_sample_of_settings_is_valid_and_so_is_what_it_offers(tmp_path: Path) -> None:
+    assert load(SAMPLE, {}).settings.node.site == "unset"
+    offered = tmp_path / "offered.toml"
+    offered.write_text(re.sub(r"^#(?=\w+ = )", "", SAMPLE.read_text("utf-8"), flags=re.M))
+    # All at once it offers certificates without TLS, and nothing else that is wrong.
+    with pytest.raises(SettingsError, match="mqtts") as wrong:
+        load(offered, {})
+    assert len(str(wrong.value).splitlines()) == 1
+    offered.write_text(offered.read_text().replace("mqtt://localhost", "mqtts://localhost"))
+    assert load(offered, {}).settings.node.id == "roof-1"
+
+
+def test_the_install_has_help_with_an_example() -> None:
+    done = install("--help")
+    assert done.returncode == 0
+    assert "Example: sudo provisioning/install" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reciever", "pulse"], "no such option: --reciever"),
+        (["--receiver"], "--receiver needs a value"),
+        (["--receiver", "gps"], "must be pulse, no-pulse or none"),
+        (["--purge"], "--purge goes with --uninstall"),
+        (["--wheels", "/no/such/folder"], "there is no such folder"),
+    ],
+)
+def test_what_the_install_does_not_understand_it_says_and_ends_with_2(
+    options: list[str], said: str
+) -> None:
+    done = install(*options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
