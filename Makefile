@@ -11,7 +11,7 @@ APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-p
   mosquitto-clients nats-server shellcheck strace systemd-container
 
 .DEFAULT_GOAL := help
-.PHONY: help run install uninstall test lint bench train evaluate field timing faults docs clean
+.PHONY: help run install uninstall test lint bench train evaluate field timing faults units docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -94,6 +94,9 @@ timing: .venv/peers-array  ## measure time, direction and rounds; writes docs/ev
 
 faults: .venv/dev  ## strike broker, network, node, disk and clock; writes docs/evidence/faults.json
 	@$(BIN)/python -m tests.faults
+
+units: .venv/dev build/root.made  ## the node under systemd, and what check says; writes docs/evidence/units.json
+	@$(BIN)/python -m tests.units
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

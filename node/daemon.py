@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -48,8 +48,7 @@ from node.messages import (
     with_transport,
 )
 from node.pipeline import MOST_UNTRUSTED, Pipeline
-from node.settings import Settings, hide_password
-from node.snippets import Snippets
+from node.settings import Settings, SnippetSettings, hide_password
 from node.timing import (
     Fix,
     HostClock,
@@ -67,6 +66,9 @@ from node.types import (
 from node.utc import parse_utc_ns, utc_text
 from node.vitals import Vitals
 from node.witness import Witness
+
+if TYPE_CHECKING:
+    from node.snippets import Snippets
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ class Daemon:
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
         self._ears = Ears(settings, source.sample_rate_hz)
-        self._snippets = Snippets(settings.snippets) if settings.snippets.enabled else None
+        self._snippets = _sealer(settings.snippets)
         self._spool: Spool | None = None
         self._witness: Witness | None = None
         self._was_connected = False
@@ -633,6 +635,14 @@ class Daemon:
             log.error("%s", error)
             self._book.fail("model", f"{error}; until then impulses are timed, not judged")
             return Abstainer()
+
+
+def _sealer(settings: SnippetSettings) -> Snippets | None:
+    if not settings.enabled:
+        return None
+    from node.snippets import Snippets  # a node without them has no use for what it brings
+
+    return Snippets(settings)
 
 
 def _origin(settings: Settings) -> Origin:

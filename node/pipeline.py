@@ -547,10 +547,9 @@ class Pipeline:
     def _judge(self, event: Event, direction: Direction | None) -> Judgement:
         strongest = sorted(event.impulses, key=lambda impulse: -impulse.snr_db)[:MAX_WINDOWS]
         strongest.sort(key=lambda impulse: impulse.onset_sample)
-        windows = []
-        for impulse in strongest:
-            onset = math.floor(impulse.onset_sample)
-            windows.append(self._history.window(onset - self._before, onset + self._after))
+        onsets = [math.floor(impulse.onset_sample) for impulse in strongest]
+        # One at a time: six of them are six megabytes.
+        windows = (self._history.window(o - self._before, o + self._after) for o in onsets)
         judgement = self._classifier.judge(windows, self._rate)
         if direction is None or direction.airborne_probability is None or judgement.abstained:
             return judgement

@@ -7,7 +7,7 @@ beyond its own arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, Self
 
@@ -294,7 +294,7 @@ class Classifier(Protocol):
     def window(self, sample_rate_hz: int) -> tuple[int, int]:
         """Give the frames wanted before and after an onset, at a rate."""
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         """Judge an event from windows of shape [n, channels], one per impulse."""
 
     def verdict(self, scores: Scores) -> Judgement:

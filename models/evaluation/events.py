@@ -6,7 +6,7 @@ stretch that was listened to (event 0, with its seconds), then one for each even
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -53,10 +53,11 @@ class Listener:
         """Give the frames wanted before and after an onset, at a rate."""
         return self.judges.int8.window(sample_rate_hz)
 
-    def judge(self, windows: list[Frames], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[Frames], sample_rate_hz: int) -> Judgement:
         """Judge as the node would, and keep what that went by."""
-        self.heard.append(self.judges.event(windows, sample_rate_hz))
-        return self.judges.int8.judge(windows, sample_rate_hz)
+        heard = list(windows)
+        self.heard.append(self.judges.event(heard, sample_rate_hz))
+        return self.judges.int8.judge(heard, sample_rate_hz)
 
     def verdict(self, scores: Scores) -> Judgement:
         """Say what scores amount to, as the node would."""

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from node.capture import RecordingSource
 from node.errors import GunfireNodeError
@@ -50,6 +48,15 @@ class Utc(click.ParamType[int]):
 @contextmanager
 def progress(total_s: float, what: str) -> Iterator[Any]:
     """Show a bar on standard error, if that is a terminal; yields advance(seconds)."""
+    from rich.console import Console  # the daemon, which shares this file, has no use for it
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

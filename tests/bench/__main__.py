@@ -76,7 +76,7 @@ def main() -> None:
         claims.append(Claim("daemon: time to import, median", statistics.median(starts_s), "s"))
         status.update("running the daemon on a virtual card")
         rate_hz = street.node.scene.sample_rate_hz
-        resident = daemon.resident_bytes(street.node.frames(), rate_hz, Path(folder))
+        resident = daemon.daemon_bytes(street.node.frames(), rate_hz, Path(folder))
         if resident is not None:
             name = f"daemon, 4 ch × 48 kHz: resident memory after {daemon.TIMES * length_s:.0f} s"
             holds = resident <= MOST_RESIDENT_MIB * mib

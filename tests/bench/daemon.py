@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tests.hil.process import resident_bytes
 from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
 
 TIMES: Final = 6
@@ -31,7 +32,7 @@ def seconds_to_import() -> float:
     return time.perf_counter() - start
 
 
-def resident_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) -> int | None:
+def daemon_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) -> int | None:
     """Give what the daemon has in memory after `TIMES` streets; None where no card can be built."""
     if missing_tools() is not None:
         return None
@@ -55,7 +56,7 @@ def resident_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) 
     try:
         _wait_for(folder / "truth.json", daemon)
         time.sleep(TIMES * len(pcm) / rate_hz)
-        return _resident_bytes(daemon.pid, without="samples.raw")
+        return resident_bytes(daemon.pid, without="samples.raw")
     finally:
         daemon.terminate()
         daemon.wait()
@@ -67,14 +68,3 @@ def _wait_for(sign: Path, daemon: subprocess.Popen[bytes]) -> None:
         if daemon.poll() is not None or time.monotonic() > until:
             raise RuntimeError("the daemon did not open its card")
         time.sleep(0.05)
-
-
-def _resident_bytes(pid: int, without: str) -> int:
-    total, counts = 0, True
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        word, _, rest = line.partition(" ")
-        if not word.endswith(":"):  # a mapping begins
-            counts = not rest.endswith(without)
-        elif word == "Rss:" and counts:
-            total += int(rest.split()[0]) * 1024
-    return total

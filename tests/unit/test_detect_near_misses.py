@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +167,7 @@ class Judge:
     def window(self, sample_rate_hz: int) -> tuple[int, int]:
         return sample_rate_hz // 10, sample_rate_hz // 2
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         return self.judgements.pop(0) if len(self.judgements) > 1 else self.judgements[0]
 
     def verdict(self, scores: Scores) -> Judgement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -50,8 +51,8 @@ class Listener:
     def window(self, sample_rate_hz: int) -> tuple[int, int]:
         return sample_rate_hz // 10, sample_rate_hz // 2
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
-        self.windows.append(windows)
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+        self.windows.append(list(windows))
         return self.verdict(Scores(0.7, 0.1, 0.1, 0.1))
 
     def verdict(self, scores: Scores) -> Judgement:
@@ -520,7 +521,7 @@ class Grader(Listener):
         self.scores = scores
         self.abstains = abstains
 
-    def judge(self, windows: list[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
+    def judge(self, windows: Iterable[npt.NDArray[np.float32]], sample_rate_hz: int) -> Judgement:
         return self.verdict(self.scores)
 
     def verdict(self, scores: Scores) -> Judgement:
