@@ -78,7 +78,8 @@ class Aim:
         """Give the lines for the settings."""
         lines = ["[capture]", f"heading_deg = {self.heading_deg:.1f}"]
         if self.pitch_deg is not None and self.roll_deg is not None:
-            lines += [f"pitch_deg = {self.pitch_deg:.1f}", f"roll_deg = {self.roll_deg:.1f}"]
+            pitch_deg, roll_deg = round(self.pitch_deg, 1) + 0.0, round(self.roll_deg, 1) + 0.0
+            lines += [f"pitch_deg = {pitch_deg}", f"roll_deg = {roll_deg}"]
         return "\n".join(lines)
 
 
@@ -135,7 +136,7 @@ def aim_finding(found: Aim, capture: CaptureSettings, by: str = "claps") -> Find
     figure = f"{found.heading_deg:.1f} ± {found.sigma_deg:.1f}° by {by}"
     wrong = abs(off_deg) > max(HEADING_DEG, 2 * found.sigma_deg)
     if found.pitch_deg is not None and found.roll_deg is not None:
-        figure += f", pitch {found.pitch_deg:+.1f}°, roll {found.roll_deg:+.1f}°"
+        figure += f", pitch {found.pitch_deg:.1f}°, roll {found.roll_deg:.1f}°"
         tilt_deg = math.hypot(
             found.pitch_deg - capture.pitch_deg, found.roll_deg - capture.roll_deg
         )

@@ -36,7 +36,8 @@ def clock(settings: Settings) -> Iterator[Finding]:
     if moment.receiver is not None:
         yield from receiver(moment.receiver, gpsd_failure)
         if gpsd_failure is None and timing.pps_channel is None:
-            yield _pulse(pulse)
+            followed = moment.tracking is not None and moment.tracking.source == "pps"
+            yield _pulse(pulse, followed)
         fix, surveyed = moment.receiver.position, settings.node.position
         if fix is not None and surveyed is not None:
             elsewhere = far_from(fix, surveyed)
@@ -54,7 +55,9 @@ def clock(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "second opinion",
             "pass" if right else "fail",
-            f"{opinion.server}: the host's clock is {-off_s:+.4f} s off, ± {within_s:.2g} s",
+            f"{opinion.server}: the clocks agree to {abs(off_s):.1g} ± {within_s:.1g} s"
+            if right
+            else f"{opinion.server}: the host's clock is {-off_s:+.4f} s off, ± {within_s:.2g} s",
             "one of the two is wrong: see `chronyc sources`",
             opinion.server if several else "",
         )
@@ -71,7 +74,7 @@ def _all_said(moment: Moment, keeper: Timekeeper, timing: TimingSettings) -> boo
     receiver = told is None or (
         (told.utc_valid or told.reason.startswith(_YOUNG))
         and told.satellites_used is not None
-        and (timing.pps_channel is not None or told.pps_seen)
+        and (timing.pps_channel is not None or told.pps_seen or moment.tracking is not None)
     )
     opinion = keeper.opinion is not None or len(keeper.opinion_failures) == len(timing.ntp_servers)
     return (chrony or not timing.chrony) and receiver and opinion
@@ -119,17 +122,19 @@ def receiver(state: ReceiverState, failure: str | None) -> Iterator[Finding]:
     used, seen = state.satellites_used, state.satellites_seen
     parts = [fix, f"{'?' if used is None else used} of {'?' if seen is None else seen} satellites"]
     if state.position is not None:
-        parts.append(f"position ± {state.position.sigma_m:.0f} m")
+        parts.append(f"± {state.position.sigma_m:.0f} m")
     young = state.fix >= 2 and state.reason.startswith(_YOUNG)
     if state.utc_valid:
         parts.append("UTC valid")
     else:
-        parts.append("UTC after 12.5 minutes of fix" if young else f"UTC not used: {state.reason}")
+        parts.append("UTC after 12.5 minutes" if young else f"UTC not used: {state.reason}")
     well = state.utc_valid or young
     advice = "give the antenna open sky, and a cold receiver 15 minutes"
     yield Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
 
 
-def _pulse(seen: bool) -> Finding:
+def _pulse(seen: bool, followed: bool) -> Finding:
+    if followed:
+        return Finding("receiver pulse", "pass", "chrony follows it")
     figure = "seen by gpsd or the kernel" if seen else "neither gpsd nor the kernel sees it"
     return Finding("receiver pulse", "pass" if seen else "warn", figure)

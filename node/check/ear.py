@@ -253,7 +253,7 @@ def _order(ears: Ears, array: str) -> Finding:
     state = ears.order.state
     verdicts: dict[bool | None, Verdict] = {True: "pass", None: "warn", False: "fail"}
     reason, _, advice = state.reason.partition("; ")
-    figure = f"array {array}: {reason}"
+    figure = reason if state.proven else f"array {array}: {reason}"
     if advice and state.proven is False:
         advice = f"start anew: {advice}"
     return Finding("channel order", verdicts[state.proven], figure, advice)

@@ -58,9 +58,9 @@ def _try(address: BrokerAddress, words: list[tuple[str, bytes]], several: bool) 
         publish_batch(address, words)
     except BrokerError as error:
         return replace(failure("broker", error), which=which)
-    takes = "lets this node in and takes its messages"
+    takes = "lets us in, takes messages"
     if address.protocol != "5":
-        takes = "lets this node in; what it takes it cannot say"
+        takes = "lets us in, cannot say what it takes"
     return Finding("broker", "pass", f"{address}: {takes}, MQTT {address.protocol}", which=which)
 
 

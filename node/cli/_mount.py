@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from node.board.findings import Finding, sorted_findings
+from node.board.findings import Finding, Verdict, sorted_findings
 from node.capture.portaudio import PortAudioSource
 from node.check import Report
 from node.check.aim import Aim, Side, aim, aim_finding, parse_bearing
@@ -83,8 +83,11 @@ class _Guide:
             self.found.append(Finding("sound card", "pass", f"{self.source.device_name}: hears"))
             self._quiet(stand, ear)
             if not ear.is_point:
-                proven = self._taps(stand, ear)
-                self._aim(stand, ear, heading_deg, proven)
+                order = self._taps(stand, ear)
+                if order == "fail":
+                    click.echo("   Mend the plugs and begin anew: by claps it would point wrongly")
+                else:
+                    self._aim(stand, ear, heading_deg, order == "pass")
         self._ask("The sky: give the antenna a free view, then")
         self._test(Part("receiver", "clock and receiver", CLOCK_S, partial(clock, self.settings)))
         self._ask("The broker: connect the network, then")
@@ -133,8 +136,8 @@ class _Guide:
         for finding in microphone_findings(ear.watch.states):
             self.say(finding)
 
-    def _taps(self, stand: Stand, ear: MountEar) -> bool:
-        """Have each microphone tapped; say whether all were where they belong."""
+    def _taps(self, stand: Stand, ear: MountEar) -> Verdict:
+        """Have each microphone tapped; give the verdict on their order."""
         heard: list[int | None] = []
         for k, channel in enumerate(ear.microphones):
             again = True
@@ -149,7 +152,7 @@ class _Guide:
             heard.append(tap.heard)
         finding = taps_finding(heard, ear.microphones)
         self.say(finding)
-        return finding.verdict == "pass"
+        return finding.verdict
 
     def _aim(self, stand: Stand, ear: MountEar, heading_deg: float, proven: bool) -> None:
         stand.listen_for_claps(proven)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -23,6 +23,7 @@ from node.cli._shared import config_file
 from node.settings import load
 
 CLAP_S: Final = 20.0
+STOPPED: Final = 130  # by Ctrl-C, as a shell has it
 MARKS: Final = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
@@ -46,11 +47,15 @@ def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
     """
     settings = load(path).settings
     source = PortAudioSource(settings.capture)
-    if guided:
-        report = mount(settings, source, Console())
-    else:
-        with progress(Console(stderr=True)) as tell:
-            report = checks(settings, source, tell, CLAP_S if clap else 0.0)
+    try:
+        if guided:
+            report = mount(settings, source, Console())
+        else:
+            with progress(Console(stderr=True)) as tell:
+                report = checks(settings, source, tell, CLAP_S if clap else 0.0)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ngunfire-node: stopped; nothing was changed", err=True)
+        leave(STOPPED, at_once=True)  # what is under way on other threads is left behind
     if as_json:
         click.echo(json.dumps(report.record(), indent=2, ensure_ascii=False))
     else:
@@ -58,7 +63,7 @@ def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
     leave(0 if report.ready else 1, at_once=report.must_exit)
 
 
-def leave(code: int, *, at_once: bool) -> None:
+def leave(code: int, *, at_once: bool) -> NoReturn:
     """End; at once where something hangs: PortAudio never lets go of a card that has vanished."""
     if at_once:
         sys.stdout.flush()
@@ -86,7 +91,7 @@ def progress(console: Console) -> Iterator[Tell]:
 
 def screen(report: Report) -> RenderableType:
     """Lay a report out: a line for each check, and the verdict below them."""
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -14,8 +14,10 @@ import pytest
 
 from tests.hil import virtual_card, virtual_chrony, virtual_receiver
 from tests.hil.virtual_card import build_plugin
-from tests.units.good_node import Bench, Checked, surroundings
-from tests.units.planted import FAULTS, Fault, good
+from tests.units.good_node import Bench, Checked
+from tests.units.planted import good
+from tests.units.planted_faults import FAULTS, Fault
+from tests.units.surroundings import surroundings
 
 MISSING = [
     tool

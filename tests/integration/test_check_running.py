@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,9 @@ import pytest
 
 from node.network import PrivateBroker
 from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
-from tests.units.good_node import MICROPHONES, PPM, RATE, bang
+from tests.units.good_node import MICROPHONES, RATE, bang
+from tests.units.guided import Answer, answered
+from tests.units.surroundings import PPM
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,12 +24,11 @@ pytestmark = [
     pytest.mark.skipif(missing_tools() is not None, reason=f"needs {missing_tools()}"),
 ]
 BEARING_DEG = 70.0
+CTRL_C = "\x03"
 PROGRAM = ["-c", "from node.cli import main; main()"]
 
 
 def program(*arguments: object) -> list[str]:
-    import sys
-
     return [sys.executable, *PROGRAM, *map(str, arguments)]
 
 
@@ -139,7 +138,11 @@ def test_a_mounting_with_one_microphone_is_guided_at_a_terminal(
             f'[health]\nstatus_file = "{tmp_path}/status.json"\n'
         )
         code, said = answered(
-            program("check", "--mount", "--config", config), card.environment, "\n"
+            program("check", "--mount", "--config", config),
+            card.environment,
+            [Answer("Quiet now"), Answer("The sky"), Answer("The broker")],
+            tmp_path / "card" / "truth.json",
+            deadline_s=60.0,
         )
     assert code == 0, said
     assert "1. Quiet now" in said
@@ -151,36 +154,24 @@ def test_a_mounting_with_one_microphone_is_guided_at_a_terminal(
     assert "Traceback" not in said
 
 
-def answered(
-    command: list[str], environment: dict[str, str], answer: str, deadline_s: float = 60.0
-) -> tuple[int, str]:
-    """Run a command at a terminal, and give an answer each time that it asks for Enter."""
-    ours, theirs = pty.openpty()
-    said = b""
-    with subprocess.Popen(
-        command, env=environment | {"TERM": "xterm", "COLUMNS": "80"}, stdin=theirs,
-        stdout=theirs, stderr=theirs, close_fds=True,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        asked = 0
-        until_s = time.monotonic() + deadline_s
-        while time.monotonic() < until_s:
-            if not select.select([ours], [], [], 0.1)[0]:
-                if process.poll() is not None:
-                    break
-                continue
-            try:
-                more = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not more:
-                break
-            said += more
-            while said.count(b"press Enter") > asked:
-                asked += 1
-                os.write(ours, answer.encode())
-        if process.poll() is None and time.monotonic() >= until_s:
-            process.kill()
-        code = process.wait(20)
-    os.close(ours)
-    return code, said.decode(errors="replace")
+@pytest.mark.parametrize("guided", [False, True])
+def test_ctrl_c_ends_it_at_once_and_cleanly(tmp_path: Path, plugin: Path, guided: bool) -> None:
+    card = VirtualCard(tmp_path / "card", plugin, sound(30, 1), RATE, name="single")
+    config = tmp_path / "node.toml"
+    config.write_text(
+        '[capture]\ndevice = "single"\nchannels = 1\n[timing]\nchrony = false\n'
+        f'[outbox]\npath = "{tmp_path}/outbox.sqlite3"\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
+        f'[health]\nstatus_file = "{tmp_path}/status.json"\n'
+    )
+    more = ["--mount"] if guided else []
+    answers = [Answer("Quiet now"), Answer(" s ", CTRL_C, 2.0)]
+    code, said = answered(
+        program("check", *more, "--config", config),
+        card.environment,
+        answers if guided else answers[1:],
+        tmp_path / "card" / "truth.json",
+        deadline_s=30.0,
+    )
+    assert code == 130, said
+    assert "stopped" in said
+    assert "Traceback" not in said

@@ -7,137 +7,31 @@ street; the receiver writes NMEA; pins are gpiozero's mock; an NTP server is a d
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from node.capture import built_in_arrays
-from node.network import PrivateBroker
-from node.simulate.render import render
-from node.simulate.scene import parse
-from tests.faults.fleet import Fleet
-from tests.hil.fleet_ca import DAY, Files, FleetCa
 from tests.hil.virtual_card import VirtualCard
-from tests.hil.virtual_chrony import VirtualChrony
-from tests.hil.virtual_receiver import Gpsd, VirtualReceiver
+from tests.units.surroundings import NODE_ID, PPM, SITE, Frames, Surroundings
 
 RATE: Final = 48_000
 MICROPHONES: Final = 4
 PULSE: Final = 4
-NODE_ID, SITE = "mast-1", "bench"
-PPM: Final = 25.0
 LONGEST_S: Final = 120.0
 """After which a check is ended, and counts as one that never answered."""
-SETTLE_S: Final = 60.0
-LISTENS_S: Final = 15.0
 
-Frames = npt.NDArray[np.int32]
 Deed = Callable[[VirtualCard], None]
-
-
-def street() -> Frames:
-    """Render 40 s of a quiet street, four microphones and the pulse, shape [n, 5]."""
-    scene = parse(
-        'name = "quiet"\nduration_s = 40.0\nseed = 5\nstart_utc = 2026-06-01T12:00:00Z\n'
-        "[street]\nnoise_db_a = 55.0\n"
-        f'[[nodes]]\nid = "{NODE_ID}"\nx_m = 0.0\ny_m = 0.0\nz_m = 6.0\nclock_ppm = {PPM}\n'
-        'array = "tetrahedron_200mm"\npps = true\n'
-    )
-    return np.asarray(render(scene, built_in_arrays()).nodes[0].frames(), np.int32)
-
-
-class People(Fleet):
-    """The fleet about the broker, and who else may come."""
-
-    def expired(self) -> Files:
-        """Give a certificate of the node's that has ended."""
-        from datetime import UTC, datetime
-
-        return self._issue(NODE_ID, "expired", (), datetime.now(UTC) - DAY)
-
-    def sign(self, folder: Path, name: str) -> Files:
-        """Give a signing key and the certificate over it, of a node of this name."""
-        ca = FleetCa(folder)
-        return ca.issue(name, organization=SITE, key=ed25519.Ed25519PrivateKey.generate())
-
-
-class TimeServer:
-    """An NTP server on loopback (RFC 5905) whose clock is off by so many seconds."""
-
-    def __init__(self, off_s: float = 0.0) -> None:
-        self._off_s = off_s
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._socket.close()
-
-    def _serve(self) -> None:
-        since_1900_s = 2_208_988_800
-        with contextlib.suppress(OSError):
-            while True:
-                asked, who = self._socket.recvfrom(512)
-                now = int((time.time() + self._off_s + since_1900_s) * 2**32)
-                head = struct.pack("!BBbbII4s", 0x24, 2, 6, -20, 0, 1, b"GPS\0")
-                stamps = struct.pack("!Q8sQQ", now, asked[40:48], now, now)
-                self._socket.sendto(head + stamps, who)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What every node on the bench shares."""
-
-    folder: Path
-    plugin: Path
-    street: Frames
-    people: People
-    gpsd: str
-    chronyc: Path
-    time_server: str
-    broker_port: int
-
-
-@contextmanager
-def surroundings(folder: Path, plugin: Path) -> Iterator[Surroundings]:
-    """Start receiver, gpsd, chronyd, time server and broker; wait until the clock is held."""
-    with ExitStack() as opened:
-        chrony = opened.enter_context(VirtualChrony(folder / "chrony", 0.0))
-        sky = opened.enter_context(VirtualReceiver())
-        gpsd = opened.enter_context(Gpsd(sky.device))
-        server = opened.enter_context(TimeServer())
-        people = People(folder / "fleet", NODE_ID)
-        opened.enter_context(PrivateBroker(folder / "broker", people.configuration))
-        heard = street()
-        wait_until_held(chrony)
-        yield Surroundings(
-            folder, plugin, heard, people, gpsd.address, chronyc(folder / "bin", chrony.command),
-            server.address, people.port,
-        )  # fmt: skip
 
 
 def bang(sound: Frames, at_s: float, bearing_deg: float) -> None:
@@ -151,28 +45,6 @@ def bang(sound: Frames, at_s: float, bearing_deg: float) -> None:
         at = round((at_s - early) * RATE)
         of = sound[at : at + len(wave), microphone]
         of += (np.round(wave[: len(of)] * 2**23).astype(np.int32)) << 8
-
-
-def wait_until_held(chrony: VirtualChrony) -> None:
-    """Wait until a chronyd follows its pulse."""
-    until_s = time.monotonic() + SETTLE_S
-    while time.monotonic() < until_s:
-        said = subprocess.run(chrony.command, capture_output=True, text=True, check=False).stdout
-        if "PPS" in said and not said.rstrip().endswith("Not synchronised"):
-            return
-        time.sleep(0.5)
-    raise TimeoutError("chronyd does not take its pulse")
-
-
-def chronyc(folder: Path, command: tuple[str, ...]) -> Path:
-    """Make a folder for PATH, whose chronyc asks another chronyd than the machine's."""
-    folder.mkdir(parents=True)
-    real = shutil.which("chronyc")
-    assert real
-    file = folder / "chronyc"
-    file.write_text(f'#!/bin/sh\nexec {real} {command[1]} {command[2]} "$@"\n')
-    file.chmod(0o755)
-    return folder
 
 
 @dataclass
@@ -276,8 +148,9 @@ class Bench:
 
     def card(self) -> VirtualCard:
         """Make its card."""
+        pulse = "pps_channel" in self.settings["timing"]  # then on the second
         card = VirtualCard(
-            self.folder / "card", self.around.plugin, self.sound, RATE, ppm=PPM, align=True
+            self.folder / "card", self.around.plugin, self.sound, RATE, ppm=PPM, align=pulse
         )
         if self.second_card:
             asound = self.folder / "card" / "asound.conf"
