@@ -1,4 +1,4 @@
-"""Who holds a sound card that cannot be opened, as the kernel tells it, and what to do then."""
+"""Who holds a sound card or an outbox, as the kernel tells it, and what to do then."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ def holder_of(device: str, proc: Path = PROC) -> Holder | None:
             continue
         pid = int(told[1])
         return Holder(pid, _program(proc, pid), card or device)
+    return None
+
+
+def outbox_user(path: Path, proc: Path = PROC) -> int | None:
+    """Find the process that has an outbox open: a node that runs by the same settings."""
+    try:
+        wanted = path.stat()
+    except OSError:
+        return None
+    for open_file in proc.glob("[0-9]*/fd/*"):
+        try:
+            # By the file, not by its name, which is another's in a container.
+            same = os.path.samestat(open_file.stat(), wanted)
+        except OSError:
+            continue  # it is another user's, or has ended
+        if same and int(open_file.parts[-3]) != os.getpid():
+            return int(open_file.parts[-3])
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import node
 from node.board.findings import Finding
 from node.check.bounded import failure
+from node.check.holder import outbox_user
 from node.deliver import BrokerAddress, publish_batch
 from node.errors import BrokerError
 from node.messages import Origin, build_status, node_topic, to_json
@@ -25,8 +26,14 @@ def broker(settings: Settings) -> Iterator[Finding]:
     """Try each broker at the same time; where several are named, one that answers will do.
 
     A status goes out, which the broker does not keep: some let a node in and take nothing of it.
-    It comes under a name that the broker makes up, so that no other client is thrown out.
+    Brokers that name a client by its certificate, as ours does, would throw a node that runs out
+    for this one; so such a node is asked instead, or let be.
     """
+    pid = outbox_user(settings.outbox.path)
+    if pid is not None:
+        figure = f"not tested: a node runs (pid {pid}), and would be thrown out"
+        yield Finding("broker", "warn", figure, "let it write health.status_file, or stop it")
+        return
     addresses = BrokerAddress.all_from_settings(settings.mqtt)
     words = [(_topic(settings), _word(settings))]
     with ThreadPoolExecutor(len(addresses), "check-broker") as pool:

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +22,7 @@ from node.capture.portaudio import PortAudioSource
 from node.check import Report, checks
 from node.check.bounded import Part, split, together
 from node.check.clock import receiver
-from node.check.holder import holder_of
+from node.check.holder import holder_of, outbox_user
 from node.check.keep import board, disk, signing_key, snippets
 from node.check.running import RunningNode
 from node.check.sending import broker
@@ -338,6 +340,24 @@ def test_who_holds_a_card_is_told_by_what_kind_of_thing_it_is(
     assert held.figure == f"UMC404HD 192k is held by {figure}"
     assert advice in held.advice
     assert holder_of("Scarlett", tmp_path) is None
+
+
+def test_a_node_that_runs_without_a_status_file_is_not_thrown_out_of_its_broker(
+    tmp_path: Path,
+) -> None:
+    settings = bare(tmp_path)
+    assert outbox_user(settings.outbox.path) is None
+    keeps = f"import time; f = open({str(settings.outbox.path)!r}, 'w'); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", keeps]) as other:
+        try:
+            until_s = time.monotonic() + 20
+            while outbox_user(settings.outbox.path) is None and time.monotonic() < until_s:
+                time.sleep(0.05)
+            (told,) = broker(settings)
+        finally:
+            other.kill()
+    assert told.verdict == "warn"
+    assert f"a node runs (pid {other.pid})" in told.figure
 
 
 UNUSUAL = ("settings", "last run", "clap", "heading", "maintenance")

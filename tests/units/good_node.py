@@ -23,7 +23,7 @@ import numpy as np
 
 from node.capture import built_in_arrays
 from tests.hil.virtual_card import VirtualCard
-from tests.units.surroundings import NODE_ID, PPM, SITE, Frames, Surroundings
+from tests.units.surroundings import PPM, SITE, Frames, Surroundings
 
 RATE: Final = 48_000
 MICROPHONES: Final = 4
@@ -81,14 +81,15 @@ class Bench:
 
     def __post_init__(self) -> None:
         around, people = self.around, self.around.people
-        signing = people.sign(self.folder / "signing", NODE_ID)
+        signing = people.sign(self.folder / "signing", self.name)
+        client = people.client(self.name)
         self.sound = around.street.copy()
         self.environment = {
             "PATH": f"{around.chronyc}:{os.environ['PATH']}",
             "GPIOZERO_PIN_FACTORY": "mock",
         }
         self.settings = {
-            "node": {"id": NODE_ID, "site": SITE},
+            "node": {"id": self.name, "site": SITE},
             "node.position": {"lat_deg": 47.85, "lon_deg": 106.2, "alt_m": 1280.0, "sigma_m": 2.0},
             "capture": {
                 "device": "microphones",
@@ -108,11 +109,18 @@ class Bench:
             },
             "mqtt": {
                 "url": f"mqtts://127.0.0.1:{around.broker_port}",
-                **{name: str(path) for name, path in people.files().items()},
+                "ca_file": str(people.ca_file),
+                "cert_file": str(client.certificate),
+                "key_file": str(client.key),
             },
             "board": {"enabled": True},
             "health": {"status_file": str(self.folder / "status.json")},
         }
+
+    @property
+    def name(self) -> str:
+        """Its node.id: that of its folder."""
+        return self.folder.name
 
     def program(self, *arguments: str) -> list[str]:
         """Give the command line of a subcommand on it."""

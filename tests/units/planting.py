@@ -172,7 +172,7 @@ def other_ca(bench: Bench) -> None:
 
 
 def client_expired(bench: Bench) -> None:
-    files = bench.around.people.expired()
+    files = bench.around.people.expired(bench.name)
     put("mqtt", cert_file=str(files.certificate), key_file=str(files.key))(bench)
 
 

@@ -54,9 +54,16 @@ def street() -> Frames:
 class People(Fleet):
     """The fleet about the broker, and who else may come."""
 
-    def expired(self) -> Files:
-        """Give a certificate of the node's that has ended."""
-        return self._issue(NODE_ID, "expired", (), datetime.now(UTC) - DAY)
+    def client(self, name: str) -> Files:
+        """Give a node of this name its certificate for the broker.
+
+        Each has its own: the broker knows clients by it, and holds one of each name.
+        """
+        return self._issue(name, name)
+
+    def expired(self, name: str) -> Files:
+        """Give one that has ended."""
+        return self._issue(name, f"{name}-expired", (), datetime.now(UTC) - DAY)
 
     def sign(self, folder: Path, name: str) -> Files:
         """Give a signing key and the certificate over it, of a node of this name."""
