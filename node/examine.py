@@ -6,7 +6,9 @@ Under both, beside the stages that measured.
 from __future__ import annotations
 
 import re
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from node.board import BoardReading, Code
@@ -16,6 +18,8 @@ from node.settings import BoardSettings
 
 # The firmware slows a Pi's processor down from 80 °C on, and harder at 85.
 SOC_HOT_C: Final = 80.0
+# Three quarters of what the unit allows (systemd/gunfire-node.service).
+MUCH_BYTES: Final = 240 * 2**20
 # Others spoil what they hear; a node with none but these hears nothing.
 DEAF: Final = frozenset(("silent", "stuck", "clipped"))
 
@@ -45,6 +49,20 @@ def _levels(state: MicrophoneState) -> str:
     if state.rms_dbfs is None or state.peak_dbfs is None:
         return state.sentence
     return f"{state.rms_dbfs:.0f} dBFS rms, peak {state.peak_dbfs:.0f} dBFS"
+
+
+def resident_bytes() -> int:
+    """Give what this process has in memory (proc(5), statm)."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_finding(resident: int) -> Finding:
+    """Judge what the node has in memory, in bytes: a leak is told before its bound ends the run."""
+    figure = f"{resident / 1e6:.0f} MB"
+    if resident < MUCH_BYTES:
+        return Finding("memory", "pass", figure)
+    return Finding("memory", "warn", f"{figure}, where some 120 are usual")
 
 
 def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[Finding]:

@@ -33,7 +33,15 @@ from node.errors import (
     ModelError,
     OutboxError,
 )
-from node.examine import board_findings, finding_record, light_record, microphone_findings
+from node.examine import (
+    board_findings,
+    finding_record,
+    light_record,
+    memory_finding,
+    microphone_findings,
+    resident_bytes,
+)
+
 from node.settings import BoardSettings, Settings
 from node.types import Block
 
@@ -178,6 +186,7 @@ class Vitals:
         if self._hears:
             for finding in microphone_findings(self._watch.states):
                 self.book.write(finding)
+        self.book.write(memory_finding(resident_bytes()))
         if time.monotonic() > self._last_run_until_s:
             self.book.settle("last run")
 

@@ -230,6 +230,13 @@ _CHECKS: Final = (
         "see docs/do/switch-on-snippets.md",
     ),
     Check(
+        "memory",
+        "what this run of the node has in memory",
+        Code.STORE,
+        Code.STORE,
+        "`systemctl restart gunfire-node`, and report it: it should not grow",
+    ),
+    Check(
         "power",
         "the supply, as the board sees it",
         Code.BOARD,
