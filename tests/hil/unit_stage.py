@@ -259,17 +259,17 @@ LEAK = """
 import os, threading, time
 def leak():
     kept = []
-    time.sleep(6)
+    time.sleep(5)
     while True:
         try:
-            kept.append(b"x" * 4_000_000)
+            kept.append(b"x" * 8_000_000)
         except MemoryError:
             pass
         time.sleep(0.05)
 if os.environ.get("NOTIFY_SOCKET"):
     threading.Thread(target=leak, daemon=True).start()
 """
-"""Python's own hook for a site: beside the real daemon a thread that keeps 80 MB a second."""
+"""Python's own hook for a site: beside the real daemon a thread that keeps 160 MB a second."""
 
 
 def leak(stage: Stage, deadline_s: float = 60.0) -> tuple[Recovery, int]:
