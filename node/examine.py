@@ -5,8 +5,8 @@ Under both, beside the stages that measured.
 
 from __future__ import annotations
 
-import re
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final

@@ -41,7 +41,6 @@ from node.examine import (
     microphone_findings,
     resident_bytes,
 )
-
 from node.settings import BoardSettings, Settings
 from node.types import Block
 
