@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.board.findings import Finding
+from node.capture.chatter import hush
 from node.capture.portaudio import PortAudioSource
 from node.check import CLAP, Report, Tell, checks
 from node.cli._mount import mount
@@ -47,6 +48,8 @@ def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
     """
     settings = load(path).settings
     source = PortAudioSource(settings.capture)
+    if not (as_json or guided):  # a prompt is printed by the C library, too
+        hush()  # PortAudio prints lines of its source on what our screen says in words
     try:
         if guided:
             report = mount(settings, source, Console())
