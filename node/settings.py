@@ -501,7 +501,7 @@ class BoardSettings(_Section):
     thermometer: bool = Field(
         default=False,
         description="Whether a DS18B20 is fitted in the enclosure. Its pin is the kernel's: "
-        "dtoverlay=w1-gpio,gpiopin=22 in config.txt; the overlay's own default, 4, has the pulse.",
+        "dtoverlay=w1-gpio,gpiopin=23 in config.txt; the overlay's own default, 4, has the pulse.",
     )
     thermometer_id: Annotated[str, Field(pattern="^28-[0-9a-f]{12}$")] | None = Field(
         default=None,

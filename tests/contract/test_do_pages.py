@@ -205,6 +205,8 @@ def test_the_pins_of_the_page_are_those_of_settings_and_firmware() -> None:
     assert tamper
     assert thermometer
     assert f"GPIO {thermometer[1]} " in row_of("thermometer")
+    said = BoardSettings.model_fields["thermometer"].description
+    assert f"gpiopin={thermometer[1]} " in str(said)
     pins = {board.led_pin, board.button_pin, int(pulse[1]), int(tamper[1]), int(thermometer[1])}
     assert len(pins) == 5
     assert not pins & set(_TAKEN_PINS)
