@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from node.board.button import Button, ButtonReading
-from node.board.light import Code, Light, gravest
+from node.board.light import Code, Light
 from node.board.pins import Contact, open_led
 from node.board.power import PowerReading, power
 from node.board.tamper import Tamper, TamperReading
@@ -30,7 +30,6 @@ __all__ = [
     "Code",
     "PowerReading",
     "TamperReading",
-    "gravest",
 ]
 
 log = logging.getLogger(__name__)

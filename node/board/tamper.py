@@ -21,18 +21,12 @@ class TamperReading:
         Whether the lid is open, or the wire cut.
     count
         How often it opened; a lid that was open at the start counts.
-    opened_ago_s
-        Since the latest opening; None if there was none.
-    closed_ago_s
-        Since it closed after that; None while it is open, or if it never was.
     latched
         Open, or closed for less than a day.
     """
 
     open: bool
     count: int
-    opened_ago_s: float | None
-    closed_ago_s: float | None
     latched: bool
 
 
@@ -47,7 +41,6 @@ class Tamper:
 
     def __init__(self, contact: Contact) -> None:
         self._contact = contact
-        self._opened_s = None if contact.closed else contact.since_s
         self._closed_s: float | None = None
         self._count = int(not contact.closed)
 
@@ -57,16 +50,14 @@ class Tamper:
             if change.closed:
                 self._closed_s = change.at_s
             else:
-                self._opened_s, self._closed_s = change.at_s, None
+                self._closed_s = None
                 self._count += 1
         is_open = not self._contact.closed
-        closed_ago_s = None if self._closed_s is None else now_s - self._closed_s
+        lately = self._closed_s is not None and now_s - self._closed_s < LATCHED_S
         return TamperReading(
             open=is_open,
             count=self._count,
-            opened_ago_s=None if self._opened_s is None else now_s - self._opened_s,
-            closed_ago_s=closed_ago_s,
-            latched=is_open or (closed_ago_s is not None and closed_ago_s < LATCHED_S),
+            latched=is_open or lately,
         )
 
     def close(self) -> None:

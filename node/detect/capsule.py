@@ -25,7 +25,6 @@ Ints = npt.NDArray[np.int64]
 # 14 dB SPL self-noise under 125 dB SPL full scale makes -111 dBFS, and converters -95 to -115.
 SILENT_DBFS: Final = -110.0
 COMPARE_RATE_HZ: Final = 8000
-SLOT_S: Final = 0.005
 SLOTS: Final = 200
 TENTHS: Final = 10
 SLICES: Final = 20
