@@ -237,7 +237,8 @@ class Daemon:
             try:
                 source = opened.enter_context(self._source)
                 self._book.settle("sound card", f"{self._device} delivers")
-                return source
+                # What it was told before it was opened, a card does not know.
+                return None if self._stopping else source
             except DeviceError as error:
                 if not self._vitals.service.supervised or time.monotonic() > give_up_s:
                     raise
@@ -416,6 +417,7 @@ class Daemon:
                     mode="json",
                     include={"onset_utc", "grade", "label", "round_count", "scores", "direction"},
                 )
+                | {"snr_db": detection.rounds[0].snr_db}
                 for detection in self._latest
             ],
             "near_misses": [] if pipeline is None else self._near_misses(pipeline),

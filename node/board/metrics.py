@@ -42,10 +42,11 @@ def metrics_server(host_port: str, latest: Callable[[], Record]) -> Iterator[Non
     registry.register(_Collector(latest))
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name may be none that DNS could hold
+        reason = getattr(error, "strerror", None) or error
         raise BoardError(
-            f"no metrics at health.metrics = {host_port}: {error.strerror or error}; choose "
-            "another port, or an address of this machine"
+            f"no metrics at health.metrics = {host_port}: {reason}; choose another port, or an "
+            "address of this machine"
         ) from error
     try:
         yield

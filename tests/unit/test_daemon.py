@@ -249,3 +249,19 @@ def test_an_outbox_where_nothing_waits_is_not_written_for_its_age(tmp_path: Path
         for second in range(100):
             outbox.expire(10**18 + second, 3600)
         assert (log.stat().st_mtime_ns, log.stat().st_size) == before
+
+
+def test_a_stop_that_comes_just_before_the_card_is_opened_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = daemon(tmp_path)
+    keep_up, heard = node._keep_up, create_autospec(node._vitals.heard)
+
+    def stop_and_keep_up(*given: Any) -> None:
+        keep_up(*given)
+        node.stop()
+
+    monkeypatch.setattr(node, "_keep_up", stop_and_keep_up)
+    monkeypatch.setattr(node._vitals, "heard", heard)
+    node.run()
+    heard.assert_not_called()

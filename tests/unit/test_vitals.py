@@ -194,6 +194,12 @@ def test_metrics_are_read_by_http_where_they_are_asked_for(tmp_path: Path) -> No
             assert "choose another port" in second.book.says("metrics")
 
 
+def test_a_place_for_metrics_that_is_none_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    health = {"metrics": f"{'a' * 64}.test:9110", "status_file": tmp_path / "status.json"}
+    with vitals(tmp_path, health=health) as shown:
+        assert "no metrics at health.metrics" in shown.book.says("metrics")
+
+
 @pytest.fixture
 def mock_pins() -> Any:
     Device.pin_factory = MockFactory()
