@@ -16,7 +16,7 @@ from node.board.findings import Finding, light_code, sorted_findings
 from node.capture.portaudio import PortAudioSource
 from node.check.bounded import Part, Tell, together
 from node.check.clock import CLOCK_S, clock
-from node.check.ear import Ear, clap_told, no_clap
+from node.check.ear import CLAP_DB, Ear, clap_told, no_clap
 from node.check.keep import board, disk, model, signing_key, snippets
 from node.check.running import RunningNode
 from node.check.sending import BROKER_S, broker
@@ -136,9 +136,11 @@ def _clap_by(running: RunningNode, seconds: float, tell: Tell, has_array: bool) 
     tell(CLAP, seconds)
     heard = None
     for detection in running.claps(seconds):
+        if detection["snr_db"] < CLAP_DB:
+            continue
         heard = detection
-        if detection.get("direction") is not None or not has_array:
+        if detection["direction"] is not None or not has_array:
             break
     if heard is None:
         return no_clap(seconds)
-    return clap_told(heard.get("direction"), heard.get("snr_db"), has_array)
+    return clap_told(heard["direction"], heard["snr_db"], has_array)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,7 @@ from node.errors import DeviceError
 from node.examine import microphone_findings
 from node.messages import Detection, Origin
 from node.pipeline import Pipeline
-from node.settings import Settings
+from node.settings import DetectSettings, Settings
 from node.timing import HostClock, PpsSampleClock
 from node.timing.pps import LOCK
 from node.types import AudioSource, Block
@@ -57,7 +57,7 @@ class _Heard:
     states: tuple[MicrophoneState, ...] = ()
     floors_dbfs: tuple[float | None, ...] = ()
     order: Finding | None = None
-    of_clock: tuple[Finding, ...] = field(default=())
+    of_clock: tuple[Finding, ...] = ()
 
 
 class Ear:
@@ -115,7 +115,7 @@ class Ear:
         watch = MicrophoneWatch(
             self._rate, self._source.channels, microphones=ears.microphones, order=ears.order
         )
-        pipeline = self._pipeline(ears)
+        pipeline = clap_pipeline(ears, self._settings.detect, self._source.channels, self._rate)
         asked = self._settings.timing.pps_channel
         with _open_for(self._source, LISTEN_S + SLACK_S + self._clap_s + TOLD_AFTER_S) as blocks:
             for block in blocks:
@@ -134,7 +134,7 @@ class Ear:
                         self.waits_for_clap = True
                     continue
                 heard.seconds += len(block.frames) / self._rate
-                loud = [d for d in told if d.rounds[0].snr_db >= CLAP_DB]
+                loud = loud_enough(told)
                 heard.clap = loud[0] if loud else heard.clap
                 located = heard.clap is not None and heard.clap.direction is not None
                 if located or (heard.clap is not None and ears.array is None):
@@ -149,18 +149,6 @@ class Ear:
         heard.floors_dbfs = pipeline.floor_dbfs
         heard.of_clock = tuple(_rate_and_pulse(ears, heard.pulse_peak, heard.lost))
         heard.order = _order(ears, self._settings.capture.array)
-
-    def _pipeline(self, ears: Ears) -> Pipeline:
-        return Pipeline(
-            origin=Origin("check", "check", str(uuid.uuid4()), node.__version__),
-            settings=self._settings.detect,
-            clock=ears.clock,
-            classifier=Abstainer(),
-            sample_rate_hz=self._rate,
-            channels=self._source.channels,
-            microphones=ears.microphones,
-            array=ears.array,
-        )
 
     def _lost(self, error: DeviceError) -> Finding:
         """Tell of a card that does not open, or has gone: by who holds it, where somebody does."""
@@ -200,6 +188,27 @@ class Ear:
             else:
                 more = f", floor {floor:.0f} dBFS in the trigger's band"
                 yield replace(finding, figure=finding.figure + more)
+
+
+def clap_pipeline(
+    ears: Ears, detect: DetectSettings, channels: int, sample_rate_hz: int
+) -> Pipeline:
+    """Give what hears a clap as the node hears a shot, but judges nothing."""
+    return Pipeline(
+        origin=Origin("check", "check", str(uuid.uuid4()), node.__version__),
+        settings=detect,
+        clock=ears.clock,
+        classifier=Abstainer(),
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+        microphones=ears.microphones,
+        array=ears.array,
+    )
+
+
+def loud_enough(detections: Sequence[Detection]) -> list[Detection]:
+    """Give those that may be the clap."""
+    return [d for d in detections if d.rounds[0].snr_db >= CLAP_DB]
 
 
 @contextmanager
@@ -275,11 +284,9 @@ def no_clap(seconds: float) -> Finding:
     return Finding("clap", "fail", f"no clap heard in {seconds:g} s", advice)
 
 
-def clap_told(
-    direction: dict[str, float | None] | None, snr_db: float | None, has_array: bool
-) -> Finding:
+def clap_told(direction: dict[str, float | None] | None, snr_db: float, has_array: bool) -> Finding:
     """Tell where a clap came from, by a detection's own fields."""
-    figure = "heard" if snr_db is None else f"heard, {snr_db:.0f} dB over the background"
+    figure = f"heard, {snr_db:.0f} dB over the background"
     if direction is None:
         advice = "no bearing: see the channel order and the levels"
         return Finding("clap", "warn" if has_array else "pass", figure, advice)

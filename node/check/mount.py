@@ -9,7 +9,6 @@ compared and not taken for granted. Pure: no terminal, no threads.
 from __future__ import annotations
 
 import math
-import uuid
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -17,13 +16,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-import node
 from node.board.findings import Finding
-from node.check.ear import CLAP_DB
-from node.classify import Abstainer
+from node.check.ear import clap_pipeline, loud_enough
 from node.detect.microphones import MicrophoneWatch
 from node.ears import Ears
-from node.messages import Detection, Origin
+from node.messages import Detection
 from node.pipeline import Pipeline
 from node.settings import Settings
 from node.timing import HostClock
@@ -103,22 +100,13 @@ class MountEar:
         # Each clap is an event of its own.
         detect = self._settings.detect.model_copy(update={"burst_s": 0.0})
         ears.clock.observe_host(HostClock().read())
-        self._pipeline = Pipeline(
-            origin=Origin("check", "check", str(uuid.uuid4()), node.__version__),
-            settings=detect,
-            clock=ears.clock,
-            classifier=Abstainer(),
-            sample_rate_hz=self._rate,
-            channels=self._channels,
-            microphones=ears.microphones,
-            array=ears.array,
-        )
+        self._pipeline = clap_pipeline(ears, detect, self._channels, self._rate)
 
     def take(self, block: Block) -> None:
         """Take the next block of the card."""
         self.watch.push(block)
         if self._pipeline is not None:
-            loud = [d for d in self._pipeline.push(block) if d.rounds[0].snr_db >= CLAP_DB]
+            loud = loud_enough(self._pipeline.push(block))
             self.claps += [d for d in loud if d.revision == 0]
         sound = np.concatenate((self._rest, block.samples()[:, list(self.microphones)]))
         frame = round(FRAME_S * self._rate)

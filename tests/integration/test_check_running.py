@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ def test_a_running_node_is_asked_for_card_and_broker_and_hears_a_clap_undisturbe
     assert lines["channel order"]["verdict"] == "pass"
     assert lines["model"]["verdict"] == "pass"
     assert lines["clap"]["verdict"] == "pass"
+    assert re.match(r"heard, \d+ dB over the background, from", lines["clap"]["figure"])
     azimuth_deg = float(lines["clap"]["figure"].partition("azimuth ")[2].split("°")[0])
     assert azimuth_deg == pytest.approx(BEARING_DEG, abs=5)
     assert done.returncode == 0, [line for line in lines.values() if line["verdict"] == "fail"]

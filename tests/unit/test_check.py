@@ -243,7 +243,12 @@ def running_file(file: Path, **changes: Any) -> None:
         "device": "UMC404HD",
         "lost_samples": 0,
         "broker": {"connected": True},
-        "checks": [record("microphone 2", "warn", "silent"), record("clock"), record("pulse")],
+        "checks": [
+            record("microphone 2", "warn", "silent"),
+            record("clock"),
+            record("pulse"),
+            record("metrics", "warn", "no metrics"),
+        ],
         "detections": [],
         **changes,
     }
@@ -262,7 +267,7 @@ def test_a_running_node_is_asked_for_card_board_and_broker_and_nothing_else(
     assert running is not None
     assert running.sentence == f"asked the running node, pid {os.getpid()}, up 3 h 1 min"
     found = {f.name: f for f in running.findings(settings)}
-    assert set(found) == {"microphone 2", "pulse", "sound card", "broker"}
+    assert set(found) == {"microphone 2", "pulse", "sound card", "broker", "metrics"}
     assert found["microphone 2"].which == "2"
     assert found["sound card"].figure == "UMC404HD: heard, 0 samples lost"
     report = checks(settings, DeafSource(settings.capture), quietly)
@@ -360,7 +365,7 @@ def test_a_node_that_runs_without_a_status_file_is_not_thrown_out_of_its_broker(
     assert f"a node runs (pid {other.pid})" in told.figure
 
 
-UNUSUAL = ("settings", "last run", "clap", "heading", "maintenance")
+UNUSUAL = ("settings", "last run", "clap", "heading", "metrics", "maintenance")
 
 
 def report_of(*findings: Finding) -> Report:
