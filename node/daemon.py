@@ -192,7 +192,7 @@ class Daemon:
     def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
         with ExitStack() as opened:
             source = self._open(opened, classifier, outbox, publisher)
-            if source is None:
+            if source is None or self._stopping:  # a card forgets what came before it was opened
                 return
             pipeline = Pipeline(
                 origin=self._origin,
@@ -237,8 +237,7 @@ class Daemon:
             try:
                 source = opened.enter_context(self._source)
                 self._book.settle("sound card", f"{self._device} delivers")
-                # What it was told before it was opened, a card does not know.
-                return None if self._stopping else source
+                return source
             except DeviceError as error:
                 if not self._vitals.service.supervised or time.monotonic() > give_up_s:
                     raise
