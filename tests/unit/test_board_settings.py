@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import SettingsError
-from node.settings import load
+from node.settings import BoardSettings, load, load_board
 
 
 def loaded(tmp_path: Path, text: str) -> object:
@@ -41,3 +41,31 @@ def test_what_would_not_work_is_refused(tmp_path: Path, text: str, sentence: str
 def test_what_may_work_is_taken(tmp_path: Path, text: str) -> None:
     # The kernel does not give the pulse's pin away; where it is not used, it is as good as others.
     assert loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "led_pin"),
+    [
+        ("[board]\nled_pin = 5\n", 5),
+        ("[mqtt]\nurl = nonsense\n[board] # the light\nled_pin = 5\n[node]\nid = 7\n", 5),
+        ("[board]\nled_pin = 5\n[board.more]\n", 5),
+        ("board = 7\n", 17),
+        ("[board]\nled_pin = 18\n", 17),
+        ("[board]\nled_pin = \n", 17),
+        ("[board]\n\x00\n", 17),
+    ],
+)
+def test_the_light_is_known_though_the_file_is_wrong_elsewhere(
+    tmp_path: Path, text: str, led_pin: int
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    assert load_board(file).led_pin == led_pin
+
+
+def test_bytes_that_are_no_text_and_a_file_that_is_not_there_stop_no_light(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes(b"[node]\nid = '\xff\xfe'\n[board]\nled_pin = 5\nenabled = true\n")
+    assert load_board(file).enabled
+    assert load_board(file).led_pin == 5
+    assert load_board(tmp_path / "none.toml") == BoardSettings()

@@ -1,0 +1,162 @@
+"""What the node that runs here says of itself: its file as it is read, and how that looks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from node.cli import cli
+from node.errors import StatusError
+from node.status import FRESH_S, LocalStatus, duration, screen
+
+NOBODY = 2**22 + 1  # beyond the kernel's largest process number
+
+
+def record(name: str, verdict: str = "pass", figure: str = "well", advice: str = "") -> Any:
+    return {"name": name, "verdict": verdict, "figure": figure, "advice": advice}
+
+
+SHOT = {
+    "onset_utc": "2026-07-04T22:13:05.204120833Z",
+    "grade": "probable_gunfire",
+    "label": "gunfire",
+    "round_count": 3,
+    "scores": {"gunfire": 0.79, "fireworks": 0.1, "backfire": 0.0, "other": 0.11},
+    "direction": {"azimuth_deg": 39.5, "elevation_deg": None, "sigma_deg": 0.3},
+    "snr_db": 31.0,
+}
+MISS = {"utc": "2026-07-04T22:13:07.100000000Z", "kind": "quiet", "sentence": "2 dB too quiet"}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    facts = {
+        "written_monotonic_s": time.monotonic(),
+        "pid": os.getpid(),
+        "hears": True,
+        "condition": "ok",
+        "light": {"code": "well", "long": 0, "short": 0, "meaning": "hears; all is well"},
+        "checks": [record("sound card"), record("broker")],
+        "site": "test",
+        "node_id": "roof-1",
+        "firmware": "0.1.0",
+        "uptime_s": 90.0,
+        "utc": "2026-07-04T22:13:09.000000000Z",
+        "clock": {"source": "pps", "sigma_s": 1.2e-7},
+        "detections": [],
+        "near_misses": [],
+        **changes,
+    }
+    file = folder / "status.json"
+    file.write_text(json.dumps(facts))
+    return file
+
+
+def looks(file: Path, *, why: bool = False) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(screen(LocalStatus.read(file), why))
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "headline", "well"),
+    [
+        ({}, "HEARS, all is well", True),
+        ({"condition": "degraded"}, "HEARS, but something is wrong", True),
+        ({"condition": "failed"}, "FAILED", False),
+        ({"hears": False}, "DOES NOT HEAR", False),
+        ({"pid": NOBODY}, "HANGS OR ENDED", False),
+        ({"written_monotonic_s": time.monotonic() - 3 * FRESH_S - 60}, "HANGS OR ENDED", False),
+        ({"written_monotonic_s": time.monotonic() + 1e6}, "HANGS OR ENDED", False),
+    ],
+)
+def test_only_a_node_that_still_writes_hears_and_has_no_failure_is_well(
+    tmp_path: Path, changes: dict[str, Any], headline: str, well: bool
+) -> None:
+    status = LocalStatus.read(written(tmp_path, **changes))
+    assert status.headline.startswith(headline)
+    assert status.well is well
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", "{}", '{"written_monotonic_s": null}', "\xff"]
+)
+def test_a_file_that_is_no_status_is_named_and_what_to_do_with_it(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "status.json"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(StatusError, match=r"status\.json: is not a node's status; remove it"):
+        LocalStatus.read(file)
+
+
+def test_no_file_and_no_setting_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(StatusError, match="no node runs here"):
+        LocalStatus.read(tmp_path / "status.json")
+    with pytest.raises(StatusError, match=r"health\.status_file is not set"):
+        LocalStatus.read(None)
+    with pytest.raises(StatusError, match="cannot be read"):
+        LocalStatus.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-3.0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.0, "59 min 59 s"),
+        (3600.0, "1 h 0 min"),
+        (86_399.0, "23 h 59 min"),
+        (90_000.0, "1 d 1 h"),
+    ],
+)
+def test_a_length_of_time_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_the_screen_says_each_check_and_what_to_do_where_it_is_not_well(tmp_path: Path) -> None:
+    checks = [record("sound card"), record("broker", "warn", "not reached for 30 s", "see it")]
+    light = {"code": "no_broker", "long": 1, "short": 1, "meaning": "no broker"}
+    told = looks(written(tmp_path, condition="degraded", checks=checks, light=light))
+    assert "roof-1 at test: HEARS, but something is wrong" in told
+    assert "up 1 min 30 s, 2026-07-04T22:13:09Z by pps ± 1.2e-07 s" in told
+    assert "1 long, 1 short: no broker" in told
+    assert "not reached for 30 s" in told
+    assert "→ see it" in told
+    assert "nothing heard yet" in told
+
+
+def test_what_was_heard_last_is_said_and_what_nearly_fired_only_if_asked(tmp_path: Path) -> None:
+    file = written(tmp_path, detections=[SHOT], near_misses=[MISS])
+    told = looks(file)
+    assert "2026-07-04T22:13:05.204Z  probable gunfire" in told
+    assert "gunfire 0.79, 3 rounds, from 40°" in told
+    assert MISS["sentence"] not in told
+    assert f"2026-07-04T22:13:07.100Z  {MISS['sentence']}" in looks(file, why=True)
+    assert "nothing nearly fired" in looks(written(tmp_path), why=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({}, 0), ({"condition": "degraded"}, 0), ({"condition": "failed"}, 1), ({"pid": NOBODY}, 1)],
+)
+def test_programs_read_the_file_as_it_is_and_the_verdict_by_the_exit_code(
+    tmp_path: Path, changes: dict[str, Any], code: int
+) -> None:
+    file = written(tmp_path, **changes)
+    config = tmp_path / "node.toml"
+    config.write_text(f'[health]\nstatus_file = "{file}"\n')
+    done = CliRunner().invoke(cli, ["status", "--json", "--config", str(config)])
+    assert done.exit_code == code
+    assert json.loads(done.stdout) == json.loads(file.read_text())
+    shown = CliRunner().invoke(cli, ["status", "--config", str(config)])
+    assert shown.exit_code == code
+    assert "roof-1 at test" in shown.stdout
