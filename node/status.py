@@ -1,4 +1,4 @@
-"""What the node that runs on this machine says of itself: its status file, and a screen of it.
+"""What the node that runs on this machine says of itself: its status file.
 
 Written by node/vitals.py each second; read here by `status`, and by `check` while a node runs.
 """
@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from node.errors import StatusError
 
 # Written each second; a disk or a long inference may keep the loop that writes it for some.
 FRESH_S: Final = 10.0
-MARKS: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
-MOST_SHOWN: Final = 8
 HOUR_S: Final = 3600
 DAY_S: Final = 86400
 
@@ -101,52 +95,3 @@ def duration(seconds: float) -> str:
     if whole < DAY_S:
         return f"{whole // HOUR_S} h {whole % HOUR_S // 60} min"
     return f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
-
-
-def screen(status: LocalStatus, why: bool) -> RenderableType:
-    """Lay a status out for a terminal; with `why`, what nearly fired and what was rejected."""
-    facts = status.facts
-    colour = "green" if status.well and facts["condition"] == "ok" else "bold red"
-    if status.well and facts["condition"] == "degraded":
-        colour = "yellow"
-    head = Text(f"{facts['node_id']} at {facts['site']}: ")
-    head.append(status.headline, style=colour)
-    light = facts["light"]
-    flashes = f"{light['long']} long, {light['short']} short: " if light["long"] else ""
-    lines: list[RenderableType] = [
-        head,
-        Text(
-            f"up {duration(facts['uptime_s'])}, {facts['utc'][:19]}Z by {facts['clock']['source']} "
-            f"± {facts['clock']['sigma_s']:.2g} s, firmware {facts['firmware']}, "
-            f"light {flashes}{light['meaning']}"
-        ),
-    ]
-    lines.append(_checks(facts["checks"]))
-    heard = facts.get("detections", [])
-    lines.append(Text(f"heard last ({len(heard)} kept):" if heard else "nothing heard yet"))
-    lines += [Text(f"  {_detection(detection)}") for detection in heard[-MOST_SHOWN:]]
-    if why:
-        near = facts.get("near_misses", [])
-        lines.append(Text("what did not fire, and why:" if near else "nothing nearly fired"))
-        lines += [Text(f"  {miss['utc'][:23]}Z  {miss['sentence']}") for miss in near]
-    return Group(*lines)
-
-
-def _checks(checks: list[dict[str, Any]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for check in checks:
-        style = MARKS[check["verdict"]]
-        table.add_row(Text(check["verdict"], style=style), check["name"], Text(check["figure"]))
-        if check["advice"]:
-            table.add_row("", "", Text(f"→ {check['advice']}", style="italic"))
-    return table
-
-
-def _detection(detection: dict[str, Any]) -> str:
-    direction = detection.get("direction")
-    bearing = f", from {direction['azimuth_deg']:.0f}°" if direction else ""
-    scores = detection["scores"]
-    return (
-        f"{detection['onset_utc'][:23]}Z  {detection['grade'].replace('_', ' '):<16} "
-        f"gunfire {scores['gunfire']:.2f}, {detection['round_count']} rounds{bearing}"
-    )

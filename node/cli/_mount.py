@@ -23,6 +23,7 @@ from node.check.mount import CLAPS, MountEar, Tap, taps_finding
 from node.check.running import RunningNode
 from node.check.sending import BROKER_S, broker
 from node.check.stand import Stand
+from node.cli._findings import MARKS
 from node.errors import DeviceError
 from node.examine import microphone_findings
 from node.settings import Settings
@@ -37,7 +38,6 @@ COMPASS_DEG: Final = 5.0
 DB_PER_MARK: Final = 10.0
 MOST_MARKS: Final = 9
 LOWEST_DBFS: Final = -90.0
-STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def mount(settings: Settings, source: PortAudioSource, console: Console) -> Report:
@@ -96,8 +96,8 @@ class _Guide:
     def say(self, finding: Finding) -> None:
         """Show a verdict, and keep it."""
         self.found.append(finding)
-        mark = "FAIL" if finding.verdict == "fail" else finding.verdict
-        line = Text(f"   {mark} ", STYLES[finding.verdict])
+        mark, style = MARKS[finding.verdict]
+        line = Text(f"   {mark} ", style)
         line.append(f"{finding.name}: {finding.figure}", "default not bold")
         self.console.print(line)
         if finding.next_step:

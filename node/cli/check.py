@@ -12,20 +12,20 @@ from typing import Final, NoReturn
 
 import click
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from node.board.findings import Finding
 from node.capture.chatter import hush
 from node.capture.portaudio import PortAudioSource
 from node.check import CLAP, Report, Tell, checks
+from node.cli._findings import findings_table, light_words
 from node.cli._mount import mount
 from node.cli._shared import config_file
+from node.examine import light_record
 from node.settings import load
 
 CLAP_S: Final = 20.0
 STOPPED: Final = 130  # by Ctrl-C, as a shell has it
-MARKS: Final = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
 @click.command("check")
@@ -94,15 +94,7 @@ def progress(console: Console) -> Iterator[Tell]:
 
 def screen(report: Report) -> RenderableType:
     """Lay a report out: a line for each check, and the verdict below them."""
-    table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in folded(report.findings):
-        mark, style = MARKS[finding.verdict]
-        table.add_row(Text(mark, style), finding.name, Text(finding.figure))
-        if finding.next_step:
-            table.add_row("", "", Text(f"→ {finding.next_step}", "italic"))
+    table = findings_table(folded(report.findings))
     head = [Text(f"{report.running.sentence} of card, board and broker")] if report.running else []
     return Group(*head, table, verdict(report))
 
@@ -133,7 +125,5 @@ def verdict(report: Report) -> RenderableType:
         style = "bold black on yellow"
     line = Text(f" {what} ", style)
     line.append(f" {', '.join(counts)}" if counts else "", "bold")
-    code = report.light
-    flashes = f"{code.long} long, {code.short} short: " if code.is_fault else ""
     when = "now" if report.running else "once the node runs"
-    return Group(line, Text(f"light {when}: {flashes}{code.meaning}"))
+    return Group(line, Text(f"light {when}: {light_words(light_record(report.light))}"))

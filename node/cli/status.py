@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
+from node.cli._findings import light_words, records_table
 from node.cli._shared import config_file
 from node.errors import StatusError
 from node.settings import load
-from node.status import LocalStatus, screen
+from node.status import LocalStatus, duration
 
 AGAIN_S: Final = 1.0
+MOST_SHOWN: Final = 8
 
 
 @click.command("status")
@@ -53,3 +56,40 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
     else:
         Console().print(screen(status, why))
     sys.exit(0 if status.well else 1)
+
+
+def screen(status: LocalStatus, why: bool) -> RenderableType:
+    """Lay a status out for a terminal; with `why`, what nearly fired and what was rejected."""
+    facts = status.facts
+    colour = "green" if status.well and facts["condition"] == "ok" else "bold red"
+    if status.well and facts["condition"] == "degraded":
+        colour = "yellow"
+    head = Text(f"{facts['node_id']} at {facts['site']}: ")
+    head.append(status.headline, style=colour)
+    lines: list[RenderableType] = [
+        head,
+        Text(
+            f"up {duration(facts['uptime_s'])}, {facts['utc'][:19]}Z by {facts['clock']['source']} "
+            f"± {facts['clock']['sigma_s']:.2g} s, firmware {facts['firmware']}, "
+            f"light {light_words(facts['light'])}"
+        ),
+        records_table(facts["checks"]),
+    ]
+    heard = facts.get("detections", [])
+    lines.append(Text(f"heard last ({len(heard)} kept):" if heard else "nothing heard yet"))
+    lines += [Text(f"  {_detection(detection)}") for detection in heard[-MOST_SHOWN:]]
+    if why:
+        near = facts.get("near_misses", [])
+        lines.append(Text("what did not fire, and why:" if near else "nothing nearly fired"))
+        lines += [Text(f"  {miss['utc'][:23]}Z  {miss['sentence']}") for miss in near]
+    return Group(*lines)
+
+
+def _detection(detection: dict[str, Any]) -> str:
+    direction = detection.get("direction")
+    bearing = f", from {direction['azimuth_deg']:.0f}°" if direction else ""
+    scores, count = detection["scores"], detection["round_count"]
+    return (
+        f"{detection['onset_utc'][:23]}Z  {detection['grade'].replace('_', ' '):<16} "
+        f"gunfire {scores['gunfire']:.2f}, {count} round{'s' * (count > 1)}{bearing}"
+    )

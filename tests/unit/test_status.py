@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from node.cli import cli
+from node.cli.status import screen
 from node.errors import StatusError
-from node.status import FRESH_S, LocalStatus, duration, screen
+from node.status import FRESH_S, LocalStatus, duration
 
 NOBODY = 2**22 + 1  # beyond the kernel's largest process number
 
@@ -123,13 +124,14 @@ def test_a_length_of_time_is_said_in_its_two_largest_units(seconds: float, said:
 
 
 def test_the_screen_says_each_check_and_what_to_do_where_it_is_not_well(tmp_path: Path) -> None:
-    checks = [record("sound card"), record("broker", "warn", "not reached for 30 s", "see it")]
+    name = "broker mqtt://[fe80::1]:1883"
+    checks = [record("sound card"), record(name, "warn", "not reached for 30 s", "see it")]
     light = {"code": "no_broker", "long": 1, "short": 1, "meaning": "no broker"}
     told = looks(written(tmp_path, condition="degraded", checks=checks, light=light))
     assert "roof-1 at test: HEARS, but something is wrong" in told
     assert "up 1 min 30 s, 2026-07-04T22:13:09Z by pps ± 1.2e-07 s" in told
     assert "1 long, 1 short: no broker" in told
-    assert "not reached for 30 s" in told
+    assert f"{name} not reached for 30 s" in told
     assert "→ see it" in told
     assert "nothing heard yet" in told
 
