@@ -348,7 +348,26 @@ def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_ask
         for gone in ("/opt/gunfire-node", "/etc/systemd/system/gunfire-node.service"):
             assert not machine.path(gone).exists()
         assert machine.run("systemctl", "cat", NODE, check=False).returncode != 0
-        machine.run("/src/provisioning/install", "--uninstall", "--purge")
+        as_node = ("setpriv", "--reuid=gunfire-node", "--clear-groups", "--regid=gunfire-node")
+        machine.run("systemd-run", "--unit=other", *as_node, "sleep", "infinity")
+        purge = ("/src/provisioning/install", "--uninstall", "--purge")
+        held = machine.run(*purge, check=False)
+        assert held.returncode == 2
+        assert "the user gunfire-node could not be removed" in held.stderr
+        machine.systemctl("stop", "other")
+        machine.run(*purge)
         left = machine.run("find", "/etc", "/opt", "/var/lib", "-name", "*gunfire*").stdout
         assert left == ""
         assert machine.run("id", "gunfire-node", check=False).returncode != 0
+
+
+@boots
+@pytest.mark.timeout(180)
+def test_an_install_whose_environment_was_cut_short_is_mended_by_the_next(
+    machine: Container,
+) -> None:
+    with machine:
+        machine.run("rm", "-r", "/opt/gunfire-node")
+        machine.run("/usr/bin/python3", "-m", "venv", "--without-pip", "/opt/gunfire-node")
+        assert "making a virtual environment" in machine.run(*INSTALL).stdout
+        assert "nothing was changed" in machine.run(*INSTALL).stdout
