@@ -6,6 +6,7 @@ Written by node/vitals.py each second; read here by `status`, and by `check` whi
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from node.errors import StatusError
 
 # Written each second; a disk or a long inference may keep the loop that writes it for some.
 FRESH_S: Final = 10.0
+_OF_A_CHECK: Final = ("name", "verdict", "figure", "advice")
 HOUR_S: Final = 3600
 DAY_S: Final = 86400
 
@@ -50,13 +52,18 @@ class LocalStatus:
             text = file.read_text("utf-8")
             facts = json.loads(text)
             age_s = time.monotonic() - float(facts["written_monotonic_s"])
+            if not (math.isfinite(age_s) and isinstance(facts["pid"], int)):
+                raise ValueError
+            for check in facts["checks"]:
+                if not all(isinstance(check[key], str) for key in _OF_A_CHECK):
+                    raise ValueError
         except FileNotFoundError:
             raise StatusError(
                 f"{file}: no node runs here; see `systemctl status gunfire-node`, or start it"
             ) from None
         except OSError as error:
             raise StatusError(f"{file}: cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise StatusError(f"{file}: is not a node's status; remove it") from None
         return cls(text, facts, age_s)
 

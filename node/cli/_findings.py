@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.board.findings import Finding
+from node.cli._shared import printable
 from node.examine import finding_record
 
 MARKS: Final = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
@@ -28,9 +29,9 @@ def records_table(records: Iterable[Mapping[str, Any]]) -> Table:
     table.add_column(overflow="fold")
     for record in records:
         mark, style = MARKS[record["verdict"]]
-        table.add_row(Text(mark, style), Text(record["name"]), Text(record["figure"]))
+        table.add_row(Text(mark, style), Text(record["name"]), Text(printable(record["figure"])))
         if record["advice"]:
-            table.add_row("", "", Text(f"→ {record['advice']}", "italic"))
+            table.add_row("", "", Text(f"→ {printable(record['advice'])}", "italic"))
     return table
 
 

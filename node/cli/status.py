@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +39,12 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
     status = LocalStatus.read(file)
     if as_json:
         click.echo(status.text)
-        while watch:
-            time.sleep(AGAIN_S)
-            click.echo(LocalStatus.read(file).text)
+        with suppress(KeyboardInterrupt):
+            while watch:
+                time.sleep(AGAIN_S)
+                with suppress(StatusError):  # it may be starting anew
+                    status = LocalStatus.read(file)
+                    click.echo(status.text)
     elif watch:
         with Live(screen(status, why), screen=sys.stdout.isatty(), auto_refresh=False) as live:
             try:
@@ -50,7 +54,7 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
                         status = LocalStatus.read(file)
                         live.update(screen(status, why), refresh=True)
                     except StatusError as error:  # it may be starting anew
-                        live.update(str(error), refresh=True)
+                        live.update(Text(str(error)), refresh=True)
             except KeyboardInterrupt:
                 pass
     else:
@@ -59,7 +63,22 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
 
 
 def screen(status: LocalStatus, why: bool) -> RenderableType:
-    """Lay a status out for a terminal; with `why`, what nearly fired and what was rejected."""
+    """Lay a status out for a terminal; with `why`, what nearly fired and what was rejected.
+
+    Raises
+    ------
+    StatusError
+        It was not written by a node of this version.
+    """
+    try:
+        return _screen(status, why)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise StatusError(
+            "the status is of another version of gunfire-node: start the node anew"
+        ) from None
+
+
+def _screen(status: LocalStatus, why: bool) -> RenderableType:
     facts = status.facts
     colour = "green" if status.well and facts["condition"] == "ok" else "bold red"
     if status.well and facts["condition"] == "degraded":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,47 @@ def test_programs_read_the_file_as_it_is_and_the_verdict_by_the_exit_code(
     shown = CliRunner().invoke(cli, ["status", "--config", str(config)])
     assert shown.exit_code == code
     assert "roof-1 at test" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: None} for name in ("light", "checks", "utc", "uptime_s", "clock", "detections")),
+        *({"written_monotonic_s": value} for value in (math.nan, math.inf, 10**400)),
+        {"pid": "1\0"},
+        {"checks": [{"name": "broker"}]},
+        {"checks": [record("broker", "odd")]},
+    ],
+)
+def test_a_status_of_another_version_or_a_spoilt_one_is_told_in_a_line(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(StatusError):
+        looks(written(tmp_path, **changes))
+
+
+def test_nothing_that_is_found_steers_the_terminal(tmp_path: Path) -> None:
+    checks = [record("broker", "warn", "\x1b[2Jgone", "see \x9b2J")]
+    assert looks(written(tmp_path, checks=checks)).replace("\n", "").isprintable()
+
+
+def test_programs_that_watch_outlive_a_node_that_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path)
+    config = tmp_path / "node.toml"
+    config.write_text(f'[health]\nstatus_file = "{file}"\n')
+    moments: Iterator[Callable[[], object]] = iter(
+        [file.unlink, lambda: written(tmp_path, uptime_s=1.0)]
+    )
+
+    def sleep(_seconds: float) -> None:
+        moment = next(moments, None)
+        if moment is None:
+            raise KeyboardInterrupt
+        moment()
+
+    monkeypatch.setattr("node.cli.status.time.sleep", sleep)
+    done = CliRunner().invoke(cli, ["status", "--json", "--watch", "--config", str(config)])
+    assert done.exit_code == 0
+    assert [json.loads(line)["uptime_s"] for line in done.stdout.splitlines()] == [90.0, 1.0]
