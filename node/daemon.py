@@ -34,6 +34,7 @@ from node.deliver import (
 )
 from node.ears import Ears, far_from
 from node.errors import DeviceError, ModelError, OutboxError
+from node.examine import receiver_pulse_finding
 from node.figures import health
 from node.identity import load_identity
 from node.messages import (
@@ -477,8 +478,7 @@ class Daemon:
         if isinstance(clock, PpsSampleClock):
             book.judge("pulse", clock.state.reason, f"{clock.state.pulses} taken")
         elif moment.receiver is not None and moment.kernel_pulse is not None:
-            unseen = "" if moment.receiver.pps_seen else "neither gpsd nor the kernel sees it"
-            book.judge("receiver pulse", unseen, "seen")
+            book.write(receiver_pulse_finding(moment.receiver.pps_seen))
         book.judge("signing key", self._certificate_reason(moment), "signs")
         if self._snippets is not None:
             book.judge("snippets", self._snippets.reason or "", "on, encrypted")

@@ -65,6 +65,13 @@ def memory_finding(resident: int) -> Finding:
     return Finding("memory", "warn", f"{figure}, where some 120 are usual")
 
 
+def receiver_pulse_finding(seen: bool) -> Finding:
+    """Judge whether the receiver's pulse reaches the machine beside the card."""
+    if seen:
+        return Finding("receiver pulse", "pass", "seen by gpsd or the kernel")
+    return Finding("receiver pulse", "warn", "neither gpsd nor the kernel sees it")
+
+
 def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[Finding]:
     """Judge supply, temperature, lid, button and pins, as far as they are fitted."""
     power = reading.power

@@ -8,6 +8,7 @@ from typing import Final
 
 from node.board.findings import Finding
 from node.ears import far_from
+from node.examine import receiver_pulse_finding
 from node.settings import Settings, TimingSettings
 from node.timing import HostClock, Moment, ReceiverState, Timekeeper
 
@@ -37,7 +38,11 @@ def clock(settings: Settings) -> Iterator[Finding]:
         yield from receiver(moment.receiver, gpsd_failure)
         if gpsd_failure is None and timing.pps_channel is None:
             followed = moment.tracking is not None and moment.tracking.source == "pps"
-            yield _pulse(pulse, followed)
+            yield (
+                Finding("receiver pulse", "pass", "chrony follows it")
+                if followed
+                else receiver_pulse_finding(pulse)
+            )
         fix, surveyed = moment.receiver.position, settings.node.position
         if fix is not None and surveyed is not None:
             elsewhere = far_from(fix, surveyed)
@@ -131,10 +136,3 @@ def receiver(state: ReceiverState, failure: str | None) -> Iterator[Finding]:
     well = state.utc_valid or young
     advice = "give the antenna open sky, and a cold receiver 15 minutes"
     yield Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
-
-
-def _pulse(seen: bool, followed: bool) -> Finding:
-    if followed:
-        return Finding("receiver pulse", "pass", "chrony follows it")
-    figure = "seen by gpsd or the kernel" if seen else "neither gpsd nor the kernel sees it"
-    return Finding("receiver pulse", "pass" if seen else "warn", figure)
