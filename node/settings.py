@@ -554,7 +554,8 @@ class HealthSettings(_Section):
     metrics: HostPort | None = Field(
         default=None,
         description="Where Prometheus may read metrics, as host:port, such as 127.0.0.1:9110; "
-        "absent means nowhere. Nothing is asked of who reads: keep it off open networks.",
+        "absent means nowhere. Nothing is asked of who reads: keep it off open networks. The "
+        "unit forbids listening until a drop-in says SocketBindAllow=tcp:9110.",
     )
 
 

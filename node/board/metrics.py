@@ -6,8 +6,9 @@ only then: it takes 11 MB.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from node.errors import BoardError
@@ -15,6 +16,8 @@ from node.errors import BoardError
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+# A reader that neither asks nor takes for so long is left.
+READER_S: Final = 5.0
 VERDICTS: Final = {"pass": 0, "warn": 1, "fail": 2}
 Record = Mapping[str, Any]
 
@@ -43,17 +46,33 @@ def metrics_server(host_port: str, latest: Callable[[], Record]) -> Iterator[Non
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except (OSError, UnicodeError) as error:  # a name may be none that DNS could hold
+        advice = "choose another port, or an address of this machine"
+        if isinstance(error, OSError) and error.errno == errno.EPERM:  # EACCES is the port's
+            advice = f"let the unit listen: SocketBindAllow=tcp:{port} by systemctl edit"
         reason = getattr(error, "strerror", None) or error
         raise BoardError(
-            f"no metrics at health.metrics = {host_port}: {reason}; choose another port, or an "
-            "address of this machine"
+            f"no metrics at health.metrics = {host_port}: {reason}; {advice}"
         ) from error
+    server.RequestHandlerClass = _hasty(server.RequestHandlerClass)
     try:
         yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _hasty(handler: Any) -> Any:
+    """Give the library's handler, which has a thread for each reader, an end of its patience."""
+
+    class Hasty(handler):  # type: ignore[misc]  # of a class that is only known here
+        timeout = READER_S
+
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
+
+    return Hasty
 
 
 class _Collector:

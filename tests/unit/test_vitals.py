@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -198,6 +200,31 @@ def test_a_place_for_metrics_that_is_none_is_told_and_stops_nothing(tmp_path: Pa
     health = {"metrics": f"{'a' * 64}.test:9110", "status_file": tmp_path / "status.json"}
     with vitals(tmp_path, health=health) as shown:
         assert "no metrics at health.metrics" in shown.book.says("metrics")
+
+
+def test_a_reader_of_metrics_that_never_asks_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.board.metrics.READER_S", 0.1)
+    port = free_port()
+    health = {"metrics": f"127.0.0.1:{port}", "status_file": tmp_path / "status.json"}
+    with (
+        vitals(tmp_path, health=health),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as reader,
+    ):
+        assert reader.recv(1) == b""
+
+
+def test_metrics_that_the_unit_forbids_say_what_allows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("prometheus_client.start_http_server", forbidden)
+    health = {"metrics": "127.0.0.1:9110", "status_file": tmp_path / "status.json"}
+    with vitals(tmp_path, health=health) as shown:
+        assert "SocketBindAllow=tcp:9110" in shown.book.says("metrics")
 
 
 @pytest.fixture
