@@ -11,12 +11,11 @@ import logging
 import math
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -29,16 +28,14 @@ from node.deliver import (
     MqttPublisher,
     Outbox,
     SessionOptions,
-    Spool,
-    is_full,
 )
 from node.ears import Ears, far_from
-from node.errors import DeviceError, ModelError, OutboxError
+from node.errors import DeviceError, ModelError
 from node.examine import receiver_pulse_finding
 from node.figures import health
 from node.identity import load_identity
+from node.keeper import Keeper
 from node.messages import (
-    Detection,
     Origin,
     OutboxStatus,
     Position,
@@ -48,8 +45,8 @@ from node.messages import (
     to_json,
     with_transport,
 )
-from node.pipeline import MOST_UNTRUSTED, Pipeline
-from node.settings import Settings, SnippetSettings, hide_password
+from node.pipeline import Pipeline
+from node.settings import Settings, hide_password
 from node.timing import (
     Fix,
     HostClock,
@@ -64,12 +61,9 @@ from node.types import (
     Classifier,
     ModelIdentity,
 )
-from node.utc import parse_utc_ns, utc_text
+from node.utc import utc_text
 from node.vitals import Vitals
 from node.witness import Witness
-
-if TYPE_CHECKING:
-    from node.snippets import Snippets
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +74,6 @@ HEALTH_S: Final = 60.0
 TELL_LOSS_S: Final = 600.0
 # A reason may hold a number that changes each second; what is new but for that is told at once.
 REWORD_S: Final = 10.0
-# Of so many events it is known that something was published: all that may be told again, and more.
-MOST_PUBLISHED: Final = 4 * MOST_UNTRUSTED
-# What could not be written to a full disk waits in memory: a day of a busy street, some 10 MB.
-MOST_UNSAVED: Final = 10_000
-# What has waited too long is looked for so often; it is a matter of days.
-EXPIRE_S: Final = 600.0
 DRAIN_S: Final = 5.0
 MOST_REASONS: Final = 32  # that a status may hold
 # A card that is not there is looked for so often; after so long a new process looks.
@@ -94,7 +82,6 @@ WAIT_FOR_CARD_S: Final = 3600.0
 IDLE_S: Final = 0.25
 # A near miss may still be replaced by a better one, or be told after all, for so long.
 NEAR_SETTLED_S: Final = 10.0
-MOST_LATEST: Final = 20  # detections that `status` shows
 
 
 class Daemon:
@@ -134,20 +121,15 @@ class Daemon:
         self._host_clock = host_clock or HostClock()
         self._origin = _origin(settings)
         self._ears = Ears(settings, source.sample_rate_hz)
-        self._snippets = _sealer(settings.snippets)
-        self._spool: Spool | None = None
         self._witness: Witness | None = None
         self._was_connected = False
-        self._expire_again_s = 0.0
         self._vitals = Vitals(settings, self._ears, service or Service({}))
         self._book = self._vitals.book
+        self._keeper = Keeper(settings, self._book)
         self._end_sample = 0
         self._near_told = -1  # sample of the latest near miss that was logged
-        self._latest: deque[Detection] = deque(maxlen=MOST_LATEST)
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
-        self._unsaved: deque[Detection] = deque(maxlen=MOST_UNSAVED)
-        self._published: dict[str, bool] = {}  # events, the latest last
         self._read_clock_again_s = 0.0
         self._status_said_s = -math.inf
         self._status_news: object = None
@@ -187,8 +169,7 @@ class Daemon:
                 self._save(outbox)
                 self._tell(outbox, publisher, at_once=True)
                 self._vouch(outbox, publisher, at_once=True)
-                for detection in self._unsaved:
-                    log.error("detection could not be saved: %s", to_json(detection).decode())
+                self._keeper.close()
 
     def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
         with ExitStack() as opened:
@@ -204,19 +185,19 @@ class Daemon:
                 channels=source.channels,
                 microphones=self._ears.microphones,
                 array=self._ears.array,
-                sealer=self._snippets,
+                sealer=self._keeper.snippets,
             )
             try:
                 for block in source.blocks():
                     self._read_clock()
                     pipeline.origin = self._origin
                     self._count_loss(block.lost_before)
-                    self._take(pipeline.push(block))
+                    self._keeper.take(pipeline.push(block))
                     self._vitals.heard(block)
                     self._end_sample = block.end_sample
                     self._keep_up(classifier, outbox, publisher, pipeline)
             finally:
-                self._take(pipeline.flush())
+                self._keeper.take(pipeline.flush())
 
     def _open(
         self,
@@ -273,79 +254,9 @@ class Daemon:
         self._tell_health(pipeline, outbox, publisher)
         self._expire(outbox)
 
-    def _take(self, detections: list[Detection]) -> None:
-        for detection in detections:
-            if not self._to_be_published(detection):
-                continue
-            if len(self._unsaved) == MOST_UNSAVED:
-                log.error("detection could not be saved: %s", to_json(self._unsaved[0]).decode())
-            self._unsaved.append(detection)
-
-    def _to_be_published(self, detection: Detection) -> bool:
-        """Say whether a detection goes out; a verdict that went out is taken back in any case."""
-        rejected = detection.grade == "not_gunfire" and not detection.abstained
-        known = self._published.pop(detection.event_id, False)
-        if rejected and not known and not self._settings.classify.publish_rejected:
-            return False
-        self._published[detection.event_id] = True
-        if len(self._published) > MOST_PUBLISHED:
-            del self._published[next(iter(self._published))]
-        return True
-
     def _save(self, outbox: Outbox) -> None:
-        """Make durable what was heard; what cannot be is kept, told, and tried again."""
-        witness = self._witness
-        assert witness is not None  # noqa: S101 - `run` has made it
-        while self._unsaved:
-            detection = self._unsaved[0]
-            try:
-                appended = outbox.append(
-                    detection.event_id,
-                    detection.revision,
-                    parse_utc_ns(detection.onset_utc),
-                    partial(witness.render, detection),
-                )
-            except OutboxError as error:
-                if is_full(error) and self._make_way():
-                    continue
-                if not self._book.says("outbox"):
-                    log.error("%s", error)
-                waiting = f"{len(self._unsaved)} detections wait in memory"
-                self._book.warn("outbox", f"{waiting}: {error}")
-                return
-            self._unsaved.popleft()
-            self._latest.append(detection)
-            self._save_snippet(detection)
-            log.info(
-                "%s seq %d at %s, scores.gunfire %.3f",
-                detection.grade,
-                appended.seq,
-                detection.onset_utc,
-                detection.scores.gunfire,
-            )
-        self._book.settle("outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped")
-
-    def _save_snippet(self, detection: Detection) -> None:
-        """Make a detection's snippet durable, encrypted as it is; what cannot be is given up."""
-        snippets, spool = self._snippets, self._spool
-        message = None if snippets is None else snippets.message(detection)
-        if snippets is None or spool is None or message is None:
-            return
-        try:
-            dropped = spool.add(message)
-        except OutboxError as error:
-            snippets.keep_back(f"it could not be written ({error})")
-        else:
-            snippets.keep_back("too many wait: snippets.max_waiting_bytes", dropped)
-        snippets.saved(detection)
-
-    def _make_way(self) -> bool:
-        """Drop the snippets that wait, for a detection that finds the disk full."""
-        if self._snippets is None or self._spool is None:
-            return False
-        dropped = self._spool.clear()
-        self._snippets.keep_back("the disk was full, and detections come first", dropped)
-        return dropped > 0
+        assert self._witness is not None  # noqa: S101 - `run` has made it
+        self._keeper.save(outbox, self._witness.render)
 
     def _sworn(self) -> Witness:
         """Read or make the key that this node signs with."""
@@ -418,7 +329,7 @@ class Daemon:
                     include={"onset_utc", "grade", "label", "round_count", "scores", "direction"},
                 )
                 | {"snr_db": detection.rounds[0].snr_db}
-                for detection in self._latest
+                for detection in self._keeper.latest
             ],
             "near_misses": [] if pipeline is None else self._near_misses(pipeline),
         }
@@ -437,18 +348,8 @@ class Daemon:
 
     def _expire(self, outbox: Outbox) -> None:
         """Drop what has waited for weeks, by a clock that something vouches for."""
-        now_s = time.monotonic()
-        if now_s < self._expire_again_s or not self._clock_trusted():
-            return
-        self._expire_again_s = now_s + EXPIRE_S
-        max_age_s = self._settings.outbox.max_age_days * 86_400
-        if self._snippets is not None and self._spool is not None:
-            dropped = self._spool.expire(self._host_clock_utc_ns(), max_age_s)
-            self._snippets.keep_back("they had waited too long: outbox.max_age_days", dropped)
-        try:
-            outbox.expire(self._host_clock_utc_ns(), max_age_s)
-        except OutboxError as error:
-            log.warning("%s", error)  # the next detection tells it in the status
+        if self._clock_trusted():
+            self._keeper.expire(outbox, self._host_clock_utc_ns())
 
     def _read_clock(self) -> None:
         """Let the sample clock learn what is known of the time, about once a second."""
@@ -480,8 +381,8 @@ class Daemon:
         elif moment.receiver is not None and moment.kernel_pulse is not None:
             book.write(receiver_pulse_finding(moment.receiver.pps_seen))
         book.judge("signing key", self._certificate_reason(moment), "signs")
-        if self._snippets is not None:
-            book.judge("snippets", self._snippets.reason or "", "on, encrypted")
+        if self._keeper.snippets is not None:
+            book.judge("snippets", self._keeper.snippets.reason or "", "on, encrypted")
         if order is not None:
             unproven = order.state.proven is not True
             no_direction = f"no direction is told: {order.state.reason}" if unproven else ""
@@ -593,10 +494,6 @@ class Daemon:
 
     @contextmanager
     def _publishing(self, outbox: Outbox) -> Iterator[MqttPublisher]:
-        if self._snippets is not None:  # the outbox is ours by now, and so is what is beside it
-            beside = self._settings.outbox.path
-            folder = beside.with_name(beside.name + ".snippets")
-            self._spool = Spool(folder, self._settings.snippets.max_waiting_bytes)
         mqtt = self._settings.mqtt
         site, node_id = self._origin.site, self._origin.node_id
         publisher = MqttPublisher(
@@ -611,7 +508,7 @@ class Daemon:
             utc_now_ns=utc_now_ns,
             expiry_s=mqtt.expiry_s,
             clock_trusted=self._clock_trusted,
-            spool=self._spool,
+            spool=self._keeper.open_spool(),
             spool_topic=node_topic(site, node_id, "snippet"),
         )
         publisher.start()
@@ -636,14 +533,6 @@ class Daemon:
             log.error("%s", error)
             self._book.fail("model", f"{error}; until then impulses are timed, not judged")
             return Abstainer()
-
-
-def _sealer(settings: SnippetSettings) -> Snippets | None:
-    if not settings.enabled:
-        return None
-    from node.snippets import Snippets  # a node without them has no use for what it brings
-
-    return Snippets(settings)
 
 
 def _origin(settings: Settings) -> Origin:

@@ -25,15 +25,22 @@ from deliver_node import (
     wait_until,
 )
 
-from node.capture import SimulatedSource
-from node.daemon import Daemon
-from node.deliver import Appended, BrokerAddress, MqttPublisher, Outbox, SessionOptions, Spool
+from node.board.findings import Book
+from node.deliver import (
+    Appended,
+    BrokerAddress,
+    MqttPublisher,
+    Outbox,
+    Rendered,
+    SessionOptions,
+    Spool,
+)
 from node.errors import OutboxError
+from node.keeper import Keeper
 from node.messages import node_topic, with_transport
 from node.network import PrivateBroker
 from node.settings import Settings
 from tests.faults.privacy import Heard, subscribed
-from tests.unit.test_daemon import HOST, SILENCE
 
 TOPIC = node_topic(SITE, NODE_ID, "snippet")
 
@@ -161,13 +168,13 @@ def test_on_a_full_disk_the_snippets_go_and_the_detection_is_saved(tmp_path: Pat
             "snippets": {"enabled": True, "recipient": owner},
         }
     )
-    node = Daemon(settings, SimulatedSource(SILENCE, 48_000, paced=False), HOST)
-    node._witness = node._sworn()
-    node._spool = Spool(tmp_path / "spool", 2**22)
-    node._spool.add(b"sealed")
+    keeper = Keeper(settings, Book())
+    spool = keeper.open_spool()
+    assert spool is not None
+    spool.add(b"sealed")
 
     def append_if_there_is_room(*_: object) -> Appended:
-        if node._spool is not None and node._spool.depth:
+        if spool.depth:
             full = sqlite3.OperationalError("database or disk is full")
             full.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise OutboxError("outbox x: no space left on its disk") from full
@@ -175,9 +182,9 @@ def test_on_a_full_disk_the_snippets_go_and_the_detection_is_saved(tmp_path: Pat
 
     outbox = create_autospec(Outbox, instance=True)
     outbox.append.side_effect = append_if_there_is_room
-    node._take([make_detection(1)])
-    node._save(outbox)
-    assert not node._unsaved
-    assert node._spool.depth == 0
-    assert node._snippets is not None
-    assert "the disk was full" in (node._snippets.reason or "")
+    keeper.take([make_detection(1)])
+    keeper.save(outbox, lambda _detection, _link: Rendered(b""))
+    assert len(keeper.latest) == 1
+    assert spool.depth == 0
+    assert keeper.snippets is not None
+    assert "the disk was full" in (keeper.snippets.reason or "")

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from node.capture import SimulatedSource
-from node.daemon import MOST_PUBLISHED, REWORD_S, STATUS_S, Daemon
+from node.daemon import REWORD_S, STATUS_S, Daemon
 from node.deliver import Delivery, MqttPublisher, Outbox, Rendered
+from node.keeper import MOST_PUBLISHED
 from node.messages import Detection, parse_status
 from node.pipeline import Pipeline
 from node.settings import Settings
@@ -67,18 +68,18 @@ def revised(detection: Detection, revision: int, grade: str) -> Detection:
 def test_a_verdict_is_taken_back_wherever_it_was_published(
     tmp_path: Path, shot: Detection, grades: tuple[str, ...], published: list[int]
 ) -> None:
-    node = daemon(tmp_path, classify={"publish_rejected": False})
-    node._take([revised(shot, i, grade) for i, grade in enumerate(grades)])
-    assert [d.revision for d in node._unsaved] == published
+    keeper = daemon(tmp_path, classify={"publish_rejected": False})._keeper
+    keeper.take([revised(shot, i, grade) for i, grade in enumerate(grades)])
+    assert [d.revision for d in keeper._unsaved] == published
 
 
 def test_of_events_long_ago_it_is_forgotten_that_they_were_published(
     tmp_path: Path, shot: Detection
 ) -> None:
-    node = daemon(tmp_path, classify={"publish_rejected": False})
+    keeper = daemon(tmp_path, classify={"publish_rejected": False})._keeper
     for i in range(MOST_PUBLISHED + 10):
-        node._take([shot.model_copy(update={"event_id": str(i)})])
-    assert len(node._published) == MOST_PUBLISHED
+        keeper.take([shot.model_copy(update={"event_id": str(i)})])
+    assert len(keeper._published) == MOST_PUBLISHED
 
 
 class Hour:
