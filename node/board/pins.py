@@ -29,8 +29,8 @@ MOST_CHANGES: Final = 256
 
 REVISION: Final = Path("firmware/devicetree/base/system/linux,revision")
 _INSTALL: Final = (
-    "on Raspberry Pi OS `apt install python3-lgpio` and a virtual environment with "
-    "--system-site-packages, or up to Python 3.12 `pip install 'gunfire-node[pi]'`"
+    "run provisioning/install again, which brings it; into an environment of your own `PYPI=1 pip "
+    "install 'gunfire-node[pi]'` does, from Python 3.13 on with swig and a compiler"
 )
 
 

@@ -11,11 +11,15 @@ from node.board import BoardReading, ButtonReading, Code, PowerReading, TamperRe
 from node.board.findings import Finding, condition
 from node.detect.microphones import SAME, MicrophoneState
 from node.examine import (
+    MUCH_BYTES,
     SOC_HOT_C,
     board_findings,
     finding_record,
     light_record,
+    memory_finding,
     microphone_findings,
+    receiver_pulse_finding,
+    resident_bytes,
 )
 from node.settings import BoardSettings
 
@@ -66,6 +70,13 @@ def test_a_microphone_in_another_ones_place_works_but_a_copy_does_not() -> None:
     exchanged, *_ = microphone_findings([broken("swapped", correlation=0.3)])
     copied, *_ = microphone_findings([broken("swapped", correlation=SAME)])
     assert (exchanged.verdict, copied.verdict) == ("pass", "warn")
+
+
+def test_a_node_that_grows_is_told_in_megabytes_before_its_bound_ends_it() -> None:
+    usual, much = memory_finding(125_400_000), memory_finding(MUCH_BYTES)
+    assert (usual.verdict, usual.figure) == ("pass", "125 MB")
+    assert much.verdict == "warn"
+    assert 0 < resident_bytes() < 2**40
 
 
 def test_of_what_is_not_fitted_nothing_is_said() -> None:
@@ -127,6 +138,11 @@ def test_a_lid_is_told_while_it_is_open_and_for_a_day(
     told = on_board(tamper=tamper)["enclosure"]
     assert told.verdict == verdict
     assert told.figure.startswith(figure)
+
+
+def test_a_pulse_that_nobody_sees_is_told() -> None:
+    assert receiver_pulse_finding(True).verdict == "pass"
+    assert receiver_pulse_finding(False).figure == "neither gpsd nor the kernel sees it"
 
 
 def test_maintenance_and_a_stuck_button_are_told_apart() -> None:
