@@ -122,7 +122,7 @@ class Vitals:
     def __exit__(self, *exc: object) -> None:
         self.service.stopping()
         with suppress(OSError):
-            if self._file is not None:
+            if self._file is not None and self._record:  # another node's is left alone
                 self._file.unlink(missing_ok=True)
         self._open.close()
 
@@ -237,7 +237,9 @@ class Vitals:
             return
         beside = self._file.with_name(self._file.name + ".new")
         try:
-            beside.write_text(json.dumps(record, ensure_ascii=False), "utf-8")
+            beside.unlink(missing_ok=True)
+            with beside.open("x", encoding="utf-8") as new:  # through no link or FIFO of others
+                new.write(json.dumps(record, ensure_ascii=False))
             beside.chmod(0o644)
             beside.rename(self._file)
             self._file_trouble = ""

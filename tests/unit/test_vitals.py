@@ -129,6 +129,28 @@ def test_the_file_says_all_that_is_known_and_goes_with_the_node(tmp_path: Path) 
     assert not file.exists()
 
 
+def test_what_others_have_put_where_the_file_is_written_is_replaced(tmp_path: Path) -> None:
+    beside, key = tmp_path / "status.json.new", tmp_path / "node.key"
+    key.write_text("secret")
+    for put in ("a link", "a FIFO"):
+        if put == "a link":
+            beside.symlink_to(key)
+        else:
+            os.mkfifo(beside)
+        with vitals(tmp_path) as shown:
+            shown.show(facts)
+            assert LocalStatus.read(tmp_path / "status.json").fresh
+    assert key.read_text() == "secret"
+
+
+def test_a_node_that_never_came_to_show_anything_leaves_the_file_of_another(tmp_path: Path) -> None:
+    with vitals(tmp_path) as shown:
+        shown.show(facts)
+        with vitals(tmp_path):
+            pass  # its outbox is held, say
+        assert LocalStatus.read(tmp_path / "status.json").fresh
+
+
 def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     with vitals(tmp_path / "not there") as shown:
         shown.heard(sound(0))
