@@ -68,6 +68,6 @@ class Service:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.setblocking(False)
-                channel.sendto(words.encode(), address)
+                channel.sendto(words.encode(errors="replace"), address)
         except OSError as error:
             log.debug("the service manager does not hear %s: %s", words, error)

@@ -44,6 +44,12 @@ def test_a_status_is_one_line_of_some_length_and_said_when_it_changes(tmp_path: 
         assert len(said) == len("STATUS=") + MOST_STATUS
 
 
+def test_a_file_s_name_that_is_no_text_is_said_all_the_same(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path) as manager:
+        Service(manager.environment).status("\udcff.toml: cannot be read")
+        assert list(manager.words()) == ["STATUS=?.toml: cannot be read"]
+
+
 def test_a_service_manager_that_has_gone_stops_nothing(tmp_path: Path) -> None:
     with ServiceManager(tmp_path) as manager:
         service = Service(manager.environment)
