@@ -34,10 +34,8 @@ class Service:
         return bool(self._address)
 
     def ready(self) -> None:
-        """Say, once, that the node hears."""
-        if not self._ready:
-            self._ready = True
-            self._say("READY=1")
+        """Say, once it is taken, that the node hears; a busy manager's queue may be full."""
+        self._ready = self._ready or self._say("READY=1")
 
     def alive(self) -> None:
         """Say that audio has advanced: the watchdog's food, and nothing else is."""
@@ -59,9 +57,10 @@ class Service:
         """Say that the node ends in order."""
         self._say("STOPPING=1")
 
-    def _say(self, words: str) -> None:
+    def _say(self, words: str) -> bool:
+        """Say it; False if nobody has taken it."""
         if not self._address:
-            return
+            return False
         address = self._address
         if address.startswith("@"):  # an abstract socket
             address = "\0" + address[1:]
@@ -71,3 +70,5 @@ class Service:
                 channel.sendto(words.encode(errors="replace"), address)
         except OSError as error:
             log.debug("the service manager does not hear %s: %s", words, error)
+            return False
+        return True

@@ -34,6 +34,16 @@ def test_ready_is_said_once_and_alive_each_time(tmp_path: Path) -> None:
         ]
 
 
+def test_ready_is_said_again_until_it_is_taken(tmp_path: Path) -> None:
+    manager = ServiceManager(tmp_path)
+    service = Service(manager.environment)
+    service.ready()
+    with manager:
+        service.ready()
+        service.ready()
+        assert list(manager.words()) == ["READY=1"]
+
+
 def test_a_status_is_one_line_of_some_length_and_said_when_it_changes(tmp_path: Path) -> None:
     with ServiceManager(tmp_path) as manager:
         service = Service(manager.environment)
