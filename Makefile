@@ -74,7 +74,7 @@ lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@shellcheck provisioning/apt-packages provisioning/install systemd/gunfire-node-recover \
+	@shellcheck provisioning/apt-packages provisioning/install provisioning/gunfire-node systemd/gunfire-node-recover \
 	  tests/hil/make_root .ci/run
 
 bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/bench.json

@@ -368,18 +368,17 @@ class Daemon:
         clock, order, book = self._ears.clock, self._ears.order, self._book
         of_receiver = moment.receiver_reason
         quality = moment.host.quality
-        book.judge(
-            "clock",
-            "; ".join(reason for reason in moment.reasons if reason != of_receiver),
-            f"{quality.source}, ± {quality.sigma_s:.2g} s",
-        )
+        doubts = [reason for reason in moment.reasons if reason != of_receiver]
         if moment.receiver is not None:
             used = moment.receiver.satellites_used
             book.judge("receiver", of_receiver, f"{'?' if used is None else used} satellites used")
         if isinstance(clock, PpsSampleClock):
-            book.judge("pulse", clock.state.reason, f"{clock.state.pulses} taken")
+            pulse = clock.state
+            book.judge("pulse", "" if pulse.ticks else pulse.reason, f"{pulse.pulses} taken")
+            doubts += [pulse.reason] if pulse.ticks and pulse.reason else []
         elif moment.receiver is not None and moment.kernel_pulse is not None:
             book.write(receiver_pulse_finding(moment.receiver.pps_seen))
+        book.judge("clock", "; ".join(doubts), f"{quality.source}, ± {quality.sigma_s:.2g} s")
         book.judge("signing key", self._certificate_reason(moment), "signs")
         if self._keeper.snippets is not None:
             book.judge("snippets", self._keeper.snippets.reason or "", "on, encrypted")

@@ -234,7 +234,7 @@ _CHECKS: Final = (
         "what this run of the node has in memory",
         Code.STORE,
         Code.STORE,
-        "`systemctl restart gunfire-node`, and report it: it should not grow",
+        "`sudo systemctl --no-block restart gunfire-node`, and report it: it should not grow",
     ),
     Check(
         "power",

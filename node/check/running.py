@@ -90,7 +90,8 @@ class RunningNode:
                 "warn",
                 f"the node that runs is {site}/{name}, these settings are of {settings.node.site}/"
                 f"{settings.node.id}",
-                "start it anew, so that it reads them: `systemctl restart gunfire-node`",
+                "start it anew, so that it reads them: `sudo systemctl --no-block restart "
+                "gunfire-node`",
             )
 
     def _sound_card(self) -> Finding:

@@ -70,6 +70,8 @@ class PulseState:
         Whether the edge on the second rises; None before it is known.
     reason
         Why the pulse is not used; empty where it is.
+    ticks
+        Whether it comes, regularly: then the reason is that its second is not known.
     """
 
     pulses: int
@@ -79,6 +81,7 @@ class PulseState:
     rate_sigma_ppm: float | None
     rises: bool | None
     reason: str
+    ticks: bool
 
 
 class PpsSampleClock:
@@ -127,6 +130,7 @@ class PpsSampleClock:
             rate_sigma_ppm=None if rate is None else rate[1],
             rises=self._rises,
             reason=self._reason(),
+            ticks=not self._silence(),
         )
 
     def observe_block(self, block: Block) -> None:
@@ -237,6 +241,16 @@ class PpsSampleClock:
         return Instant(self._leaps.utc_ns(tai_ns), math.hypot(count.sigma_s, self._doubt_s()))
 
     def _reason(self) -> str:
+        """Say why the pulse is not used: itself, or its second."""
+        if silence := self._silence():
+            return silence
+        if self._contradicted:
+            return "receiver and host do not agree on the second"
+        if self._second.difference is None:
+            return "which second a pulse marks is not known yet"
+        return ""
+
+    def _silence(self) -> str:
         last = self._filter.last_sample
         if last is None:
             return self._why or f"no pulse on channel {self._channel} yet"
@@ -244,10 +258,6 @@ class PpsSampleClock:
             return "the pulse is not regular yet"
         if (self._now - last) / self._rate > LONGEST_HOLDOVER_S:
             return "the pulse has been away for too long"
-        if self._contradicted:
-            return "receiver and host do not agree on the second"
-        if self._second.difference is None:
-            return "which second a pulse marks is not known yet"
         return ""
 
     def _edge(self, edge: Edge) -> None:

@@ -156,12 +156,13 @@ def test_a_setting_that_is_named_in_a_page_exists() -> None:
             assert name in known or section == "node", f"{page}: {section}.{name}"
 
 
-def test_the_credential_of_the_page_is_the_units() -> None:
+def test_the_key_of_the_page_lies_where_the_service_keeps_its_own() -> None:
     unit = (ROOT / "systemd" / "gunfire-node.service").read_text("utf-8")
-    assert "LoadCredential=gunfire-node.mqtt.key" in unit
-    assert "/etc/credstore/gunfire-node.mqtt.key" in INSTALL
-    for block in re.findall(r"key_file = \"(.*?)\"", INSTALL):
-        assert block == "/run/credentials/gunfire-node.service/gunfire-node.mqtt.key"
+    assert "StateDirectory=gunfire-node\n" in unit
+    assert "User=gunfire-node\n" in unit
+    assert "install -o gunfire-node -m 600 mqtt.key /var/lib/gunfire-node/mqtt.key" in INSTALL
+    places = re.findall(r"key_file = \"(.*?)\"", INSTALL)
+    assert set(places) == {"/var/lib/gunfire-node/mqtt.key"}
 
 
 def test_a_line_of_check_that_a_page_looks_for_is_in_the_registry() -> None:

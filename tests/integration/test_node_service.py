@@ -88,7 +88,9 @@ def test_a_missing_card_is_waited_for_and_taken_under_whatever_number_it_comes(
         assert said["condition"] == "failed"
         assert "READY=1" not in manager.heard
 
-        card.configuration.write_text(with_card.replace("microphones_1", "microphones_3"))
+        new = card.configuration.with_suffix(".new")
+        new.write_text(with_card.replace("microphones_1", "microphones_3"))
+        new.replace(card.configuration)  # at once: the node looks at any moment
         manager.wait_for("READY=1", STARTED_S)
         for _ in range(3):
             manager.wait_for("WATCHDOG=1", 10)

@@ -341,11 +341,22 @@ def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_ask
         again = [option for option in INSTALL if option != "--no-start"]
         assert "up to date; nothing was changed" in machine.run(*again).stdout
         assert machine.show(NODE, "ActiveState") == "activating"  # waits for a card, as before
+        # What touches keys and outbox runs as the user whose they are.
+        machine.write("/var/lib/gunfire-node/node.toml", '[node]\nsite = "its own"\n', 0o600)
+        machine.run("chown", "gunfire-node:", "/var/lib/gunfire-node/node.toml")
+        own = ("--config", "/var/lib/gunfire-node/node.toml")
+        assert "valid" in machine.run("gunfire-node", "config", "check", *own).stdout
+        machine.run("chown", "root:", "/var/lib/gunfire-node/node.toml")
+        assert machine.run("gunfire-node", "config", "check", *own, check=False).returncode == 2
         machine.run("/src/provisioning/install", "--uninstall")
         settings = machine.path("/etc/gunfire-node/gunfire-node.toml")
         assert settings.read_text() == '[node]\nsite = "mine"\n'
         assert machine.path("/var/lib/gunfire-node").exists()
-        for gone in ("/opt/gunfire-node", "/etc/systemd/system/gunfire-node.service"):
+        for gone in (
+            "/opt/gunfire-node",
+            "/usr/local/bin/gunfire-node",
+            "/etc/systemd/system/gunfire-node.service",
+        ):
             assert not machine.path(gone).exists()
         assert machine.run("systemctl", "cat", NODE, check=False).returncode != 0
         as_node = ("setpriv", "--reuid=gunfire-node", "--clear-groups", "--regid=gunfire-node")
