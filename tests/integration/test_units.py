@@ -344,10 +344,11 @@ def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_ask
         # What touches keys and outbox runs as the user whose they are.
         machine.write("/var/lib/gunfire-node/node.toml", '[node]\nsite = "its own"\n', 0o600)
         machine.run("chown", "gunfire-node:", "/var/lib/gunfire-node/node.toml")
-        own = ("--config", "/var/lib/gunfire-node/node.toml")
-        assert "valid" in machine.run("gunfire-node", "config", "check", *own).stdout
+        read = ("/usr/local/bin/gunfire-node", "config", "check", "--config")
+        own = (*read, "/var/lib/gunfire-node/node.toml")
+        assert "valid" in machine.run(*own).stdout
         machine.run("chown", "root:", "/var/lib/gunfire-node/node.toml")
-        assert machine.run("gunfire-node", "config", "check", *own, check=False).returncode == 2
+        assert machine.run(*own, check=False).returncode == 2
         machine.run("/src/provisioning/install", "--uninstall")
         settings = machine.path("/etc/gunfire-node/gunfire-node.toml")
         assert settings.read_text() == '[node]\nsite = "mine"\n'
