@@ -342,7 +342,7 @@ def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_ask
         assert "up to date; nothing was changed" in machine.run(*again).stdout
         assert machine.show(NODE, "ActiveState") == "activating"  # waits for a card, as before
         # What touches keys and outbox runs as the user whose they are.
-        machine.write("/var/lib/gunfire-node/node.toml", '[node]\nsite = "its own"\n', 0o600)
+        machine.write("/var/lib/gunfire-node/node.toml", '[node]\nsite = "own"\n', 0o600)
         machine.run("chown", "gunfire-node:", "/var/lib/gunfire-node/node.toml")
         read = ("/usr/local/bin/gunfire-node", "config", "check", "--config")
         own = (*read, "/var/lib/gunfire-node/node.toml")
