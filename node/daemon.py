@@ -31,7 +31,7 @@ from node.deliver import (
 )
 from node.ears import Ears, far_from
 from node.errors import DeviceError, ModelError
-from node.examine import receiver_pulse_finding
+from node.examine import receiver_finding, receiver_pulse_finding
 from node.figures import health
 from node.identity import load_identity
 from node.keeper import Keeper
@@ -172,6 +172,7 @@ class Daemon:
                 self._keeper.close()
 
     def _hear(self, classifier: Classifier, outbox: Outbox, publisher: MqttPublisher) -> None:
+        self._read_clock()  # also what is said by a node that is stopped before it hears has a time
         with ExitStack() as opened:
             source = self._open(opened, classifier, outbox, publisher)
             if source is None or self._stopping:  # a card forgets what came before it was opened
@@ -329,7 +330,8 @@ class Daemon:
                     include={"onset_utc", "grade", "label", "round_count", "scores", "direction"},
                 )
                 | {"snr_db": detection.rounds[0].snr_db}
-                for detection in self._keeper.latest
+                # Of an event what was told last.
+                for detection in {told.event_id: told for told in self._keeper.latest}.values()
             ],
             "near_misses": [] if pipeline is None else self._near_misses(pipeline),
         }
@@ -369,9 +371,10 @@ class Daemon:
         of_receiver = moment.receiver_reason
         quality = moment.host.quality
         doubts = [reason for reason in moment.reasons if reason != of_receiver]
-        if moment.receiver is not None:
-            used = moment.receiver.satellites_used
-            book.judge("receiver", of_receiver, f"{'?' if used is None else used} satellites used")
+        if moment.gpsd_failure is not None:
+            book.warn("receiver", moment.gpsd_failure)
+        elif moment.receiver is not None:
+            book.write(receiver_finding(moment.receiver))
         if isinstance(clock, PpsSampleClock):
             pulse = clock.state
             book.judge("pulse", "" if pulse.ticks else pulse.reason, f"{pulse.pulses} taken")

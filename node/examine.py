@@ -15,9 +15,13 @@ from node.board import BoardReading, Code
 from node.board.findings import Finding
 from node.detect.microphones import SAME, MicrophoneState
 from node.settings import BoardSettings
+from node.timing import ReceiverState
 
 # The firmware slows a Pi's processor down from 80 °C on, and harder at 85.
 SOC_HOT_C: Final = 80.0
+# How that reason begins (node/timing/receiver.py). Only the 12.5 minutes of an almanac, or somebody
+# else's clock, could mend it.
+YOUNG: Final = "whether it knows the leap seconds is not told"
 # Three quarters of what the unit allows (systemd/gunfire-node.service).
 MUCH_BYTES: Final = 240 * 2**20
 # Others spoil what they hear; a node with none but these hears nothing.
@@ -63,6 +67,28 @@ def memory_finding(resident: int) -> Finding:
     if resident < MUCH_BYTES:
         return Finding("memory", "pass", figure)
     return Finding("memory", "warn", f"{figure}, where some 120 are usual")
+
+
+def is_young(state: ReceiverState) -> bool:
+    """Say whether a receiver lacks nothing but the leap seconds, told once in 12.5 minutes."""
+    return state.reason.startswith(YOUNG)
+
+
+def receiver_finding(state: ReceiverState) -> Finding:
+    """Judge a receiver by its fix, its satellites and whether its UTC is believed."""
+    fix = ("fix not known", "no fix", "fix without height", "fix")[state.fix]
+    used, seen = state.satellites_used, state.satellites_seen
+    parts = [fix, f"{'?' if used is None else used} of {'?' if seen is None else seen} satellites"]
+    if state.position is not None:
+        parts.append(f"± {state.position.sigma_m:.0f} m")
+    young = state.fix >= 2 and is_young(state)
+    if state.utc_valid:
+        parts.append("UTC valid")
+    else:
+        parts.append("UTC after 12.5 minutes" if young else f"UTC not used: {state.reason}")
+    well = state.utc_valid or young
+    advice = "give the antenna open sky, and a cold receiver 15 minutes"
+    return Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
 
 
 def receiver_pulse_finding(seen: bool) -> Finding:

@@ -150,7 +150,7 @@ class Vitals:
         elif away_s >= BROKER_AWAY_S:
             self.book.warn("broker", f"not reached for {away_s:.0f} s")
         else:
-            self.book.settle("broker", "connected" if connected else "")
+            self.book.settle("broker", "connected" if connected else "not reached yet")
 
     def show(self, more: Callable[[], Mapping[str, Any]]) -> None:
         """Show all that is known, about once a second; what `more` gives goes into the file."""

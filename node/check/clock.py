@@ -8,15 +8,13 @@ from typing import Final
 
 from node.board.findings import Finding
 from node.ears import far_from
-from node.examine import receiver_pulse_finding
+from node.examine import is_young, receiver_finding, receiver_pulse_finding
 from node.settings import Settings, TimingSettings
 from node.timing import HostClock, Moment, ReceiverState, Timekeeper
 
 # chrony, gpsd and NTP servers have answered by then, or do not.
 ASK_S: Final = 9.0
 CLOCK_S: Final = 14.0
-# Only the 12.5 minutes of an almanac, or somebody else's clock, could mend that.
-_YOUNG: Final = "whether it knows the leap seconds is not told"
 _OPINIONS_AGREE_S: Final = 0.1
 
 
@@ -77,7 +75,7 @@ def _all_said(moment: Moment, keeper: Timekeeper, timing: TimingSettings) -> boo
     chrony = moment.tracking is not None or keeper.chrony_failure is not None
     told = moment.receiver
     receiver = told is None or (
-        (told.utc_valid or told.reason.startswith(_YOUNG))
+        (told.utc_valid or is_young(told))
         and told.satellites_used is not None
         and (timing.pps_channel is not None or told.pps_seen or moment.tracking is not None)
     )
@@ -123,16 +121,4 @@ def receiver(state: ReceiverState, failure: str | None) -> Iterator[Finding]:
         advice = "check gpsd's service, timing.gpsd and the receiver's cable; see `gpsmon`"
         yield Finding("receiver", "fail", failure, advice)
         return
-    fix = ("fix not known", "no fix", "fix without height", "fix")[state.fix]
-    used, seen = state.satellites_used, state.satellites_seen
-    parts = [fix, f"{'?' if used is None else used} of {'?' if seen is None else seen} satellites"]
-    if state.position is not None:
-        parts.append(f"± {state.position.sigma_m:.0f} m")
-    young = state.fix >= 2 and state.reason.startswith(_YOUNG)
-    if state.utc_valid:
-        parts.append("UTC valid")
-    else:
-        parts.append("UTC after 12.5 minutes" if young else f"UTC not used: {state.reason}")
-    well = state.utc_valid or young
-    advice = "give the antenna open sky, and a cold receiver 15 minutes"
-    yield Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
+    yield receiver_finding(state)

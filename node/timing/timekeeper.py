@@ -47,6 +47,8 @@ class Moment:
         How the receiver does; None where none is set up.
     receiver_reason
         That of the reasons which is the receiver's; empty where it has none.
+    gpsd_failure
+        Why gpsd is silent; None where it is not, or is not asked.
     kernel_pulse
         Whether the kernel has counted a pulse since; None where it has no such device.
     """
@@ -58,6 +60,7 @@ class Moment:
     tracking: Tracking | None
     receiver: ReceiverState | None
     receiver_reason: str = ""
+    gpsd_failure: str | None = None
     kernel_pulse: bool | None = None
 
 
@@ -158,12 +161,25 @@ class Timekeeper:
         if of_receiver:
             reasons.append(of_receiver)
         if quality.source == "free":
-            reasons.append(self._undisciplined())
+            reasons.append(self._undisciplined(tracking))
         return Moment(
-            host, readings, tuple(reasons), judged, tracking, state, of_receiver, kernel_pulse
+            host,
+            readings,
+            tuple(reasons),
+            judged,
+            tracking,
+            state,
+            receiver_reason=of_receiver,
+            gpsd_failure=self.gpsd_failure,
+            kernel_pulse=kernel_pulse,
         )
 
-    def _undisciplined(self) -> str:
+    def _undisciplined(self, tracking: Tracking | None) -> str:
+        if tracking is not None:
+            return (
+                "nothing disciplines the clock: chrony runs, but is not synchronised; wait until "
+                "it is, or see by `chronyc sources` why it is not"
+            )
         why = self._chrony.failure if self._chrony else None
         said = f" (chrony: {why})" if why else ""
         return f"nothing disciplines the clock{said}: set up chrony, or connect a GPS receiver"

@@ -82,6 +82,13 @@ def test_of_events_long_ago_it_is_forgotten_that_they_were_published(
     assert len(keeper._published) == MOST_PUBLISHED
 
 
+def test_a_node_stopped_before_anything_was_read_says_so_and_leaves(tmp_path: Path) -> None:
+    # It ended with an error, of which systemd makes a restart, and of many a reboot.
+    node = daemon(tmp_path, capture={"channels": 2}, timing={"chrony": False, "pps_channel": 1})
+    node.stop()
+    node.run()
+
+
 class Hour:
     """A clock to be turned by hand, an outbox, and all the statuses that are said."""
 

@@ -193,6 +193,7 @@ def test_a_broker_is_missed_only_after_a_while(tmp_path: Path, clock: list[float
     with vitals(tmp_path) as shown:
         shown.connected(False, ("nobody listens there",))
         assert not shown.book.says("broker")
+        assert [f.figure for f in shown.book if f.check == "broker"] == ["not reached yet"]
         clock[0] += 20
         shown.connected(False, ("nobody listens there",))
         assert shown.book.says("broker") == "nobody listens there"
