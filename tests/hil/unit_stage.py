@@ -18,37 +18,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.capture import built_in_arrays
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import PrivateBroker, Subscription
-from node.simulate.render import RenderedNode, render
-from node.simulate.scene import parse
-from node.utc import parse_utc_ns
+from node.simulate.render import RenderedNode
 from tests.hil.container import CHECKOUT, NODE, ROOT, Container, own_network
+from tests.hil.shots import detections, onset_errors_ns
 from tests.hil.virtual_card import VirtualCard
 from tests.hil.virtual_chrony import VirtualChrony
 
 RATE = 48_000
-SHOT_EVERY_S = 3.0
 CARD = "/card"
 """Where the card's folder is in the container."""
+UNITS = sorted((CHECKOUT / "systemd").glob("*.service"))
 SETTINGS = "/etc/gunfire-node/gunfire-node.toml"
 
 
-def street(seconds: float) -> RenderedNode:
-    """Build a quiet street with a shot every three seconds, 80 m away."""
-    sources = "\n".join(
-        f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {2.0 + SHOT_EVERY_S * i}\n'
-        "x_m = 40.0\ny_m = 70.0\n"
-        for i in range(int((seconds - 2.0) / SHOT_EVERY_S))
+def exposure(unit: Path) -> float:
+    """Give a unit's exposure level by systemd-analyze."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    scene = parse(
-        f'name = "shots"\nduration_s = {seconds}\nseed = 3\nstart_utc = 2026-01-01T00:00:00Z\n'
-        "[street]\nnoise_db_a = 50.0\n" + sources + '[[nodes]]\nid = "roof-1"\nx_m = 0.0\n'
-        'y_m = 0.0\nz_m = 6.0\narray = "tetrahedron_200mm"\n'
-    )
-    return render(scene, built_in_arrays()).nodes[0]
+    level = re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
+    assert level, done.stderr
+    return float(level[1])
 
 
 @dataclass(frozen=True)
@@ -124,9 +120,7 @@ class Stage:
         """Give by how much each onset is wrong, against the nearest true one."""
         truth = self.card.truth()
         onsets = [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
-        return [
-            min((parse_utc_ns(d.onset_utc) - onset for onset in onsets), key=abs) for d in heard
-        ]
+        return onset_errors_ns(heard, onsets)
 
     def _configure(self, change: Callable[[str], str]) -> None:
         file = self.folder / "asound.conf"
@@ -201,17 +195,6 @@ class ReceiverInside(VirtualChrony):
 
     def start(self) -> None:
         """Leave it to the container's systemd."""
-
-
-def detections(words: Subscription, deadline_s: float, wanted: int) -> list[Detection]:
-    """Wait for so many detections."""
-    heard: list[Detection] = []
-    for word in words.within(deadline_s):
-        if isinstance(word.message, Detection):
-            heard.append(word.message)
-            if len(heard) == wanted:
-                break
-    return heard
 
 
 @dataclass(frozen=True)

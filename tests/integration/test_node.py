@@ -20,21 +20,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.capture import built_in_arrays
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import PrivateBroker, Subscription
-from node.simulate.render import RenderedNode, render
-from node.simulate.scene import parse
+from node.simulate.render import RenderedNode
 from node.utc import parse_utc_ns
-from tests.hil.virtual_card import Truth, VirtualCard, build_plugin, missing_tools
+from tests.hil import shots
+from tests.hil.shots import SHOT_EVERY_S, detections, onset_errors_ns
+from tests.hil.virtual_card import Truth, VirtualCard, missing_tools
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(missing_tools() is not None, reason=f"needs {missing_tools()}"),
 ]
 
-SHOT_EVERY_S = 3.0
 RIGHT_NS = 1_000_000
 
 
@@ -56,29 +55,13 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_plugin(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture(scope="module")
 def street() -> RenderedNode:
-    """Build a quiet street of 45 s with a shot every three seconds, 80 m away."""
-    sources = "\n".join(
-        f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {2.0 + SHOT_EVERY_S * i}\n'
-        "x_m = 40.0\ny_m = 70.0\n"
-        for i in range(14)
-    )
-    scene = parse(
-        'name = "shots"\nduration_s = 45.0\nseed = 3\nstart_utc = 2026-01-01T00:00:00Z\n'
-        "[street]\nnoise_db_a = 50.0\n" + sources + '[[nodes]]\nid = "roof-1"\nx_m = 0.0\n'
-        'y_m = 0.0\nz_m = 6.0\narray = "tetrahedron_200mm"\n'
-    )
-    return render(scene, built_in_arrays()).nodes[0]
+    return shots.street(45.0)
 
 
 @pytest.fixture
-def stage(tmp_path: Path, plugin: Path, street: RenderedNode) -> Iterator[Stage]:
-    card = VirtualCard(tmp_path / "card", plugin, street.frames(), 48_000, ppm=25.0)
+def stage(tmp_path: Path, wavclock_plugin: Path, street: RenderedNode) -> Iterator[Stage]:
+    card = VirtualCard(tmp_path / "card", wavclock_plugin, street.frames(), 48_000, ppm=25.0)
     config = tmp_path / "node.toml"
     with PrivateBroker(tmp_path / "broker") as broker:
         config.write_text(
@@ -112,21 +95,9 @@ def subscribed(stage: Stage, **options: object) -> Subscription:
     return Subscription(BrokerAddress.from_url(stage.broker.url), site="test", **options)  # type: ignore[arg-type]
 
 
-def until(words: Subscription, deadline_s: float, wanted: int) -> list[Detection]:
-    """Wait for so many detections."""
-    heard: list[Detection] = []
-    for word in words.within(deadline_s):
-        if isinstance(word.message, Detection):
-            heard.append(word.message)
-            if len(heard) == wanted:
-                break
-    return heard
-
-
 def assert_on_time(stage: Stage, heard: list[Detection]) -> None:
     onsets = stage.onsets_utc_ns(stage.card.truth())
-    for detection in heard:
-        error_ns = min((parse_utc_ns(detection.onset_utc) - onset for onset in onsets), key=abs)
+    for detection, error_ns in zip(heard, onset_errors_ns(heard, onsets), strict=True):
         assert abs(error_ns) <= RIGHT_NS, f"{detection.onset_utc}: {error_ns / 1e6:+.3f} ms"
 
 
@@ -138,13 +109,13 @@ def last_status(words: Subscription, seconds: float) -> Status:
 @pytest.mark.timeout(180)
 def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> None:
     with subscribed(stage, kinds=["detection"]) as words, running_node(stage) as node:
-        heard = until(words, 20, wanted=3)
+        heard = detections(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
         assert {d.audio.channels for d in heard} == {4}
 
         stage.card.skip(500)
-        heard = until(words, 20, wanted=3)
+        heard = detections(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
         with subscribed(stage, kinds=["status"]) as statuses:
@@ -154,7 +125,7 @@ def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> 
         node.send_signal(signal.SIGSTOP)
         time.sleep(1.0)
         node.send_signal(signal.SIGCONT)
-        heard = until(words, 20, wanted=3)
+        heard = detections(words, 20, wanted=3)
         assert len(heard) == 3
         assert_on_time(stage, heard)
         with subscribed(stage, kinds=["status"]) as statuses:
@@ -168,7 +139,7 @@ def test_shots_arrive_with_right_times_whatever_the_card_loses(stage: Stage) -> 
 @pytest.mark.timeout(120)
 def test_an_unplugged_card_is_noticed_within_5_s_told_and_ends_the_process(stage: Stage) -> None:
     with subscribed(stage) as words, running_node(stage) as node:
-        assert until(words, 20, wanted=1)
+        assert detections(words, 20, wanted=1)
         stage.card.unplug()
         unplugged_s = time.monotonic()
         assert node.wait(15) == 2
@@ -185,17 +156,17 @@ def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) ->
     lasting = {"client_id": "auditor", "session_expiry_s": 3600}
     with subscribed(stage, kinds=["detection"], **lasting) as words:
         with running_node(stage) as node:
-            heard = until(words, 20, wanted=2)
+            heard = detections(words, 20, wanted=2)
             stage.broker.stop()
             time.sleep(3 * SHOT_EVERY_S)
             os.kill(node.pid, signal.SIGKILL)
             node.wait()
         stage.broker.start()
         with running_node(stage) as node:
-            heard += until(words, 40, wanted=6)
+            heard += detections(words, 40, wanted=6)
             node.send_signal(signal.SIGTERM)
             assert node.wait(20) == 0
-            heard += until(words, 2, wanted=100)
+            heard += detections(words, 2, wanted=100)
     numbers = sorted(detection.seq for detection in heard)
     assert numbers == list(range(1, len(numbers) + 1)), "every event arrives, none twice"
     assert len({d.event_id for d in heard}) == len(heard)
@@ -210,15 +181,15 @@ def test_broker_stopped_and_node_killed_lose_and_double_nothing(stage: Stage) ->
 @pytest.mark.timeout(90)
 def test_a_full_disk_is_told_and_loses_nothing(stage: Stage) -> None:
     with subscribed(stage) as words, running_node(stage) as node:
-        heard = until(words, 20, wanted=1)
+        heard = detections(words, 20, wanted=1)
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
-        assert until(words, 2.5 * SHOT_EVERY_S, wanted=1) == []
+        assert detections(words, 2.5 * SHOT_EVERY_S, wanted=1) == []
         with subscribed(stage, kinds=["status"]) as statuses:
             status = last_status(statuses, 2)
         assert status.state == "degraded"
         assert any("wait in memory" in reason for reason in status.reasons)
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        heard += until(words, 2 * SHOT_EVERY_S, wanted=3)
+        heard += detections(words, 2 * SHOT_EVERY_S, wanted=3)
     assert [detection.seq for detection in heard] == [1, 2, 3, 4]
     gaps_s = np.diff([parse_utc_ns(detection.onset_utc) / 1e9 for detection in heard])
     assert gaps_s == pytest.approx(SHOT_EVERY_S, abs=0.01)
@@ -231,7 +202,7 @@ def test_a_node_with_a_broken_model_times_what_it_hears_and_says_so(stage: Stage
     with stage.config.open("a") as config:
         config.write(f'[classify]\nmodel = "{model}"\npublish_rejected = false\n')
     with subscribed(stage, kinds=["detection"]) as words, running_node(stage):
-        (detection,) = until(words, 20, wanted=1)
+        (detection,) = detections(words, 20, wanted=1)
         with subscribed(stage, kinds=["status"]) as statuses:
             status = last_status(statuses, 2)
     assert_on_time(stage, [detection])
@@ -261,7 +232,7 @@ def test_a_node_without_a_broker_hears_and_keeps(stage: Stage) -> None:
         assert node.wait(20) == 0
     stage.broker.start()
     with subscribed(stage, kinds=["detection"]) as words, running_node(stage) as node:
-        heard = until(words, 10, wanted=2)
+        heard = detections(words, 10, wanted=2)
         node.send_signal(signal.SIGHUP)
         assert node.wait(20) == 0
     assert len(heard) == 2

@@ -16,7 +16,7 @@ import pytest
 
 from node.network import PrivateBroker
 from tests.hil.service_manager import ServiceManager
-from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
+from tests.hil.virtual_card import VirtualCard, missing_tools
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,16 +26,11 @@ pytestmark = [
 STARTED_S = 40.0  # also where other tests run beside
 
 
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_plugin(tmp_path_factory.mktemp("plugin"))
-
-
 @pytest.fixture
-def card(tmp_path: Path, plugin: Path) -> VirtualCard:
+def card(tmp_path: Path, wavclock_plugin: Path) -> VirtualCard:
     rng = np.random.default_rng(1)
     frames = (rng.normal(0, 1e-3, (48_000 * 20, 2)) * 2**31).astype(np.int32)
-    return VirtualCard(tmp_path / "card", plugin, frames, 48_000, name="microphones_1")
+    return VirtualCard(tmp_path / "card", wavclock_plugin, frames, 48_000, name="microphones_1")
 
 
 @pytest.fixture

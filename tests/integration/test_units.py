@@ -19,21 +19,21 @@ import pytest
 from node.simulate.render import RenderedNode
 from tests.hil import container, virtual_card
 from tests.hil.container import NODE, Container
+from tests.hil.shots import detections, street
 from tests.hil.unit_stage import (
     INSTALL,
+    UNITS,
     Installed,
     Stage,
-    detections,
+    exposure,
     hang,
     installed,
     leak,
     recover_from,
     stage,
-    street,
 )
 
 MISSING = container.missing() or virtual_card.missing_tools()
-UNITS = sorted((container.CHECKOUT / "systemd").glob("*.service"))
 RECOVER = "gunfire-node-recover.service"
 MOST_EXPOSURE = 1.5
 RIGHT_NS = 1_000_000
@@ -78,15 +78,7 @@ def machine(product: Installed, request: pytest.FixtureRequest) -> Iterator[Cont
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_the_node_is_exposed_by_no_more_than_it_needs() -> None:
     for unit in UNITS:
-        done = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        level = re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
-        assert level, done.stderr
-        assert float(level[1]) <= MOST_EXPOSURE, done.stdout
+        assert exposure(unit) <= MOST_EXPOSURE, unit.name
 
 
 @boots

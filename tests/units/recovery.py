@@ -12,17 +12,16 @@ from typing import Final
 
 from tests.evidence import Claim, Detail
 from tests.hil.container import NODE
+from tests.hil.shots import detections, street
 from tests.hil.unit_stage import (
     Installed,
     Recovery,
     Stage,
-    detections,
     hang,
     installed,
     leak,
     recover_from,
     stage,
-    street,
 )
 from tests.hil.virtual_card import build_plugin
 from tests.parts import Part, Tell

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from tests.evidence import Claim, Detail
-from tests.hil.container import CHECKOUT, NODE
-from tests.hil.unit_stage import Stage, detections, installed, stage, street
+from tests.hil.container import NODE
+from tests.hil.shots import detections, street
+from tests.hil.unit_stage import UNITS, Stage, exposure, installed, stage
 from tests.hil.virtual_card import build_plugin
 from tests.parts import Part, Tell
 
-UNITS: Final = sorted((CHECKOUT / "systemd").glob("*.service"))
 MOST_EXPOSURE: Final = 1.5
 MOST_ERROR_S: Final = 1e-3
 WANTED: Final = 10
@@ -76,19 +75,6 @@ def measure(tell: Tell) -> Part:
         ),
     )
     return Part(claims, (Detail("What the kernel says of the running node", ("", ""), limits),))
-
-
-def exposure(unit: Path) -> float:
-    """Give a unit's exposure level by systemd-analyze."""
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    level = re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
-    assert level, done.stderr
-    return float(level[1])
 
 
 def _verify(begun: Stage, unit: str) -> str:

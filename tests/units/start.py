@@ -10,7 +10,8 @@ from typing import Final
 from tests.evidence import Claim, Detail
 from tests.hil.container import NODE
 from tests.hil.process import resident_bytes
-from tests.hil.unit_stage import Stage, installed, stage, street
+from tests.hil.shots import street
+from tests.hil.unit_stage import Stage, installed, stage
 from tests.hil.virtual_card import build_plugin
 from tests.parts import Part, Tell
 
