@@ -136,6 +136,9 @@ def test_in_its_whole_sandbox_the_node_hears_times_and_publishes(boot: Boot) -> 
         assert re.search(r"^CapEff:\s+0+$", status, re.M)
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
         assert re.search(r"^Seccomp:\s+2$", status, re.M)
+        plugins = stage.machine.run("ls", "/etc/alsa/conf.d").stdout
+        assert "pulseaudio" in plugins  # what a desktop has: 18 MB of libraries, none for the node
+        assert "libpulse" not in process.joinpath("maps").read_text()
         kept = stage.machine.run("stat", "-c", "%U %a", "/var/lib/gunfire-node").stdout
         assert kept == "gunfire-node 700\n"
         took_s = time.monotonic()
