@@ -23,6 +23,7 @@ from node.board import Board, BoardReading, Code
 from node.board.findings import Book, Finding, condition, light_code
 from node.board.metrics import metrics_server
 from node.board.service import Service
+from node.deliver import is_of_certificates
 from node.detect.microphones import MicrophoneWatch
 from node.ears import Ears
 from node.errors import (
@@ -145,6 +146,10 @@ class Vitals:
         if connected:
             self._connected_s = now_s
         away_s = now_s - self._connected_s
+        # The operator's, and nothing that whoever stands below the light could mend.
+        of_certificates = tuple(filter(is_of_certificates, reasons))
+        self.book.judge("certificate", "; ".join(of_certificates))
+        reasons = tuple(reason for reason in reasons if reason not in of_certificates)
         if reasons and (connected or away_s >= BROKER_AWAY_S):
             self.book.warn("broker", "; ".join(reasons))
         elif away_s >= BROKER_AWAY_S:

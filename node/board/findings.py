@@ -44,7 +44,8 @@ class Check:
 class Finding:
     """What was found: verdict, figure, and the next step where there is one.
 
-    `which` tells apart several of one check, such as the microphones by their channels.
+    `which` tells apart several of one check, such as the microphones by their channels. What is not
+    `lit` the light of a node that runs does not say: it is for whoever sets the node up.
     """
 
     check: str
@@ -52,6 +53,7 @@ class Finding:
     figure: str
     advice: str = ""
     which: str = ""
+    lit: bool = True
 
     def __post_init__(self) -> None:
         if self.check not in CHECKS:
@@ -66,6 +68,8 @@ class Finding:
     def code(self) -> Code:
         """What the light says for this."""
         check = CHECKS[self.check]
+        if not self.lit:
+            return Code.WELL
         return {"pass": Code.WELL, "warn": check.warn, "fail": check.fail}[self.verdict]
 
     @property
@@ -221,6 +225,13 @@ _CHECKS: Final = (
         Code.NO_BROKER,
         Code.NO_BROKER,
         "check mqtt.url, the network, and the broker",
+    ),
+    Check(
+        "certificate",
+        "whether the certificates that the broker is spoken to with hold for long",
+        Code.STORE,
+        Code.STORE,
+        "put a new one in its place, it is taken up without a restart",
     ),
     Check(
         "snippets",

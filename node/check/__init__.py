@@ -64,7 +64,9 @@ class Report:
 
     @property
     def light(self) -> Code:
-        """What the light says for all that was found, and that the node itself knows of."""
+        """What the light says now, or would for what was found that the node itself knows of."""
+        if self.running is not None and self.running.light is not None:
+            return self.running.light
         return light_code(f for f in self.findings if f.check not in ("clap", "heading"))
 
     def record(self) -> dict[str, Any]:

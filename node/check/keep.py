@@ -78,7 +78,7 @@ def signing_key(settings: Settings) -> Iterator[Finding]:
     if integrity.certificate_file is None and not os.path.lexists(integrity.key_file):
         figure = f"{integrity.key_file}: not there yet; the first start makes it"
         advice = "enrol this node then: docs/do/verify-a-log.md"
-        yield Finding("signing key", "warn", figure, advice)
+        yield Finding("signing key", "warn", figure, advice, lit=False)
         return
     identity = load_identity(integrity.key_file, integrity.certificate_file, who.id, who.site)
     key_id = Signer(identity.private_key).key.key_id
@@ -92,6 +92,7 @@ def signing_key(settings: Settings) -> Iterator[Finding]:
             "warn",
             f"key_id {key_id}, without a certificate: nobody else can tell whose it is",
             "have the fleet's CA certify it: docs/do/verify-a-log.md",
+            lit=False,
         )
     else:
         yield Finding("signing key", "pass", f"key_id {key_id}, certified as {who.id}")

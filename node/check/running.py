@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from node.board import Code
 from node.board.findings import CHECKS, Finding
 from node.errors import StatusError
 from node.settings import Settings
@@ -63,6 +64,12 @@ class RunningNode:
     def uptime_s(self) -> float:
         """How long it runs."""
         return float(self.facts.get("uptime_s", 0.0))
+
+    @property
+    def light(self) -> Code | None:
+        """What its light says; None where this software knows no such code."""
+        name = str(self.facts.get("light", {}).get("code", "")).upper()
+        return Code.__members__.get(name)
 
     @property
     def sentence(self) -> str:

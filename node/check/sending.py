@@ -51,7 +51,7 @@ def broker(settings: Settings) -> Iterator[Finding]:
             # That is why nobody lets us in.
             found = [replace(f, figure=what, advice=advice) if _bad(f) else f for f in found]
         if not any(f.figure == what for f in found):
-            found.append(Finding("broker", "warn", what, advice, f"certificate {number + 1}"))
+            found.append(Finding("certificate", "warn", what, advice, str(number + 1)))
     yield from found
 
 

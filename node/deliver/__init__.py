@@ -11,6 +11,7 @@ from node.deliver.handler import SessionOptions
 from node.deliver.mqtt import Delivery, MqttPublisher
 from node.deliver.outbox import Appended, Chain, Link, Outbox, OutboxRow, Rendered
 from node.deliver.spool import Spool
+from node.deliver.tls import is_of_certificates
 
 __all__ = [
     "Appended",
@@ -27,5 +28,6 @@ __all__ = [
     "Spool",
     "check_broker",
     "is_full",
+    "is_of_certificates",
     "publish_batch",
 ]

@@ -6,6 +6,7 @@ Under the address and the session. Reads files and nothing else; what time it is
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ Mark = tuple[tuple[int, int, int], ...]
 """Time of change, size and inode of some files."""
 
 _DAY_NS: Final = 86_400 * 10**9
+# How the reasons begin that are of certificates.
+_NOT_TAKEN_UP: Final = "new certificates are not taken up"
+_ENDS: Final = re.compile(r"mqtt\.(cert|ca)_file .* expire[ds] on ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,7 @@ class TlsWatch:
         try:
             self._files.context()
         except BrokerError as error:
-            self._unusable = f"new certificates are not taken up, the old are used on: {error}"
+            self._unusable = f"{_NOT_TAKEN_UP}, the old are used on: {error}"
             return False
         return True
 
@@ -203,6 +207,11 @@ class TlsWatch:
         """Say what is wrong with files that work still."""
         dates = () if utc_ns is None else (dates.trouble(utc_ns) for dates in self._validities)
         return tuple(sentence for sentence in (self._unusable, *dates) if sentence)
+
+
+def is_of_certificates(reason: str) -> bool:
+    """Say whether a reason is of certificates that are to be replaced, while sending goes on."""
+    return reason.startswith(_NOT_TAKEN_UP) or _ENDS.match(reason) is not None
 
 
 def _mark(path: Path) -> tuple[int, int, int]:

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from rich.console import Console
 
+from node.board import Code
 from node.board.findings import CHECKS, Finding
 from node.capture.portaudio import PortAudioSource
 from node.check import Report, checks
@@ -32,6 +34,7 @@ from node.identity import load_identity
 from node.network import PrivateBroker
 from node.settings import Settings
 from node.timing import Fix, ReceiverState
+from tests.hil.fleet_ca import FleetCa
 
 
 def quietly(_what: str, _left_s: float) -> None:
@@ -292,6 +295,24 @@ def test_a_node_of_before_or_of_other_settings_is_not_taken_for_this_one(tmp_pat
     assert "unset/other" in told.figure
 
 
+def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_path: Path) -> None:
+    """Of a key that no CA has certified its light says nothing: whoever sets it up is told."""
+    settings = bare(tmp_path, node={"id": "n1"})
+    key = load_identity(settings.integrity.key_file, None, "n1", "unset")
+    assert key.certificate is None
+    told = list(signing_key(settings))
+    assert [(f.verdict, f.code) for f in told] == [("warn", Code.WELL)]
+    assert Report(tuple(told)).light is Code.WELL
+
+    file = settings.health.status_file
+    assert file is not None
+    disk_full = Finding("disk", "warn", "0.1 GiB free")
+    running_file(file, light={"code": "no_broker"})
+    assert Report((disk_full,), RunningNode.of(settings)).light is Code.NO_BROKER
+    running_file(file, light={"code": "of another version"})
+    assert Report((disk_full,), RunningNode.of(settings)).light is Code.STORE
+
+
 def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:
     settings = bare(tmp_path, node={"id": "n1"})
     file = settings.health.status_file
@@ -365,7 +386,20 @@ def test_a_node_that_runs_without_a_status_file_is_not_thrown_out_of_its_broker(
     assert f"a node runs (pid {other.pid})" in told.figure
 
 
-UNUSUAL = ("settings", "last run", "clap", "heading", "metrics", "maintenance")
+def test_a_certificate_that_ends_soon_is_the_operators_and_no_broker_that_is_away(
+    tmp_path: Path,
+) -> None:
+    ends = datetime.now(UTC) + timedelta(days=5)
+    ours = FleetCa(tmp_path / "fleet").issue("n1", not_after=ends)
+    mqtt = {"url": "mqtts://127.0.0.1:1", "cert_file": ours.certificate, "key_file": ours.key}
+    told = {finding.name: finding for finding in broker(bare(tmp_path, mqtt=mqtt))}
+    assert told["broker"].code is Code.NO_BROKER
+    assert told["certificate 1"].verdict == "warn"
+    assert told["certificate 1"].code is Code.STORE
+    assert "put a new one in its place" in told["certificate 1"].next_step
+
+
+UNUSUAL = ("settings", "last run", "clap", "heading", "certificate", "metrics", "maintenance")
 
 
 def report_of(*findings: Finding) -> Report:

@@ -17,7 +17,9 @@ from gpiozero import Device
 from gpiozero.pins.mock import MockFactory
 
 from node.board import Code
+from node.board.findings import light_code
 from node.board.service import Service
+from node.deliver.tls import Validity
 from node.ears import Ears
 from node.errors import IdentityError
 from node.settings import Settings
@@ -28,6 +30,7 @@ from tests.hil.service_manager import ServiceManager
 from tests.hil.virtual_receiver import free_port
 
 RATE = 48_000
+DAY_NS = 86_400 * 10**9
 
 
 def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
@@ -199,6 +202,19 @@ def test_a_broker_is_missed_only_after_a_while(tmp_path: Path, clock: list[float
         assert shown.book.says("broker") == "nobody listens there"
         shown.connected(True, ())
         assert not shown.book.says("broker")
+
+
+def test_certificates_that_end_soon_do_not_look_like_a_broker_that_is_away(tmp_path: Path) -> None:
+    ends = Validity("mqtt.cert_file /etc/x.crt", 0, 10 * DAY_NS)
+    for days in (3, 11):
+        with vitals(tmp_path) as shown:
+            shown.connected(True, (ends.trouble(days * DAY_NS),))
+            assert not shown.book.says("broker")
+            assert "expire" in shown.book.says("certificate")
+            assert light_code(shown.book) is Code.STORE
+            shown.connected(True, ("the broker takes nothing",))
+            assert shown.book.says("broker") == "the broker takes nothing"
+            assert not shown.book.says("certificate")
 
 
 def test_metrics_are_read_by_http_where_they_are_asked_for(tmp_path: Path) -> None:
