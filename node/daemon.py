@@ -125,7 +125,7 @@ class Daemon:
         self._was_connected = False
         self._vitals = Vitals(settings, self._ears, service or Service({}))
         self._book = self._vitals.book
-        self._keeper = Keeper(settings, self._book)
+        self._keeper = Keeper(settings, self._book, self._vitals.service)
         self._end_sample = 0
         self._near_told = -1  # sample of the latest near miss that was logged
         self._lost_samples = 0

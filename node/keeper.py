@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from node.board.findings import Book
+from node.board.service import Service
 from node.deliver import Link, Outbox, Rendered, Spool, is_full
 from node.errors import OutboxError
 from node.messages import Detection, to_json
@@ -33,6 +34,8 @@ MOST_PUBLISHED: Final = 4 * MOST_UNTRUSTED
 MOST_UNSAVED: Final = 10_000
 # What has waited too long is looked for so often; it is a matter of days.
 EXPIRE_S: Final = 600.0
+# A worn SD card may take so long for a commit; the sound of half of it waits in the card's queue.
+MOST_STALL_S: Final = 60.0
 MOST_LATEST: Final = 20  # detections that `status` shows
 
 
@@ -45,6 +48,8 @@ class Keeper:
         Of this node.
     book
         Where it is told how the outbox does.
+    service
+        Whose watchdog is to wait for a slow disk; nobody's unless given.
 
     Attributes
     ----------
@@ -54,11 +59,12 @@ class Keeper:
         The detections that were saved last, the newest at the end.
     """
 
-    def __init__(self, settings: Settings, book: Book) -> None:
+    def __init__(self, settings: Settings, book: Book, service: Service | None = None) -> None:
         self.snippets = _sealer(settings.snippets)
         self.latest: deque[Detection] = deque(maxlen=MOST_LATEST)
         self._settings = settings
         self._book = book
+        self._service = service or Service({})
         self._spool: Spool | None = None
         self._unsaved: deque[Detection] = deque(maxlen=MOST_UNSAVED)
         self._published: dict[str, bool] = {}  # events, the latest last
@@ -91,6 +97,36 @@ class Keeper:
         render
             Makes a detection what it is for good, once its place in the chain is known.
         """
+        if self._unsaved:
+            with self._service.patient(MOST_STALL_S):
+                saved = self._write(outbox, render)
+            if not saved:
+                return
+        self._book.settle("outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped")
+
+    def expire(self, outbox: Outbox, utc_ns: int) -> None:
+        """Drop what has waited for weeks by now, in ns since 1970; looked for every `EXPIRE_S`."""
+        now_s = time.monotonic()
+        if now_s < self._expire_again_s:
+            return
+        self._expire_again_s = now_s + EXPIRE_S
+        max_age_s = self._settings.outbox.max_age_days * 86_400
+        with self._service.patient(MOST_STALL_S):
+            if self.snippets is not None and self._spool is not None:
+                dropped = self._spool.expire(utc_ns, max_age_s)
+                self.snippets.keep_back("they had waited too long: outbox.max_age_days", dropped)
+            try:
+                outbox.expire(utc_ns, max_age_s)
+            except OutboxError as error:
+                log.warning("%s", error)  # the next detection tells it in the status
+
+    def close(self) -> None:
+        """Put into the log what could not be saved to the end."""
+        for detection in self._unsaved:
+            _give_up(detection)
+
+    def _write(self, outbox: Outbox, render: Callable[[Detection, Link], Rendered]) -> bool:
+        """Write what waits, the oldest first, until the disk takes no more; whether it took all."""
         while self._unsaved:
             detection = self._unsaved[0]
             try:
@@ -107,7 +143,7 @@ class Keeper:
                     log.error("%s", error)
                 waiting = f"{len(self._unsaved)} detections wait in memory"
                 self._book.warn("outbox", f"{waiting}: {error}")
-                return
+                return False
             self._unsaved.popleft()
             self.latest.append(detection)
             self._save_snippet(detection)
@@ -118,27 +154,7 @@ class Keeper:
                 detection.onset_utc,
                 detection.scores.gunfire,
             )
-        self._book.settle("outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped")
-
-    def expire(self, outbox: Outbox, utc_ns: int) -> None:
-        """Drop what has waited for weeks by now, in ns since 1970; looked for every `EXPIRE_S`."""
-        now_s = time.monotonic()
-        if now_s < self._expire_again_s:
-            return
-        self._expire_again_s = now_s + EXPIRE_S
-        max_age_s = self._settings.outbox.max_age_days * 86_400
-        if self.snippets is not None and self._spool is not None:
-            dropped = self._spool.expire(utc_ns, max_age_s)
-            self.snippets.keep_back("they had waited too long: outbox.max_age_days", dropped)
-        try:
-            outbox.expire(utc_ns, max_age_s)
-        except OutboxError as error:
-            log.warning("%s", error)  # the next detection tells it in the status
-
-    def close(self) -> None:
-        """Put into the log what could not be saved to the end."""
-        for detection in self._unsaved:
-            _give_up(detection)
+        return True
 
     def _to_be_published(self, detection: Detection) -> bool:
         rejected = detection.grade == "not_gunfire" and not detection.abstained

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ class Service:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
+        watchdog = environment.get("WATCHDOG_USEC", "")
+        self._watchdog_us = int(watchdog) if watchdog.isascii() and watchdog.isdigit() else 0
         self._ready = False
         self._status = ""
 
@@ -45,6 +48,22 @@ class Service:
         """Ask for so many seconds more before the start counts as failed."""
         if not self._ready:
             self._say(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
+
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Have the watchdog wait so long meanwhile, counted anew from both ends, if that is longer.
+
+        For what may keep the node from taking sound, but not from hearing it.
+        """
+        longer_us = round(seconds * 1e6)
+        if not 0 < self._watchdog_us < longer_us:
+            yield
+            return
+        self._say(f"WATCHDOG_USEC={longer_us}")
+        try:
+            yield
+        finally:
+            self._say(f"WATCHDOG_USEC={self._watchdog_us}")
 
     def status(self, sentence: str) -> None:
         """Say in a line how the node does, for `systemctl status`."""

@@ -114,9 +114,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self._listener: Callable[[], None] | None = None
         self._told_of_drops = False
-        self._depth = self._refused = self._dropped = self._last_seq = 0
-        self._digest: str | None = None
-        self._gaps: tuple[Gap, ...] = ()
+        self._depth = self._refused = self._dropped = 0
+        self._chain = Chain(0, None, ())
         self._lowest: int | None = None  # number that the file holds
         _refuse_unless_regular(path)
         # The file itself, not a link to it: what stands beside it must stay beside it.
@@ -147,13 +146,12 @@ class Outbox:
     @property
     def last_seq(self) -> int:
         """The last number given out; 0 if none was."""
-        return self._last_seq
+        return self._chain.seq
 
     @property
     def chain(self) -> Chain:
-        """How far the messages have come; one word, whatever another thread appends meanwhile."""
-        with self._database.lock:
-            return Chain(self._last_seq, self._digest, self._gaps)
+        """How far the messages have come; one word, and none that waits for another's slow disk."""
+        return self._chain
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -192,9 +190,9 @@ class Outbox:
                 ).fetchone()
                 if known is not None:
                     return Appended(known[0], is_new=False)
-                seq = self._last_seq + 1
+                seq = self._chain.seq + 1
                 self._ceiling.cover(seq, self._floor_and_gaps)
-                rendered = render(Link(seq, self._digest))
+                rendered = render(Link(seq, self._chain.digest))
                 db.execute(
                     "INSERT INTO detection VALUES (?, ?, ?, ?, ?, NULL, NULL)",
                     (seq, event_id, revision, onset_utc_ns, rendered.payload),
@@ -202,11 +200,10 @@ class Outbox:
                 tables.set_counter(db, "last_seq", seq)
                 tables.set_digest(db, rendered.digest)
                 gaps = self._keep_gaps(db, self._make_room(db, newest=seq))
-            self._last_seq, self._digest = seq, rendered.digest
+            before, self._chain = self._chain, Chain(seq, rendered.digest, gaps)
             self._depth += 1
             self._lowest = self._lowest or seq
-            if gaps != self._gaps:
-                self._gaps = gaps
+            if gaps != before.gaps:
                 self._tell_of_drops("full")
                 self._recount()
         if self._listener is not None:
@@ -297,8 +294,8 @@ class Outbox:
                     (oldest_ns,),
                 ).fetchall()
                 gaps = self._keep_gaps(db, sorted(seq for (seq,) in dropped))
-            if gaps != self._gaps:
-                self._gaps = gaps
+            if gaps != self._chain.gaps:
+                self._chain = self._chain._replace(gaps=gaps)
                 self._tell_of_drops("holds what has waited too long")
             self._recount()
 
@@ -317,8 +314,8 @@ class Outbox:
             with suppress(OutboxError), self._database.guard():
                 pass  # a look puts back what somebody has removed
             try:
-                if self._last_seq:  # else no file could be opened, and what it counts is not known
-                    self._ceiling.close(self._last_seq, self._floor_and_gaps)
+                if self._chain.seq:  # else no file could be opened, and what it counts is not known
+                    self._ceiling.close(self._chain.seq, self._floor_and_gaps)
             except OSError as error:
                 log.warning("%s", outbox_error(self._path, error))
                 self._database.close()
@@ -342,23 +339,23 @@ class Outbox:
             # The file is a new one after a loss, or an old copy.
             kept = self._ceiling.kept
             new = [lost] if lost.from_seq <= lost.to_seq else []  # else nothing had waited
-            gaps = with_gaps((*gaps, *self._gaps, *(kept.gaps if kept else ())), new)
+            gaps = with_gaps((*gaps, *self._chain.gaps, *(kept.gaps if kept else ())), new)
             # Seen in this very run, the chain goes on from what is in memory.
-            last_seq, digest = lost.to_seq, self._digest if self._last_seq else None
+            last_seq, digest = lost.to_seq, self._chain.digest
             db.execute("BEGIN IMMEDIATE")
             tables.set_counter(db, "last_seq", last_seq)
             tables.set_digest(db, digest)
             tables.write_gaps(db, tables.gaps(db), gaps)
             db.execute("COMMIT")
-        self._last_seq, self._digest, self._gaps = last_seq, digest, gaps
+        self._chain = Chain(last_seq, digest, gaps)
         self._count(db)
 
     def _lost(self, last_seq: int) -> Gap | None:
         """Give the numbers that a file just opened should hold or have let go of, and may not."""
-        if self._last_seq:  # there was another file a moment ago
-            if last_seq == self._last_seq:
+        if self._chain.seq:  # there was another file a moment ago
+            if last_seq == self._chain.seq:
                 return None  # and it was put back
-            return Gap(self._floor_and_gaps()[0], self._last_seq, None, "lost")
+            return Gap(self._floor_and_gaps()[0], self._chain.seq, None, "lost")
         kept = self._ceiling.kept
         if kept is not None and (
             last_seq == 0 or kept.ceiling - last_seq > RESERVE or self._is_old(last_seq, kept)
@@ -382,7 +379,7 @@ class Outbox:
 
     def _floor_and_gaps(self) -> tuple[int, tuple[Gap, ...]]:
         """Give the lowest number that may still wait here, and the gaps."""
-        return self._lowest or self._last_seq + 1, self._gaps
+        return self._lowest or self._chain.seq + 1, self._chain.gaps
 
     def _recount(self) -> None:
         with self._database.guard() as db:
@@ -414,10 +411,10 @@ class Outbox:
     def _keep_gaps(self, db: sqlite3.Connection, dropped: list[int]) -> tuple[Gap, ...]:
         """Count and keep what was dropped; give all gaps as they are then."""
         if not dropped:
-            return self._gaps
+            return self._chain.gaps
         tables.set_counter(db, "dropped", tables.counter(db, "dropped") + len(dropped))
-        gaps = with_gaps(self._gaps, [Gap(seq, seq, 1, "dropped") for seq in dropped])
-        tables.write_gaps(db, self._gaps, gaps)
+        gaps = with_gaps(self._chain.gaps, [Gap(seq, seq, 1, "dropped") for seq in dropped])
+        tables.write_gaps(db, self._chain.gaps, gaps)
         return gaps
 
     def _tell_of_drops(self, why: str) -> None:

@@ -176,7 +176,7 @@ def _doubled_ceiling() -> None:
     def load(self: Any, db: sqlite3.Connection) -> None:
         whole(self, db)
         if not self._depth:
-            self._last_seq = 0
+            self._chain = self._chain._replace(seq=0)
 
     outbox.Outbox._load = load  # type: ignore[method-assign]
 

@@ -22,6 +22,7 @@ from node.deliver import BrokerAddress
 from node.messages import Detection, Status
 from node.network import PrivateBroker, Subscription
 from node.simulate.render import RenderedNode
+from node.utc import parse_utc_ns
 from tests.hil.container import CHECKOUT, NODE, ROOT, Container, own_network
 from tests.hil.shots import detections, onset_errors_ns
 from tests.hil.virtual_card import VirtualCard
@@ -32,6 +33,8 @@ CARD = "/card"
 """Where the card's folder is in the container."""
 UNITS = sorted((CHECKOUT / "systemd").glob("*.service"))
 SETTINGS = "/etc/gunfire-node/gunfire-node.toml"
+SAME_NS = 1e9
+"""Onsets less apart are of one shot."""
 
 
 def exposure(unit: Path) -> float:
@@ -118,9 +121,17 @@ class Stage:
 
     def onset_errors_ns(self, heard: Sequence[Detection]) -> list[float]:
         """Give by how much each onset is wrong, against the nearest true one."""
+        return onset_errors_ns(heard, self._onsets_utc_ns())
+
+    def unheard(self, heard: Sequence[Detection]) -> int:
+        """Count the shots between the first and the last heard that were not."""
+        first, *_, last = sorted(parse_utc_ns(detection.onset_utc) for detection in heard)
+        between = [o for o in self._onsets_utc_ns() if first - SAME_NS < o < last + SAME_NS]
+        return len(between) - len({detection.event_id for detection in heard})
+
+    def _onsets_utc_ns(self) -> list[float]:
         truth = self.card.truth()
-        onsets = [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
-        return onset_errors_ns(heard, onsets)
+        return [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
 
     def _configure(self, change: Callable[[str], str]) -> None:
         file = self.folder / "asound.conf"
@@ -219,6 +230,22 @@ class Recovery:
 def hang(stage: Stage) -> None:
     """Stop the node's process where it stands."""
     os.kill(stage.machine.pid(), signal.SIGSTOP)
+
+
+def stall_disk(stage: Stage, stall_s: float, catch_up_s: float = 20.0) -> list[Detection]:
+    """Have the disk take so long for a commit; give what is heard before, meanwhile and after."""
+    with stage.subscribed() as words:
+        heard = detections(words, 30.0, wanted=1)
+        assert heard, stage.machine.journal()[-4000:]
+        calls = "fsync,fdatasync"
+        late = f"inject={calls}:delay_enter={stall_s * 1e6:.0f}:when=1"
+        strace = ["strace", "-qq", "-o", "/dev/null", "-p", str(stage.machine.pid())]
+        with subprocess.Popen([*strace, "-e", f"trace={calls}", "-e", late]) as slow:
+            try:
+                heard += detections(words, stall_s + catch_up_s, wanted=1000)
+            finally:
+                slow.terminate()
+    return heard
 
 
 def recover_from(stage: Stage, strike: Callable[[], None], deadline_s: float = 90.0) -> Recovery:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from node.board.service import MOST_STATUS, Service
 from tests.hil.service_manager import ServiceManager
 
@@ -32,6 +34,23 @@ def test_ready_is_said_once_and_alive_each_time(tmp_path: Path) -> None:
             "WATCHDOG=1",
             "STOPPING=1",
         ]
+
+
+def test_the_watchdog_waits_longer_for_as_long_as_it_is_asked_to(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path) as manager:
+        service = Service(manager.environment | {"WATCHDOG_USEC": "15000000"})
+        with service.patient(60.0):
+            assert list(manager.words()) == ["WATCHDOG_USEC=60000000"]
+        assert list(manager.words()) == ["WATCHDOG_USEC=15000000"]
+        with pytest.raises(OSError, match="stalled"), service.patient(60.0):
+            raise OSError("stalled")
+        assert list(manager.words()) == ["WATCHDOG_USEC=60000000", "WATCHDOG_USEC=15000000"]
+        with service.patient(10.0):  # it waits for longer as it is
+            pass
+        for none in ({}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}):
+            with Service(manager.environment | none).patient(60.0):
+                pass
+        assert list(manager.words()) == []
 
 
 def test_ready_is_said_again_until_it_is_taken(tmp_path: Path) -> None:

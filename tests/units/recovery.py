@@ -22,6 +22,7 @@ from tests.hil.unit_stage import (
     leak,
     recover_from,
     stage,
+    stall_disk,
 )
 from tests.hil.virtual_card import build_plugin
 from tests.parts import Part, Tell
@@ -29,6 +30,7 @@ from tests.parts import Part, Tell
 MOST_S: Final = 30.0
 MOST_BYTES: Final = 320 * 2**20
 AWAY_S: Final = 20.0
+DISK_STALL_S: Final = 25.0
 Begin = Callable[..., AbstractContextManager[Stage]]
 
 
@@ -66,6 +68,8 @@ def measure(tell: Tell) -> Part:
                 again_s <= MOST_S,
             ),
         ]
+        tell("a disk that stalls")
+        claims += _stalled_disk(begin)
         for bound, off in (("LimitDATA", "MemoryMax"), ("MemoryMax", "LimitDATA")):
             tell(f"a leak, bound by {bound}")
             with begin(drop_ins={"off": f"[Service]\n{off}=infinity\n"}) as begun:
@@ -132,3 +136,16 @@ def _unplugged(begin: Begin) -> tuple[bool, float]:
         begun.put_card_back(before=2)
         heard = detections(words, 60.0, wanted=1)
         return waited, time.monotonic() - back_s if heard else float("inf")
+
+
+def _stalled_disk(begin: Begin) -> tuple[Claim, Claim]:
+    """Have a commit take longer than the watchdog waits for sound."""
+    with begin() as begun:
+        heard = stall_disk(begun, DISK_STALL_S)
+        unheard = begun.unheard(heard)
+        restarts = int(begun.machine.show(NODE, "NRestarts"))
+    what = f"a commit takes {DISK_STALL_S:g} s: "
+    return (
+        Claim(f"{what}shots unheard, of {len(heard) + unheard}", unheard, "", "0", unheard == 0),
+        Claim(f"{what}restarts", restarts, "", "0", restarts == 0),
+    )
