@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tests.hil.process import resident_bytes
+from tests.hil.process import GUNFIRE_NODE, resident_bytes
 from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
 
 TIMES: Final = 6
@@ -47,9 +47,8 @@ def daemon_bytes(frames: npt.NDArray[np.float64], rate_hz: int, folder: Path) ->
         f'[integrity]\nkey_file = "{folder}/node.key"\n'
         f'[mqtt]\nurl = "mqtt://127.0.0.1:1"\n'
     )
-    start = "from node.cli import main; main()"
     daemon = subprocess.Popen(
-        [sys.executable, "-c", start, "run", "--config", str(settings)],
+        [*GUNFIRE_NODE, "run", "--config", str(settings)],
         env=os.environ | card.environment | ENVIRONMENT,
         stderr=subprocess.DEVNULL,
     )

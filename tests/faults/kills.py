@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.evidence import ROOT, Claim, Detail
 from tests.faults.book import Tally
 from tests.faults.delivery import claims, hold
 from tests.faults.stage import Stage
+from tests.hil.process import GUNFIRE_NODE
 from tests.parts import Part, Tell
 
 KILLS: Final = 220
@@ -100,7 +100,7 @@ def verified(stage: Stage) -> str | None:
         )
     )
     done = subprocess.run(
-        [sys.executable, "-c", "from node.cli import main; main()", "verify", log, "--key", key],
+        [*GUNFIRE_NODE, "verify", log, "--key", key],
         cwd=ROOT,
         capture_output=True,
         text=True,

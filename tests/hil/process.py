@@ -1,6 +1,10 @@
-"""What the kernel says of a running process."""
+"""The program as a process, and what the kernel says of one that runs."""
 
+import sys
 from pathlib import Path
+
+GUNFIRE_NODE = (sys.executable, "-c", "from node.cli import main; main()")
+"""What a shell starts as `gunfire-node`; arguments follow."""
 
 
 def resident_bytes(pid: int, *, without: str) -> int:

@@ -19,6 +19,7 @@ from node.deliver import BrokerAddress
 from node.messages import json_schema, parse_detection
 from node.network import PrivateBroker, Subscription
 from node.settings import load
+from tests.hil.process import GUNFIRE_NODE
 
 RATE_HZ = 16_000
 
@@ -291,9 +292,8 @@ def test_every_command_explains_itself_with_an_example(run: Run, command: str) -
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback(shot: Path) -> None:
-    program = [sys.executable, "-c", "from node.cli import main; main()"]
     with subprocess.Popen(
-        [*program, "replay", "--jsonl", *[shot] * 20],
+        [*GUNFIRE_NODE, "replay", "--jsonl", *[shot] * 20],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

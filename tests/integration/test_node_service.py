@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from node.network import PrivateBroker
+from tests.hil.process import GUNFIRE_NODE
 from tests.hil.service_manager import ServiceManager
 from tests.hil.virtual_card import VirtualCard, missing_tools
 
@@ -52,11 +52,10 @@ def config(tmp_path: Path) -> Iterator[Path]:
 def started(
     config: Path, environment: dict[str, str], *more: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    program = [sys.executable, "-c", "from node.cli import main; main()"]
     with (
         config.with_suffix(".log").open("wb") as log,
         subprocess.Popen(
-            [*program, "run", "--config", config, *more], env=environment, stderr=log
+            [*GUNFIRE_NODE, "run", "--config", config, *more], env=environment, stderr=log
         ) as process,
     ):
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from node.messages import Checkpoint, Detection, Node, Status
 from node.network import PrivateBroker, Subscription
 from node.settings import Settings
 from tests.hil.fleet_ca import FleetCa
+from tests.hil.process import GUNFIRE_NODE
 
 KINDS = ("detection", "node", "checkpoint", "status")
 HEARD_S = 12
@@ -84,7 +84,7 @@ def log(tmp_path_factory: pytest.TempPathFactory, street: Street) -> tuple[Path,
 
 def verify(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from node.cli import main; main()", "verify", *map(str, arguments)],
+        [*GUNFIRE_NODE, "verify", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

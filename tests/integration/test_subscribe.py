@@ -17,6 +17,7 @@ from paho.mqtt import publish
 from node.deliver import BrokerAddress, publish_batch
 from node.messages import node_topic, numbered, to_json, with_transport
 from node.network import PrivateBroker, Subscription, Word, subscribe
+from tests.hil.process import GUNFIRE_NODE
 
 EXAMPLES = Path(__file__).parents[1] / "contract"
 DETECTION = node_topic(SITE, NODE_ID, "detection")
@@ -245,7 +246,7 @@ def test_what_watch_prints_is_a_line_a_message_and_cannot_steer_the_terminal(
 
 def test_watch_says_once_why_it_does_not_reach_the_broker() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+        [*GUNFIRE_NODE, "watch", "--broker",
          "mqtt://127.0.0.1:1"],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
@@ -256,7 +257,7 @@ def test_watch_says_once_why_it_does_not_reach_the_broker() -> None:
 def test_watch_says_what_it_cannot_read_and_that_the_broker_is_gone_and_back() -> None:
     with PrivateBroker() as broker:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+            [*GUNFIRE_NODE, "watch", "--broker",
              broker.url, "--jsonl"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -306,7 +307,7 @@ def test_what_watch_adds_to_a_file_begins_on_a_line_of_its_own(
     kept.write_bytes(torn)
     with kept.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker",
+            [*GUNFIRE_NODE, "watch", "--broker",
              broker.url, "--node", "node-torn", "--jsonl"],
             stdout=file, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -324,7 +325,7 @@ def test_watch_under_a_name_prints_what_came_while_it_was_away(
     broker: PrivateBroker, tmp_path: Path
 ) -> None:
     command = [
-        sys.executable, "-c", "from node.cli import main; main()", "watch", "--broker", broker.url,
+        *GUNFIRE_NODE, "watch", "--broker", broker.url,
         "--name", "log", "--kind", "detection", "--jsonl",
     ]  # fmt: skip
 

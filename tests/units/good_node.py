@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from node.capture import built_in_arrays
+from tests.hil.process import GUNFIRE_NODE
 from tests.hil.virtual_card import VirtualCard
 from tests.units.surroundings import PPM, SITE, Frames, Surroundings
 
@@ -124,8 +124,7 @@ class Bench:
 
     def program(self, *arguments: str) -> list[str]:
         """Give the command line of a subcommand on it."""
-        program = [sys.executable, "-c", "from node.cli import main; main()"]
-        return [*program, *arguments, "--config", str(self.config())]
+        return [*GUNFIRE_NODE, *arguments, "--config", str(self.config())]
 
     def check(self, *more: str) -> Checked:
         """Run `gunfire-node check --json` on it."""
