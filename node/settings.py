@@ -654,7 +654,7 @@ def load_board(path: Path | None = None) -> BoardSettings:
     Where even that cannot be read there is no light.
     """
     try:
-        lines = (path or DEFAULT_FILE).read_text("utf-8", errors="replace").splitlines()
+        lines = (path or DEFAULT_FILE).read_text("utf-8-sig", errors="replace").splitlines()
     except OSError:
         return BoardSettings()
     inside, kept = False, []
@@ -700,7 +700,8 @@ def settings_schema() -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows put a mark before the first line.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

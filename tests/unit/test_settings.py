@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import SettingsError
-from node.settings import CaptureSettings, Settings, load
+from node.settings import CaptureSettings, Settings, load, load_board
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -139,6 +139,13 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="not UTF-8"):
         load(binary, {})
+
+
+def test_a_byte_order_mark_before_the_first_line_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("[board]\nled_pin = 5\n", encoding="utf-8-sig")
+    assert load(file, {}).settings.board.led_pin == 5
+    assert load_board(file).led_pin == 5
 
 
 def test_a_misspelt_variable_of_the_environment_is_refused_by_its_name() -> None:
