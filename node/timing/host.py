@@ -63,10 +63,10 @@ class HostClock:
         try:
             return kernel_quality()
         except OSError as error:
-            # A sandbox may forbid even to ask (systemd's ProtectClock does); what is not known
-            # to be disciplined is free.
+            # A sandbox may forbid even to ask (systemd's ProtectClock does, rightly: 0023); what is
+            # not known to be disciplined is free.
             if self._kernel_answers:
-                log.warning("the kernel does not tell the clock's discipline: %s", error)
+                log.info("the kernel does not tell the clock's discipline: %s", error)
                 self._kernel_answers = False
             return FREE
 
