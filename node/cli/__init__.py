@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import logging
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from node.errors import GunfireNodeError
+
+STOPPED: Final = 130
+"""By Ctrl-C, as a shell has it."""
 
 COMMANDS: Final = {
     "run": "the daemon: hear, judge, time, publish (what systemd starts)",
@@ -45,6 +49,14 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a command; Ctrl-C that it does not heed itself is no verdict, as 1 would be."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("\ngunfire-node: stopped", err=True)
+            sys.exit(STOPPED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -61,6 +73,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the entry point of `gunfire-node`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # there are terminals without ± and →
     logging.getLogger("node").addHandler(logging.NullHandler())  # errors are told once, by us
     try:
         cli(prog_name="gunfire-node")

@@ -18,6 +18,7 @@ from node.board.findings import Finding
 from node.capture.chatter import hush
 from node.capture.portaudio import PortAudioSource
 from node.check import CLAP, Report, Tell, checks
+from node.cli import STOPPED
 from node.cli._findings import findings_table, light_words
 from node.cli._mount import mount
 from node.cli._shared import config_file
@@ -25,7 +26,6 @@ from node.examine import light_record
 from node.settings import load
 
 CLAP_S: Final = 20.0
-STOPPED: Final = 130  # by Ctrl-C, as a shell has it
 
 
 @click.command("check")

@@ -45,8 +45,8 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
                 with suppress(StatusError):  # it may be starting anew
                     status = LocalStatus.read(file)
                     click.echo(status.text)
-    elif watch:
-        with Live(screen(status, why), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+    elif watch and sys.stdout.isatty():
+        with Live(screen(status, why), screen=True, auto_refresh=False) as live:
             try:
                 while True:
                     time.sleep(AGAIN_S)
@@ -58,7 +58,16 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
             except KeyboardInterrupt:
                 pass
     else:
-        Console().print(screen(status, why))
+        console = Console()
+        console.print(screen(status, why))
+        with suppress(KeyboardInterrupt):
+            while watch:  # into a pipe or a file: look after look, each as it comes
+                time.sleep(AGAIN_S)
+                try:
+                    status = LocalStatus.read(file)
+                    console.print(screen(status, why))
+                except StatusError as error:
+                    console.print(Text(str(error)))
     sys.exit(0 if status.well else 1)
 
 

@@ -6,6 +6,9 @@ import io
 import json
 import math
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,8 +65,8 @@ def written(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def looks(file: Path, *, why: bool = False) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
+def looks(file: Path, *, why: bool = False, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(screen(LocalStatus.read(file), why))
     return console.export_text()
 
@@ -183,13 +186,44 @@ def test_a_status_of_another_version_or_a_spoilt_one_is_told_in_a_line(
         looks(written(tmp_path, **changes))
 
 
+def test_a_phone_held_upright_shows_names_above_figures(tmp_path: Path) -> None:
+    name = "second opinion time.example.org"
+    checks = [record("clock"), record(name, "warn", "no answer in 9 s", "check the name")]
+    told = looks(written(tmp_path, checks=checks), width=40).splitlines()
+    at = next(i for i, line in enumerate(told) if name in line)
+    assert told[at - 2].rstrip() == "pass clock"
+    assert [line.strip() for line in told[at + 1 : at + 3]] == [
+        "no answer in 9 s",
+        "→ check the name",
+    ]
+
+
+def test_a_terminal_that_knows_few_characters_shows_the_others_as_question_marks(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "node.toml"
+    file = written(tmp_path, checks=[record("broker", "warn", "away", "see to it")])
+    config.write_text(f'[health]\nstatus_file = "{file}"\n')
+    command = "from node.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "status", "--config", str(config)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "? see to it" in done.stdout
+
+
 def test_nothing_that_is_found_steers_the_terminal(tmp_path: Path) -> None:
-    checks = [record("broker", "warn", "\x1b[2Jgone", "see \x9b2J")]
+    checks = [record("broker \x1b[2J", "warn", "\x1b[2Jgone", "see \x9b2J")]
     assert looks(written(tmp_path, checks=checks)).replace("\n", "").isprintable()
 
 
-def test_programs_that_watch_outlive_a_node_that_starts_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("as_json", [True, False])
+def test_whoever_watches_by_a_pipe_outlives_a_node_that_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     file = written(tmp_path)
     config = tmp_path / "node.toml"
@@ -205,6 +239,15 @@ def test_programs_that_watch_outlive_a_node_that_starts_anew(
         moment()
 
     monkeypatch.setattr("node.cli.status.time.sleep", sleep)
-    done = CliRunner().invoke(cli, ["status", "--json", "--watch", "--config", str(config)])
+    monkeypatch.setenv("COLUMNS", "300")
+    more = ["--json"] if as_json else []
+    done = CliRunner().invoke(cli, ["status", *more, "--watch", "--config", str(config)])
     assert done.exit_code == 0
+    if not as_json:
+        looks = re.findall(r"^(roof-1 at test|up [^,]*|.*no node runs here)", done.stdout, re.M)
+        assert looks == [
+            "roof-1 at test", "up 1 min 30 s", f"{file}: no node runs here",
+            "roof-1 at test", "up 1 s",
+        ]  # fmt: skip
+        return
     assert [json.loads(line)["uptime_s"] for line in done.stdout.splitlines()] == [90.0, 1.0]
