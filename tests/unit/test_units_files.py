@@ -54,6 +54,31 @@ def test_the_sample_of_settings_is_valid_and_so_is_what_it_offers(tmp_path: Path
     assert load(offered, {}).settings.node.id == "roof-1"
 
 
+def test_without_a_pulse_the_pi_keeps_no_pin_for_it(tmp_path: Path) -> None:
+    """A pin that /dev/pps0 holds is none that a thermometer could be wired to."""
+    function = re.search(
+        r"^without_fragment\(\) \{.*?^\}$", INSTALL.read_text("utf-8"), re.M | re.S
+    )
+    assert function
+    ours = (ROOT / "systemd" / "boot" / "config.txt").read_text("utf-8")
+    assert "dtoverlay=pps-gpio,gpiopin=4" in ours
+
+    def left(config: str) -> str:
+        file = tmp_path / "config.txt"
+        file.write_text(config, "utf-8")
+        return subprocess.check_output(
+            ["bash", "-c", f'{function[0]}\nwithout_fragment "$1"', "-", file], text=True
+        )
+
+    theirs = "dtparam=audio=on\n[cm5]\ndtoverlay=dwc2\n"
+    assert left(theirs) == theirs
+    assert left(theirs + ours) == theirs + "[all]\n"
+    moved = ours.replace("gpiopin=4", "gpiopin=25")
+    assert left(theirs + moved + "dtparam=spi=on\n") == theirs + "[all]\ndtparam=spi=on\n"
+    cut = theirs + ours[: ours.index("enable_uart")]
+    assert left(cut) == cut  # where it ends nobody knows
+
+
 def test_the_install_has_help_with_an_example() -> None:
     done = install("--help")
     assert done.returncode == 0
