@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ SOC_HOT_C: Final = 80.0
 YOUNG: Final = "whether it knows the leap seconds is not told"
 # Three quarters of what the unit allows (systemd/gunfire-node.service).
 MUCH_BYTES: Final = 240 * 2**20
+# What else is to find room beside a full outbox.
+ROOM_BYTES: Final = 256 * 2**20
 # Others spoil what they hear; a node with none but these hears nothing.
 DEAF: Final = frozenset(("silent", "stuck", "clipped"))
 
@@ -67,6 +70,23 @@ def memory_finding(resident: int) -> Finding:
     if resident < MUCH_BYTES:
         return Finding("memory", "pass", figure)
     return Finding("memory", "warn", f"{figure}, where some 120 are usual")
+
+
+def room_finding(folder: Path, most_bytes: int) -> Finding:
+    """Judge what room there is where the outbox is, which may grow to so many bytes.
+
+    Raises
+    ------
+    OSError
+        The folder is not there, or its disk does not answer.
+    """
+    free = shutil.disk_usage(folder).free
+    return Finding(
+        "disk",
+        "pass" if free > most_bytes + ROOM_BYTES else "warn",
+        f"{folder}: {free / 2**30:.1f} GiB free",
+        "free some space: the outbox may not find room",
+    )
 
 
 def is_young(state: ReceiverState) -> bool:

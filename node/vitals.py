@@ -41,6 +41,7 @@ from node.examine import (
     memory_finding,
     microphone_findings,
     resident_bytes,
+    room_finding,
 )
 from node.settings import BoardSettings, Settings
 from node.types import Block
@@ -91,6 +92,7 @@ class Vitals:
         self.service = service
         self._file = settings.health.status_file
         self._board_settings = settings.board
+        self._outbox = settings.outbox
         self._board = Board(settings.board)
         self._watch = MicrophoneWatch(
             ears.described.sample_rate_hz,
@@ -149,7 +151,13 @@ class Vitals:
         # The operator's, and nothing that whoever stands below the light could mend.
         of_certificates = tuple(filter(is_of_certificates, reasons))
         self.book.judge("certificate", "; ".join(of_certificates))
-        reasons = tuple(reason for reason in reasons if reason not in of_certificates)
+        # A disk that is full keeps what was acknowledged from being taken out of the outbox.
+        of_outbox = tuple(r for r in reasons if r.startswith("outbox "))
+        if of_outbox and not self.book.says("outbox"):
+            self.book.write(Finding("outbox", "warn", "; ".join(of_outbox), which="sending"))
+        else:
+            self.book.settle("outbox", which="sending")
+        reasons = tuple(r for r in reasons if r not in of_certificates and r not in of_outbox)
         if reasons and (connected or away_s >= BROKER_AWAY_S):
             self.book.warn("broker", "; ".join(reasons))
         elif away_s >= BROKER_AWAY_S:
@@ -191,6 +199,8 @@ class Vitals:
             for finding in microphone_findings(self._watch.states):
                 self.book.write(finding)
         self.book.write(memory_finding(resident_bytes()))
+        with suppress(OSError):
+            self.book.write(room_finding(self._outbox.path.parent, self._outbox.max_bytes))
         if time.monotonic() > self._last_run_until_s:
             self.book.settle("last run")
 

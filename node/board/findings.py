@@ -335,12 +335,12 @@ class Book:
         """Write that something keeps the node from hearing, judging or keeping."""
         self.write(Finding(check, "fail", figure, advice))
 
-    def settle(self, check: str, figure: str = "") -> None:
+    def settle(self, check: str, figure: str = "", which: str = "") -> None:
         """Write that a check is well, or with no figure that nothing is known of it."""
         if figure:
-            self.write(Finding(check, "pass", figure))
+            self.write(Finding(check, "pass", figure, which=which))
         else:
-            self._findings.pop((check, ""), None)
+            self._findings.pop((check, which), None)
 
     def judge(self, check: str, reason: str, figure: str = "") -> None:
         """Write a warning where there is a reason for one, else the figure."""

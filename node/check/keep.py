@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ import numpy as np
 from node.board import Board, Code
 from node.board.findings import Finding
 from node.classify import TfliteClassifier
-from node.examine import board_findings
+from node.examine import board_findings, room_finding
 from node.identity import load_identity
 from node.messages.signing import Signer
 from node.settings import Settings
 from node.timing import utc_now_ns
 
-ROOM_BYTES: Final = 256 * 2**20
 # Its thermometer takes 0.75 s, and twice that where the bus is asked anew.
 BOARD_S: Final = 3.0
 
@@ -62,14 +60,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
             advice = "the disk is read-only or broken: see `dmesg`, then change the card"
         yield Finding("disk", "fail", f"{folder}: {error.strerror}", advice)
         return
-    free = shutil.disk_usage(folder).free
-    enough = free > settings.outbox.max_bytes + ROOM_BYTES
-    yield Finding(
-        "disk",
-        "pass" if enough else "warn",
-        f"{folder}: {free / 2**30:.1f} GiB free",
-        "free some space: the outbox may not find room",
-    )
+    yield room_finding(folder, settings.outbox.max_bytes)
 
 
 def signing_key(settings: Settings) -> Iterator[Finding]:

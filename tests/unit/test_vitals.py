@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,33 @@ def test_certificates_that_end_soon_do_not_look_like_a_broker_that_is_away(tmp_p
             shown.connected(True, ("the broker takes nothing",))
             assert shown.book.says("broker") == "the broker takes nothing"
             assert not shown.book.says("certificate")
+
+
+def test_a_full_disk_does_not_look_like_a_broker_that_is_away(tmp_path: Path) -> None:
+    full = "outbox /o.sqlite3: no space left on its disk: free some, or move it by outbox.path"
+    with vitals(tmp_path) as shown:
+        shown.connected(True, (full,))
+        assert [(f.name, f.figure) for f in shown.book.wrong()] == [("outbox sending", full)]
+        assert light_code(shown.book) is Code.STORE
+        shown.book.warn("outbox", f"1 detections wait in memory: {full}")
+        shown.connected(True, (full,))
+        assert [f.name for f in shown.book.wrong()] == ["outbox"]  # one fault, one line
+        shown.book.settle("outbox", "0 wait")
+        shown.connected(True, ())
+        assert not shown.book.wrong()
+
+
+@pytest.mark.parametrize(("free_mib", "code"), [(400, Code.WELL), (300, Code.STORE)])
+def test_a_disk_that_fills_is_told_before_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, code: Code
+) -> None:
+    usage = SimpleNamespace(free=free_mib * 2**20)
+    monkeypatch.setattr("node.examine.shutil.disk_usage", lambda _folder: usage)
+    with vitals(tmp_path, outbox={"path": tmp_path / "o.sqlite3"}) as shown:
+        shown.heard(sound(0))
+        shown.show(facts)
+        assert light_code(f for f in shown.book if f.check == "disk") is code
+        assert bool(shown.book.says("disk")) == (code is Code.STORE)
 
 
 def test_metrics_are_read_by_http_where_they_are_asked_for(tmp_path: Path) -> None:
