@@ -105,7 +105,9 @@ def _screen(status: LocalStatus, why: bool) -> RenderableType:
     ]
     heard = facts.get("detections", [])
     lines.append(Text(f"heard last ({len(heard)} kept):" if heard else "nothing heard yet"))
-    lines += [Text(f"  {_detection(detection)}") for detection in heard[-MOST_SHOWN:]]
+    # Only an array has an order of channels.
+    array = any(check["name"] == "channel order" for check in facts["checks"])
+    lines += [Text(f"  {_detection(detection, array)}") for detection in heard[-MOST_SHOWN:]]
     if why:
         near = facts.get("near_misses", [])
         lines.append(Text("what did not fire, and why:" if near else "nothing nearly fired"))
@@ -113,9 +115,11 @@ def _screen(status: LocalStatus, why: bool) -> RenderableType:
     return Group(*lines)
 
 
-def _detection(detection: dict[str, Any]) -> str:
+def _detection(detection: dict[str, Any], array: bool) -> str:
     direction = detection.get("direction")
-    bearing = f", from {direction['azimuth_deg']:.0f}°" if direction else ""
+    bearing = ", no direction" if array else ""
+    if direction:
+        bearing = f", from {direction['azimuth_deg']:.0f}°"
     scores, count = detection["scores"], detection["round_count"]
     return (
         f"{detection['onset_utc'][:23]}Z  {detection['grade'].replace('_', ' '):<16} "

@@ -151,6 +151,13 @@ def test_what_was_heard_last_is_said_and_what_nearly_fired_only_if_asked(tmp_pat
     assert "nothing nearly fired" in looks(written(tmp_path), why=True)
 
 
+def test_of_an_array_a_detection_without_a_direction_says_so(tmp_path: Path) -> None:
+    shots = [SHOT | {"direction": None}]
+    assert "3 rounds\n" in re.sub(" +\n", "\n", looks(written(tmp_path, detections=shots)))
+    checks = [record("channel order")]
+    assert "3 rounds, no direction" in looks(written(tmp_path, detections=shots, checks=checks))
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [({}, 0), ({"condition": "degraded"}, 0), ({"condition": "failed"}, 1), ({"pid": NOBODY}, 1)],
