@@ -4,7 +4,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client
@@ -146,6 +146,28 @@ def explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "does not answer: check mqtt.url, the network and firewalls"
     return f"cannot be reached ({error}): check mqtt.url and the network"
+
+
+_BUSY: Final = "it is full or overloaded; it is tried again, with pauses"
+_LACKING: Final = "a node needs retained messages and QoS 1: set mqtt.url to a broker that has them"
+_ELSEWHERE: Final = "its fleet is served by another broker: set mqtt.url to that one"
+_ON_REFUSAL: Final = {
+    0x84: "set mqtt.protocol to the version of MQTT that it speaks",
+    0x88: _BUSY,
+    0x89: _BUSY,
+    0x97: _BUSY,
+    0x9A: _LACKING,
+    0x9B: _LACKING,
+    0x9C: _ELSEWHERE,
+    0x9D: _ELSEWHERE,
+    0x9F: _BUSY,
+}
+
+
+def explain_refusal(code: ReasonCode, more: str = "") -> str:
+    """Say why a broker has not let us in, and what to do about it."""
+    advice = _ON_REFUSAL.get(code.value, f"check user, password and certificate{more}")
+    return f"refused us ({code}): {advice}"
 
 
 def explain_end(address: BrokerAddress, code: ReasonCode, *, accepted: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain, explain_end, new_client
+from node.deliver.address import BrokerAddress, explain, explain_end, explain_refusal, new_client
 from node.errors import BrokerError
 
 CONNECT_S: Final = 10
@@ -105,7 +105,7 @@ class _Errand:
 
     def _on_connect(self, code: ReasonCode) -> None:
         if code.is_failure:
-            self._lose(f"refused us ({code}): check user, password and certificate")
+            self._lose(explain_refusal(code))
             return
         with self._news:
             self._accepted = True

@@ -27,7 +27,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver.address import BrokerAddress, explain, explain_end, new_client
+from node.deliver.address import BrokerAddress, explain, explain_end, explain_refusal, new_client
 from node.deliver.handler import Clock, Loss, SessionHandler, SessionOptions, Will
 from node.deliver.tls import TlsWatch
 from node.errors import BrokerError
@@ -50,20 +50,6 @@ _PROTOCOL_ERROR: Final = 0x82
 _TAKEN_OVER: Final = 0x8E
 _TOO_LARGE: Final = 0x95
 _BAD_PAYLOAD: Final = 0x99
-_BUSY: Final = "it is full or overloaded; it is tried again, with pauses"
-_LACKING: Final = "a node needs retained messages and QoS 1: set mqtt.url to a broker that has them"
-_ELSEWHERE: Final = "its fleet is served by another broker: set mqtt.url to that one"
-_ADVICE: Final = {
-    0x84: "set mqtt.protocol to the version of MQTT that it speaks",
-    0x88: _BUSY,
-    0x89: _BUSY,
-    0x97: _BUSY,
-    0x9A: _LACKING,
-    0x9B: _LACKING,
-    0x9C: _ELSEWHERE,
-    0x9D: _ELSEWHERE,
-    0x9F: _BUSY,
-}
 _FAULTS_OF_A_MESSAGE: Final = (_MALFORMED, _PROTOCOL_ERROR, _TOO_LARGE, _BAD_PAYLOAD)
 
 
@@ -340,12 +326,8 @@ class Session:
         self, client: Client, _data: object, _flags: object, code: ReasonCode, p: Properties | None
     ) -> None:
         if code.is_failure:
-            advice = _ADVICE.get(
-                code.value,
-                "check user, password and certificate, and that the broker lets the client "
-                f"{self._client_id} in",
-            )
-            self._lose(f"refused us ({code}): {advice}")
+            let_in = f", and that the broker lets the client {self._client_id} in"
+            self._lose(explain_refusal(code, let_in))
             return
         self._accepted = True
         if self._address == self._addresses[0]:

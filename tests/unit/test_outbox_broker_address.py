@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver import BrokerAddress
-from node.deliver.address import explain
+from node.deliver.address import explain, explain_refusal
 from node.deliver.session import backoff_s
 from node.errors import BrokerError
 from node.settings import MqttSettings
@@ -92,6 +94,16 @@ def test_a_certificate_that_is_not_yet_valid_points_at_the_clock() -> None:
 def test_each_failure_says_what_to_check(error: Exception, advice: str) -> None:
     assert advice in explain(error)
     assert "mqtt.url" in explain(error)
+
+
+def test_a_broker_of_an_older_mqtt_is_no_matter_of_passwords() -> None:
+    older = explain_refusal(ReasonCode(PacketTypes.CONNACK, identifier=0x84))
+    assert older == (
+        "refused us (Unsupported protocol version): set mqtt.protocol to the version of MQTT that "
+        "it speaks"
+    )
+    stranger = explain_refusal(ReasonCode(PacketTypes.CONNACK, identifier=0x87), ", and more")
+    assert stranger.endswith("check user, password and certificate, and more")
 
 
 @given(st.integers(0, 10**6), st.floats(1, 3600))
