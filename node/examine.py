@@ -23,6 +23,7 @@ SOC_HOT_C: Final = 80.0
 # How that reason begins (node/timing/receiver.py). Only the 12.5 minutes of an almanac, or somebody
 # else's clock, could mend it.
 YOUNG: Final = "whether it knows the leap seconds is not told"
+SILENT: Final = "silent for more than"
 # Three quarters of what the unit allows (systemd/gunfire-node.service).
 MUCH_BYTES: Final = 240 * 2**20
 # What else is to find room beside a full outbox.
@@ -108,6 +109,8 @@ def receiver_finding(state: ReceiverState) -> Finding:
         parts.append("UTC after 12.5 minutes" if young else f"UTC not used: {state.reason}")
     well = state.utc_valid or young
     advice = "give the antenna open sky, and a cold receiver 15 minutes"
+    if state.reason.startswith(SILENT):
+        advice = "check gpsd's service and the receiver's cable; see `gpsmon`"
     return Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
 
 
@@ -125,7 +128,9 @@ def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[F
         if power.under_voltage:
             yield Finding("power", "warn", "the supply fell below 4.63 V")
         elif power.throttled:
-            yield Finding("power", "warn", "the processor is slowed down")
+            # Where the voltage holds.
+            advice = "mostly it is heat: give the enclosure shade and air; then see the supply"
+            yield Finding("power", "warn", "the processor is slowed down", advice)
         else:
             yield Finding("power", "pass", "holds")
     yield from _temperature(reading, settings)
@@ -142,10 +147,12 @@ def board_findings(reading: BoardReading, settings: BoardSettings) -> Iterator[F
             else "somebody works at the node: what is heard may be that",
         )
     trouble = [*reading.trouble]
-    if button is not None and button.stuck:
+    stuck = button is not None and button.stuck
+    if stuck:
         trouble.append("the button is stuck")
     if trouble:
-        yield Finding("board", "warn", "; ".join(trouble))
+        advice = "" if reading.trouble else "free the button, and look for water in it"
+        yield Finding("board", "warn", "; ".join(trouble), advice)
     elif settings.enabled:
         yield Finding("board", "pass", "light and button answer")
 
@@ -183,7 +190,9 @@ def _enclosure(reading: BoardReading) -> Finding:
         return Finding("enclosure", "warn", "it is open, or the wire of its switch is cut")
     if tamper.latched:
         times = "once" if tamper.count == 1 else f"{tamper.count} times"
-        return Finding("enclosure", "warn", f"it was opened {times}, within the last day")
+        # For who looks once a day; whoever has shut it is to see by the light that it is shut.
+        figure = f"it was opened {times}, within the last day"
+        return Finding("enclosure", "warn", figure, "see who was at the node", lit=False)
     return Finding("enclosure", "pass", "shut")
 
 

@@ -274,7 +274,7 @@ _CHECKS: Final = (
         "light, button and switch",
         Code.BOARD,
         Code.BOARD,
-        "check the pins in [board] and the wiring: docs/do/mount-a-node.md",
+        "check the pins in [board] and the wiring: docs/do/wire-a-node.md",
     ),
     Check(
         "metrics",

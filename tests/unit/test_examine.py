@@ -18,10 +18,13 @@ from node.examine import (
     light_record,
     memory_finding,
     microphone_findings,
+    receiver_finding,
     receiver_pulse_finding,
     resident_bytes,
 )
 from node.settings import BoardSettings
+from node.timing import LeapTable
+from node.timing.receiver import Receiver
 
 WORKS = MicrophoneState(0, 2, "ok", "it hears", rms_dbfs=-52.4, peak_dbfs=-31.2)
 BARE = BoardReading(None, None, None, None, None, PowerReading(None, None), ())
@@ -96,6 +99,7 @@ def test_a_weak_supply_goes_before_what_it_slows_down(
 ) -> None:
     told = on_board(power=power)["power"]
     assert (told.verdict, told.figure) == (verdict, figure)
+    assert ("stronger supply" in told.next_step) == bool(power.under_voltage)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,15 @@ def test_a_lid_is_told_while_it_is_open_and_for_a_day(
     told = on_board(tamper=tamper)["enclosure"]
     assert told.verdict == verdict
     assert told.figure.startswith(figure)
+    assert told.code is (Code.BOARD if tamper.open else Code.WELL)  # who has shut it sees that
+
+
+def test_of_a_receiver_that_is_silent_the_sky_is_not_to_blame() -> None:
+    receiver = Receiver(LeapTable.load())
+    receiver.take({"class": "TPV", "mode": 1, "time": "2026-07-04T22:13:05.000Z"}, 10**9)
+    fresh, silent = (receiver_finding(receiver.state(s * 10**9)) for s in (2, 30))
+    assert "open sky" in fresh.next_step
+    assert "gpsd's service" in silent.next_step
 
 
 def test_a_pulse_that_nobody_sees_is_told() -> None:
@@ -152,6 +165,8 @@ def test_maintenance_and_a_stuck_button_are_told_apart() -> None:
     held = on_board(button=ButtonReading(True, True, 60.0), trouble=("GPIO 17: busy",))
     assert held["maintenance"].verdict == "warn"
     assert held["board"].figure == "GPIO 17: busy; the button is stuck"
+    wet = on_board(button=ButtonReading(True, True, None))
+    assert "free the button" in wet["board"].next_step
 
 
 def test_nothing_of_the_board_keeps_a_node_from_hearing() -> None:
