@@ -63,13 +63,15 @@ class RunningNode:
     @property
     def uptime_s(self) -> float:
         """How long it runs."""
-        return float(self.facts.get("uptime_s", 0.0))
+        uptime_s = self.facts.get("uptime_s")
+        return float(uptime_s) if isinstance(uptime_s, int | float) else 0.0
 
     @property
     def light(self) -> Code | None:
         """What its light says; None where this software knows no such code."""
-        name = str(self.facts.get("light", {}).get("code", "")).upper()
-        return Code.__members__.get(name)
+        light = self.facts.get("light")
+        name = light.get("code") if isinstance(light, dict) else ""
+        return Code.__members__.get(str(name).upper())
 
     @property
     def sentence(self) -> str:

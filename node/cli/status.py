@@ -81,7 +81,7 @@ def screen(status: LocalStatus, why: bool) -> RenderableType:
     """
     try:
         return _screen(status, why)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise StatusError(
             "the status is of another version of gunfire-node: start the node anew"
         ) from None

@@ -309,8 +309,12 @@ def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_pat
     disk_full = Finding("disk", "warn", "0.1 GiB free")
     running_file(file, light={"code": "no_broker"})
     assert Report((disk_full,), RunningNode.of(settings)).light is Code.NO_BROKER
-    running_file(file, light={"code": "of another version"})
-    assert Report((disk_full,), RunningNode.of(settings)).light is Code.STORE
+    for odd in ({"code": "of another version"}, None, [], {}):
+        running_file(file, light=odd, uptime_s=odd)
+        running = RunningNode.of(settings)
+        assert running is not None
+        assert Report((disk_full,), running).record()["light"]["code"] == "store"
+        assert running.sentence.endswith("up 0 s")
 
 
 def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def test_programs_read_the_file_as_it_is_and_the_verdict_by_the_exit_code(
         *({name: None} for name in ("light", "checks", "utc", "uptime_s", "clock", "detections")),
         *({"written_monotonic_s": value} for value in (math.nan, math.inf, 10**400)),
         {"pid": "1\0"},
+        {"uptime_s": math.inf},
         {"checks": [{"name": "broker"}]},
         {"checks": [record("broker", "odd")]},
     ],
