@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -66,6 +67,35 @@ def mount(settings: Settings, source: PortAudioSource, console: Console) -> Repo
     return Report(sorted_findings(guide.found), must_exit=source.must_exit)
 
 
+class Degrees(click.FloatRange):
+    """An angle; click takes "nan" for one, which is within any range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is no number."""
+        degrees = float(super().convert(value, param, ctx))
+        if not math.isfinite(degrees):
+            self.fail(f"{value!r} is no number of degrees", param, ctx)
+        return degrees
+
+
+def bearing_or_none(heading_deg: float, text: str) -> float | None:
+    """Read a bearing; None where nothing was typed.
+
+    Raises
+    ------
+    click.BadParameter
+        It is none: a slip of the finger leaves no claps out, whoever typed it is asked again.
+    """
+    if not text.strip():
+        return None
+    bearing_deg = parse_bearing(text, heading_deg)
+    if bearing_deg is None:
+        raise click.BadParameter(f"{text!r} is neither degrees nor an hour such as 3h")
+    return bearing_deg
+
+
 @dataclass
 class _Guide:
     settings: Settings
@@ -120,7 +150,7 @@ class _Guide:
         told: float = click.prompt(
             "   Where does the mark point, in degrees from true north?",
             default=self.settings.capture.heading_deg,
-            type=click.FloatRange(-360, 360),
+            type=Degrees(-360, 360),
         )
         return told
 
@@ -158,18 +188,15 @@ class _Guide:
         stand.listen_for_claps(proven)
         sides: list[Side] = []
         for more in ("", " a quarter of a circle further round"):
-            text = click.prompt(
+            bearing_deg = click.prompt(
                 f"{self._next()}. Stand{more} 5 m or more from the array, as high as it is. Where, "
                 "from the array?\n   Degrees from true north, or an hour of the clock whose 12 is "
                 "the mark (3h); nothing leaves this out",
                 default="",
                 show_default=False,
+                value_proc=partial(bearing_or_none, heading_deg),
             )
-            if not text.strip():
-                break
-            bearing_deg = parse_bearing(text, heading_deg)
             if bearing_deg is None:
-                click.echo(f"   {text!r} is neither degrees nor an hour such as 3h")
                 break
             claps = self._claps(stand, ear)
             if claps is None:

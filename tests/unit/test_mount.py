@@ -6,16 +6,19 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
+import click
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
 from node.capture import SimulatedSource, built_in_arrays, load_geometry
 from node.check.aim import Aim, Side, aim, aim_finding, parse_bearing
 from node.check.mount import CLAPS, MountEar, Tap, taps_finding
 from node.check.stand import Stand
+from node.cli._mount import Degrees, bearing_or_none
 from node.settings import CaptureSettings, Settings
 from node.simulate.render import render
 from node.simulate.scene import parse
@@ -245,6 +248,20 @@ def test_a_heading_within_its_error_is_left_as_it_is() -> None:
 )  # fmt: skip
 def test_a_bearing_is_degrees_or_an_hour_of_the_clock(text: str, bearing_deg: float | None) -> None:
     assert parse_bearing(text, 40.0) == bearing_deg
+
+
+def test_whoever_mistypes_an_angle_is_asked_again() -> None:
+    @click.command()
+    def asks() -> None:
+        degrees = click.prompt("mark", type=Degrees(-360, 360))
+        bearing_deg = click.prompt("where", default="", value_proc=partial(bearing_or_none, 10.0))
+        click.echo(f"{degrees} {bearing_deg}")
+
+    said = CliRunner().invoke(asks, input="nan\n10\n9O\n3h\n").output
+    assert "'nan' is no number of degrees" in said
+    assert "'9O' is neither degrees nor an hour" in said
+    assert said.endswith("10.0 100.0\n")
+    assert CliRunner().invoke(asks, input="10\n\n").output.endswith("10.0 None\n")
 
 
 def test_one_microphone_is_neither_tapped_nor_aimed() -> None:
