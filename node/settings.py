@@ -703,7 +703,10 @@ def _read(path: Path) -> dict[str, Any]:
         # Editors on Windows put a mark before the first line.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+        advice = "name the file of the settings by --config"
+        if isinstance(error, PermissionError):
+            advice = "let the user that the node runs as read it: `sudo chmod 644` does"
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}; {advice}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text; write it anew as TOML") from None
     except (ValueError, RecursionError) as error:

@@ -62,7 +62,10 @@ class LocalStatus:
                 f"{file}: no node runs here; see `systemctl status gunfire-node`, or start it"
             ) from None
         except OSError as error:
-            raise StatusError(f"{file}: cannot be read: {error.strerror}") from None
+            raise StatusError(
+                f"{file}: cannot be read: {error.strerror}; set health.status_file to a file that "
+                "this user may read"
+            ) from None
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise StatusError(f"{file}: is not a node's status; remove it") from None
         return cls(text, facts, age_s)

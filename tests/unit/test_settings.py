@@ -133,8 +133,10 @@ def test_every_wrong_setting_gets_a_line_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot be read: No such file.*; name the file"):
         load(tmp_path / "none.toml", {})
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory; name the file"):
+        load(tmp_path, {})
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="not UTF-8"):

@@ -108,7 +108,7 @@ def test_no_file_and_no_setting_are_told_apart(tmp_path: Path) -> None:
         LocalStatus.read(tmp_path / "status.json")
     with pytest.raises(StatusError, match=r"health\.status_file is not set"):
         LocalStatus.read(None)
-    with pytest.raises(StatusError, match="cannot be read"):
+    with pytest.raises(StatusError, match=r"cannot be read: Is a directory; set health\.status"):
         LocalStatus.read(tmp_path)
 
 
