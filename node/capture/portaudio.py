@@ -72,6 +72,9 @@ class PortAudioSource:
     """
 
     _openings: ClassVar[Iterator[int]] = itertools.count()
+    # For ever: Python closes a stream that nothing holds any more, and of a lost device that may
+    # never return, nor let another thread go on.
+    _lost: ClassVar[list[tuple[pyaudio.PyAudio, Any]]] = []
 
     def __init__(self, settings: CaptureSettings) -> None:
         self._settings = settings
@@ -303,7 +306,10 @@ class PortAudioSource:
     def _stop(self) -> None:
         audio, stream = self._audio, self._stream
         self._audio = self._stream = None
-        if audio is None or self._must_exit:
+        if audio is None:
+            return
+        if self._must_exit:
+            self._lost.append((audio, stream))
             return
         # A device can vanish at the very moment of closing, and then this does not return.
         stopping = threading.Thread(

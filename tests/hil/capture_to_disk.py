@@ -6,6 +6,7 @@ Writes the frames of all blocks to FOLDER/frames.npy and a line of JSON for each
 FOLDER/blocks.jsonl as it comes; the end, and why, to FOLDER/end.json.
 """
 
+import gc
 import json
 import logging
 import os
@@ -54,6 +55,7 @@ def main() -> None:
                     source.close()
     except DeviceError as gone:
         error = str(gone)
+    gc.collect()  # a lost device that Python lets go of is closed, and that may never return
     if kept:
         np.save(folder / "frames.npy", np.concatenate(kept))
     end = {
