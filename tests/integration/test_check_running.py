@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from node.network import PrivateBroker
-from tests.hil.virtual_card import VirtualCard, build_plugin, missing_tools
+from tests.hil.virtual_card import VirtualCard, missing_tools
 from tests.units.good_node import MICROPHONES, RATE, bang
 from tests.units.guided import Answer, answered
 from tests.units.surroundings import PPM
@@ -26,16 +26,13 @@ pytestmark = [
 ]
 BEARING_DEG = 70.0
 CTRL_C = "\x03"
-PROGRAM = ["-c", "from node.cli import main; main()"]
+# A shell that runs the tests in its background has its children deaf to Ctrl-C.
+ANSWERS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = ["-c", f"{ANSWERS}; from node.cli import main; main()"]
 
 
 def program(*arguments: object) -> list[str]:
     return [sys.executable, *PROGRAM, *map(str, arguments)]
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    return build_plugin(tmp_path)
 
 
 def sound(seconds: int, channels: int) -> np.ndarray:
@@ -45,11 +42,13 @@ def sound(seconds: int, channels: int) -> np.ndarray:
 
 
 @pytest.fixture
-def running(tmp_path: Path, plugin: Path) -> Iterator[tuple[Path, VirtualCard, subprocess.Popen]]:
+def running(
+    tmp_path: Path, wavclock_plugin: Path
+) -> Iterator[tuple[Path, VirtualCard, subprocess.Popen]]:
     heard = sound(90, MICROPHONES)
     for at in range(2, 88, 3):
         bang(heard, at, BEARING_DEG)
-    card = VirtualCard(tmp_path / "card", plugin, heard, RATE, ppm=PPM)
+    card = VirtualCard(tmp_path / "card", wavclock_plugin, heard, RATE, ppm=PPM)
     config = tmp_path / "node.toml"
     with PrivateBroker(tmp_path / "broker") as broker:
         config.write_text(
@@ -128,10 +127,10 @@ def test_a_running_node_is_asked_for_card_and_broker_and_hears_a_clap_undisturbe
 
 
 def test_a_mounting_with_one_microphone_is_guided_at_a_terminal(
-    tmp_path: Path, plugin: Path
+    tmp_path: Path, wavclock_plugin: Path
 ) -> None:
     """No taps and no claps: quiet, sky, broker, verdict."""
-    card = VirtualCard(tmp_path / "card", plugin, sound(40, 1), RATE, name="single")
+    card = VirtualCard(tmp_path / "card", wavclock_plugin, sound(40, 1), RATE, name="single")
     config = tmp_path / "node.toml"
     with PrivateBroker() as broker:
         config.write_text(
@@ -157,8 +156,10 @@ def test_a_mounting_with_one_microphone_is_guided_at_a_terminal(
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_ctrl_c_ends_it_at_once_and_cleanly(tmp_path: Path, plugin: Path, guided: bool) -> None:
-    card = VirtualCard(tmp_path / "card", plugin, sound(30, 1), RATE, name="single")
+def test_ctrl_c_ends_it_at_once_and_cleanly(
+    tmp_path: Path, wavclock_plugin: Path, guided: bool
+) -> None:
+    card = VirtualCard(tmp_path / "card", wavclock_plugin, sound(30, 1), RATE, name="single")
     config = tmp_path / "node.toml"
     config.write_text(
         '[capture]\ndevice = "single"\nchannels = 1\n[timing]\nchrony = false\n'
