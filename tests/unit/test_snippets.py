@@ -224,6 +224,7 @@ GOOD = str(KEY.to_public())
         ("max_bytes = 1000000", "snippets.max_bytes"),
         ("grades = []", "snippets.grades"),
     ],
+    ids=["none", "cut short", "ssh", "yubikey", "empty", "too long", "too large", "no grade"],
 )
 def test_a_wrong_setting_is_refused_in_a_sentence(
     tmp_path: Path, lines: str, sentence: str
