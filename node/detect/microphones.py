@@ -56,7 +56,7 @@ RAIL_DC: Final = 0.5
 # Four levels above -60 dBFS are no capsule's noise, however coarse the converter.
 FEW_VALUES: Final = 4
 FEW_VALUES_DBFS: Final = -60.0
-# So many of its low bits never move, while another microphone's do.
+# So many of its low bits never move, while those of most of the others do.
 DROPPED_BITS: Final = 4
 # What clips in nine of ten twentieths of each of eight seconds is no series of bangs: ten a second
 # of half a second's tail, 15 dB beyond full scale, leave more of them free.
@@ -414,7 +414,10 @@ def _dropped(lowest_bit: npt.NDArray[np.int64], live: Flags) -> Flags:
     known = live & (lowest_bit >= 0) & (lowest_bit < 32)
     if not known.any():
         return np.zeros(len(live), dtype=bool)
-    return np.asarray(known & (lowest_bit >= lowest_bit[known].min() + DROPPED_BITS))
+    # Of most of the others: a channel that a mixer has turned down has bits that no converter gave.
+    finer = lowest_bit[None, :] <= lowest_bit[:, None] - DROPPED_BITS
+    by_others = (finer & known[None, :]).sum(axis=1)
+    return np.asarray(known & (2 * by_others > np.count_nonzero(known) - 1))
 
 
 def _zeros(rows: int, n: int, like: PcmArray) -> PcmArray:
@@ -432,8 +435,10 @@ def _db(power: npt.ArrayLike) -> Floats:
 def _silent(figures: MicrophoneState, _watch: MicrophoneWatch) -> str:
     if (figures.rms_dbfs or 0.0) < SILENT_DBFS:
         return f"silent: {figures.rms_dbfs:.0f} dBFS; see its plug and its supply"
+    if figures.over_others_db is None or figures.over_others_db > DEAF_DB + EASED_DB:
+        return "was silent just now: see its plug and its supply"  # its figures are of before
     return (
-        f"hears {-(figures.over_others_db or 0.0):.0f} dB less than the others: see its plug, its "
+        f"hears {-figures.over_others_db:.0f} dB less than the others: see its plug, its "
         "supply and its gain"
     )
 

@@ -345,3 +345,18 @@ def test_a_membrane_that_drowns_is_told_within_hours_and_forgotten_when_dry() ->
 
 def test_a_decibel_or_two_is_no_drift() -> None:
     assert set(by_the_hour(lambda hour: float(2 * np.sin(5 * hour)), 1.2)) <= {"ok", "unknown"}
+
+
+def test_one_channel_that_a_mixer_turns_down_does_not_break_the_others() -> None:
+    """A volume in software leaves bits that no converter gave."""
+    frames = converted(a_street(10))
+    frames[:, 1] = (frames[:, 1] * 0.7).astype(np.int32)
+    assert verdicts(frames) == ["ok"] * MICROPHONES
+
+
+def test_of_one_that_fell_silent_no_figure_of_before_is_told() -> None:
+    frames = converted(a_street(10))
+    frames[6 * RATE :, 1] = 0
+    state = heard(frames)[1]
+    assert state.verdict == "silent"
+    assert state.sentence == "was silent just now: see its plug and its supply"
