@@ -6,6 +6,7 @@ the same stream, since the order of the channels was proven in it.
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,7 @@ class Ear:
         heard.states = watch.states
         heard.floors_dbfs = pipeline.floor_dbfs
         heard.of_clock = tuple(_rate_and_pulse(ears, heard.pulse_peak, heard.lost))
-        heard.order = _order(ears, self._settings.capture.array)
+        heard.order = order_finding(ears, self._settings.capture.array)
 
     def _lost(self, error: DeviceError) -> Finding:
         """Tell of a card that does not open, or has gone: by who holds it, where somebody does."""
@@ -256,14 +257,16 @@ def _rate_and_pulse(ears: Ears, peak: float, lost: int) -> Iterator[Finding]:
         yield Finding("card rate", "warn" if fast else "pass", figure, advice)
 
 
-def _order(ears: Ears, array: str) -> Finding:
+def order_finding(ears: Ears, array: str) -> Finding:
+    """Tell whether each channel is the microphone that the array says."""
     if ears.order is None:
         return Finding("channel order", "pass", f"array {array}: nothing to be proven")
     state = ears.order.state
     verdicts: dict[bool | None, Verdict] = {True: "pass", None: "warn", False: "fail"}
-    reason, _, advice = state.reason.partition("; ")
+    reason, *rest = re.split(r"; |: (?=see |set |shield )", state.reason, maxsplit=1)
     figure = reason if state.proven else f"array {array}: {reason}"
-    if advice and state.proven is False:
+    advice = "".join(rest)
+    if advice.startswith("they are in order again"):
         advice = f"start anew: {advice}"
     return Finding("channel order", verdicts[state.proven], figure, advice)
 

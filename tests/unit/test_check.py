@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -24,11 +25,13 @@ from node.capture.portaudio import PortAudioSource
 from node.check import Report, checks
 from node.check.bounded import Part, split, together
 from node.check.clock import receiver
+from node.check.ear import order_finding
 from node.check.holder import holder_of, outbox_user
 from node.check.keep import board, disk, signing_key, snippets
 from node.check.running import RunningNode
 from node.check.sending import broker
 from node.cli.check import screen
+from node.detect.order import OrderState
 from node.errors import BrokerError, DeviceError, IdentityError
 from node.identity import load_identity
 from node.network import PrivateBroker
@@ -401,6 +404,25 @@ def test_a_certificate_that_ends_soon_is_the_operators_and_no_broker_that_is_awa
     assert told["certificate 1"].verdict == "warn"
     assert told["certificate 1"].code is Code.STORE
     assert "put a new one in its place" in told["certificate 1"].next_step
+
+
+@pytest.mark.parametrize(
+    ("proven", "reason", "figure", "advice"),
+    [
+        (False, "channels 0 and 1 carry the same: see the card's mixer",
+         "channels 0 and 1 carry the same", "see the card's mixer"),
+        (False, "rotated; they are in order again when it is opened anew",
+         "rotated", "start anew: they are in order again when it is opened anew"),
+        (None, "no pulse on channel 4: see the receiver's cable",
+         "no pulse on channel 4", "see the receiver's cable"),
+    ],
+)  # fmt: skip
+def test_of_channels_in_another_order_it_says_once_what_to_do(
+    proven: bool | None, reason: str, figure: str, advice: str
+) -> None:
+    ears = SimpleNamespace(order=SimpleNamespace(state=OrderState(proven, reason)))
+    told = order_finding(ears, "square_65mm")  # type: ignore[arg-type]
+    assert (told.figure, told.advice) == (f"array square_65mm: {figure}", advice)
 
 
 UNUSUAL = ("settings", "last run", "clap", "heading", "certificate", "metrics", "maintenance")
