@@ -46,6 +46,8 @@ def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
 
     Example: gunfire-node check --config gunfire-node.toml
     """
+    if as_json and guided:
+        raise click.UsageError("--mount asks and tells people; give it without --json")
     settings = load(path).settings
     source = PortAudioSource(settings.capture)
     if not (as_json or guided):  # a prompt is printed by the C library, too

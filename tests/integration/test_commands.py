@@ -129,6 +129,7 @@ def test_a_bad_recording_is_named_in_one_line_and_the_good_ones_are_still_heard(
     ("arguments", "named"),
     [
         (["config", "check", "--config", "/none.toml"], "/none.toml: cannot be read"),
+        (["check", "--mount", "--json"], "without --json"),
         (["simulate", "/none.toml", "-o", "/none"], "/none.toml: cannot be read"),
         (["watch", "--broker", "ftp://x"], "mqtt://host:port"),
         (["watch", "--broker", "mqtt://127.0.0.1:9"], "nothing listens there"),
