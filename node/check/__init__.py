@@ -127,8 +127,11 @@ def checks(settings: Settings, source: PortAudioSource, tell: Tell, clap_s: floa
     else:
         if clap_s:
             found.append(_clap_by(running, clap_s, tell, settings.capture.array != "mono"))
-        running = RunningNode.of(settings) or running
-        found += running.findings(settings)
+        asked, running = running, RunningNode.of(settings)
+        if running is None:
+            found.append(asked.ended)
+        else:
+            found += running.findings(settings)
     hangs = source.must_exit or any(run.hangs for run in runs)
     return Report(sorted_findings(found), running, hangs)
 

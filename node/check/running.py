@@ -78,6 +78,13 @@ class RunningNode:
         """Say who was asked."""
         return f"asked the running node, pid {self.pid}, up {duration(self.uptime_s)}"
 
+    @property
+    def ended(self) -> Finding:
+        """Say that it is there no more: what it wrote last holds no longer."""
+        figure = f"the node that was asked, pid {self.pid}, has ended or hangs since"
+        advice = "test again; why it ended: `journalctl -u gunfire-node`"
+        return Finding("last run", "fail", figure, advice)
+
     def findings(self, settings: Settings) -> Iterator[Finding]:
         """Give what it knows of ear, board and sending: all that is not tested beside it."""
         told = [finding for finding in map(_finding, self.facts["checks"]) if finding is not None]

@@ -320,6 +320,23 @@ def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_pat
         assert running.sentence.endswith("up 0 s")
 
 
+def test_a_node_that_ends_while_it_is_asked_is_not_told_to_be_well(tmp_path: Path) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    running_file(file)
+
+    def ends(_what: str, _left_s: float) -> None:
+        file.unlink(missing_ok=True)
+
+    report = checks(settings, DeafSource(settings.capture), ends)
+    told = {finding.name: finding for finding in report.findings}
+    assert told["last run"].verdict == "fail"
+    assert f"pid {os.getpid()}" in told["last run"].figure
+    assert "sound card" not in told
+    assert report.running is None
+
+
 def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:
     settings = bare(tmp_path, node={"id": "n1"})
     file = settings.health.status_file
