@@ -32,7 +32,8 @@ def broker(settings: Settings) -> Iterator[Finding]:
     pid = outbox_user(settings.outbox.path)
     if pid is not None:
         figure = f"not tested: a node runs (pid {pid}), and would be thrown out"
-        yield Finding("broker", "warn", figure, "let it write health.status_file, or stop it")
+        advice = "let it write health.status_file, or stop it"
+        yield Finding("broker", "warn", figure, advice, lit=False)
         return
     addresses = BrokerAddress.all_from_settings(settings.mqtt)
     words = [(_topic(settings), _word(settings))]
