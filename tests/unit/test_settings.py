@@ -14,7 +14,10 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_without_a_file_or_environment_every_setting_has_a_default() -> None:
+def test_without_a_file_or_environment_every_setting_has_a_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.settings.DEFAULT_FILE", tmp_path / "none.toml")
     loaded = load(None, {})
     assert loaded.origins == {}
     assert loaded.settings.capture.sample_rate_hz == 48000
