@@ -18,7 +18,7 @@ from node.check.bounded import Part, Tell, together
 from node.check.clock import CLOCK_S, clock
 from node.check.ear import CLAP_DB, Ear, clap_told, no_clap
 from node.check.keep import board, disk, model, signing_key, snippets
-from node.check.running import RunningNode
+from node.check.running import RunningNode, hung
 from node.check.sending import BROKER_S, broker
 from node.examine import finding_record, light_record
 from node.settings import Settings
@@ -114,6 +114,7 @@ def checks(settings: Settings, source: PortAudioSource, tell: Tell, clap_s: floa
     runs = together(parts, tell)
     found = [finding for run in runs for finding in run.findings()]
     if running is None:
+        found += hung(settings)
         ear = Ear(settings, source, clap_s)
 
         def tell_or_ask(what: str, left_s: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from node.board import Code
 from node.board.findings import CHECKS, Finding
+from node.check.holder import outbox_user
 from node.errors import StatusError
 from node.settings import Settings
 from node.status import LocalStatus, duration
@@ -133,6 +134,20 @@ class RunningNode:
                 if onset > since and onset not in seen:
                     seen.add(onset)
                     yield detection
+
+
+def hung(settings: Settings) -> Iterator[Finding]:
+    """Tell of a node that is there, and has said nothing of itself for a while."""
+    try:
+        status = LocalStatus.read(settings.health.status_file)
+    except StatusError:
+        return
+    pid = status.facts["pid"]
+    if status.fresh or outbox_user(settings.outbox.path) != pid:
+        return
+    figure = f"the node (pid {pid}) hangs: its last word is {duration(status.age_s)} old"
+    advice = "`sudo systemctl --no-block restart gunfire-node`, then test again"
+    yield Finding("last run", "fail", figure, advice, lit=False)
 
 
 def _finding(record: Mapping[str, Any]) -> Finding | None:

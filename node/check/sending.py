@@ -32,7 +32,7 @@ def broker(settings: Settings) -> Iterator[Finding]:
     pid = outbox_user(settings.outbox.path)
     if pid is not None:
         figure = f"not tested: a node runs (pid {pid}), and would be thrown out"
-        advice = "let it write health.status_file, or stop it"
+        advice = "let it write health.status_file; stop it where it does and hangs"
         yield Finding("broker", "warn", figure, advice, lit=False)
         return
     addresses = BrokerAddress.all_from_settings(settings.mqtt)

@@ -28,7 +28,7 @@ from node.check.clock import receiver
 from node.check.ear import order_finding
 from node.check.holder import holder_of, outbox_user
 from node.check.keep import board, disk, signing_key, snippets
-from node.check.running import RunningNode
+from node.check.running import RunningNode, hung
 from node.check.sending import broker
 from node.cli.check import screen
 from node.detect.order import OrderState
@@ -404,6 +404,15 @@ def test_a_node_that_runs_without_a_status_file_is_not_thrown_out_of_its_broker(
             while outbox_user(settings.outbox.path) is None and time.monotonic() < until_s:
                 time.sleep(0.05)
             (told,) = broker(settings)
+            assert list(hung(settings)) == []
+            file = settings.health.status_file
+            assert file is not None
+            for age_s, count in ((0, 0), (30, 1)):
+                running_file(file, pid=other.pid, written_monotonic_s=time.monotonic() - age_s)
+                hangs = list(hung(settings))
+                assert len(hangs) == count
+            assert (hangs[0].verdict, hangs[0].code) == ("fail", Code.WELL)
+            assert hangs[0].figure.endswith("hangs: its last word is 30 s old")
         finally:
             other.kill()
     assert told.verdict == "warn"
