@@ -67,7 +67,7 @@ uninstall:  ## take it away again; settings, keys and what waits to be sent stay
 	@$(AS_ROOT) provisioning/install --uninstall
 
 test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile  # they mostly wait; those of a file share what it sets up
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff check
