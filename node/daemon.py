@@ -377,7 +377,10 @@ class Daemon:
             book.write(receiver_finding(moment.receiver))
         if isinstance(clock, PpsSampleClock):
             pulse = clock.state
-            book.judge("pulse", "" if pulse.ticks else pulse.reason, f"{pulse.pulses} taken")
+            if order is not None and order.state.proven is False:
+                book.settle("pulse")  # it is in another channel, which the order's own line says
+            else:
+                book.judge("pulse", "" if pulse.ticks else pulse.reason, f"{pulse.pulses} taken")
             doubts += [pulse.reason] if pulse.ticks and pulse.reason else []
         elif moment.receiver is not None and moment.kernel_pulse is not None:
             book.write(receiver_pulse_finding(moment.receiver.pps_seen))

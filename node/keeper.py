@@ -142,7 +142,7 @@ class Keeper:
                 if not self._book.says("outbox"):
                     log.error("%s", error)
                 waiting = f"{len(self._unsaved)} detections wait in memory"
-                self._book.warn("outbox", f"{waiting}: {error}")
+                self._book.fail("outbox", f"{waiting}: {error}")
                 return False
             self._unsaved.popleft()
             self.latest.append(detection)

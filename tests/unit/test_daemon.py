@@ -14,9 +14,13 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 
+from node.board import Code
 from node.capture import SimulatedSource
 from node.daemon import REWORD_S, STATUS_S, Daemon
-from node.deliver import Delivery, MqttPublisher, Outbox, Rendered
+from node.deliver import Appended, Delivery, MqttPublisher, Outbox, Rendered
+from node.detect import ChannelOrder
+from node.detect.order import OrderState
+from node.errors import OutboxError
 from node.keeper import MOST_PUBLISHED
 from node.messages import Detection, parse_status
 from node.pipeline import Pipeline
@@ -87,6 +91,30 @@ def test_a_node_stopped_before_anything_was_read_says_so_and_leaves(tmp_path: Pa
     node = daemon(tmp_path, capture={"channels": 2}, timing={"chrony": False, "pps_channel": 1})
     node.stop()
     node.run()
+
+
+def test_a_pulse_in_another_channel_is_a_fault_of_the_order_alone(tmp_path: Path) -> None:
+    node = daemon(tmp_path, capture={"channels": 2}, timing={"chrony": False, "pps_channel": 1})
+    node._read_clock()
+    assert [f.check for f in node._book.wrong()] == ["pulse", "clock"]
+    state = OrderState(proven=False, reason="the pulse is in channel 0")
+    node._ears.order = create_autospec(ChannelOrder, instance=True, state=state)
+    node._judge(node._timekeeper.read())
+    assert [f.check for f in node._book.wrong()] == ["channel order", "clock"]
+
+
+def test_what_cannot_be_kept_is_a_failure_until_it_is(tmp_path: Path, shot: Detection) -> None:
+    node = daemon(tmp_path)
+    outbox = create_autospec(Outbox, instance=True, depth=0, dropped=0)
+    outbox.append.side_effect = OutboxError("outbox: no space left on device")
+    node._keeper.take([shot])
+    node._keeper.save(outbox, lambda *_: Rendered(b""))
+    (failed,) = node._book.wrong()
+    assert (failed.check, failed.verdict, failed.code) == ("outbox", "fail", Code.DISK)
+    outbox.append.side_effect = None
+    outbox.append.return_value = Appended(1, is_new=True)
+    node._keeper.save(outbox, lambda *_: Rendered(b""))
+    assert list(node._book.wrong()) == []
 
 
 class Hour:
