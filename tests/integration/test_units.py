@@ -369,7 +369,7 @@ def test_installed_again_nothing_changes_and_taken_away_nothing_but_what_was_ask
         ):
             assert not machine.path(gone).exists()
         assert machine.run("systemctl", "cat", NODE, check=False).returncode != 0
-        # "exec": it is that user's once systemd-run returns, which systemd 257 otherwise does sooner.
+        # "exec": it is that user's once systemd-run returns; systemd 257 would return sooner.
         as_node = ("--uid=gunfire-node", "--property=Type=exec")
         machine.run("systemd-run", "--unit=other", *as_node, "sleep", "infinity")
         purge = ("/src/provisioning/install", "--uninstall", "--purge")
