@@ -199,8 +199,10 @@ class Vitals:
             for finding in microphone_findings(self._watch.states):
                 self.book.write(finding)
         self.book.write(memory_finding(resident_bytes()))
-        with suppress(OSError):
+        try:
             self.book.write(room_finding(self._outbox.path.parent, self._outbox.max_bytes))
+        except OSError:
+            self.book.settle("disk")
         if time.monotonic() > self._last_run_until_s:
             self.book.settle("last run")
 

@@ -245,6 +245,21 @@ def test_a_disk_that_fills_is_told_before_it_is_full(
         assert bool(shown.book.says("disk")) == (code is Code.STORE)
 
 
+def test_of_a_disk_that_does_not_answer_the_last_word_does_not_stand(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with vitals(tmp_path, outbox={"path": tmp_path / "o.sqlite3"}) as shown:
+        shown.show(facts)
+        assert [f.check for f in shown.book if f.check == "disk"] == ["disk"]
+        monkeypatch.setattr("node.examine.shutil.disk_usage", gone)
+        clock[0] += SHOW_S
+        shown.show(facts)
+        assert [f.check for f in shown.book if f.check == "disk"] == []
+
+
 def test_metrics_are_read_by_http_where_they_are_asked_for(tmp_path: Path) -> None:
     place = f"127.0.0.1:{free_port()}"
     with vitals(
