@@ -73,21 +73,40 @@ def memory_finding(resident: int) -> Finding:
     return Finding("memory", "warn", f"{figure}, where some 120 are usual")
 
 
-def room_finding(folder: Path, most_bytes: int) -> Finding:
+def room_finding(outbox: Path, most_bytes: int, more_bytes: int = 0) -> Finding:
     """Judge what room there is where the outbox is, which may grow to so many bytes.
+
+    Parameters
+    ----------
+    outbox
+        Its file; a link is followed, as the outbox does.
+    most_bytes
+        Its bound, its log's part included.
+    more_bytes
+        What is to be free besides: somewhat where it was scarce a moment ago, or it is told to be
+        scarce and not by turns.
 
     Raises
     ------
     OSError
         The folder is not there, or its disk does not answer.
     """
-    free = shutil.disk_usage(folder).free
+    file = Path(os.path.realpath(outbox))
+    free = shutil.disk_usage(file.parent).free
+    to_come = max(0, most_bytes - _size(file) - _size(file.with_name(file.name + "-wal")))
     return Finding(
         "disk",
-        "pass" if free > most_bytes + ROOM_BYTES else "warn",
-        f"{folder}: {free / 2**30:.1f} GiB free",
+        "pass" if free > to_come + ROOM_BYTES + more_bytes else "warn",
+        f"{file.parent}: {free / 2**30:.1f} GiB free",
         "free some space: the outbox may not find room",
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def is_young(state: ReceiverState) -> bool:

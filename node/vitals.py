@@ -55,6 +55,8 @@ BLINK_S: Final = 60.0
 PATIENCE_S: Final = 30.0
 # A broker that is away for less is no news on the ladder: each reconnection would be.
 BROKER_AWAY_S: Final = 15.0
+# A disk that had too little room has enough once so much more is free: each change is news.
+AMPLE_BYTES: Final = 64 * 2**20
 # How the last run ended is told for so long.
 TELL_LAST_RUN_S: Final = 600.0
 LAST_END: Final = "last-end"
@@ -199,8 +201,9 @@ class Vitals:
             for finding in microphone_findings(self._watch.states):
                 self.book.write(finding)
         self.book.write(memory_finding(resident_bytes()))
+        more_bytes = AMPLE_BYTES if self.book.says("disk") else 0
         try:
-            self.book.write(room_finding(self._outbox.path.parent, self._outbox.max_bytes))
+            self.book.write(room_finding(self._outbox.path, self._outbox.max_bytes, more_bytes))
         except OSError:
             self.book.settle("disk")
         if time.monotonic() > self._last_run_until_s:

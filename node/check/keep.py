@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -42,7 +43,8 @@ def model(settings: Settings) -> Iterator[Finding]:
 
 def disk(settings: Settings) -> Iterator[Finding]:
     """Write a few bytes where the outbox is, and see what room there is."""
-    folder = settings.outbox.path.absolute().parent
+    outbox = Path(os.path.realpath(settings.outbox.path))
+    folder = outbox.parent
     while not folder.exists():
         folder = folder.parent  # the daemon makes what is missing
     try:
@@ -60,7 +62,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
             advice = "the disk is read-only or broken: see `dmesg`, then change the card"
         yield Finding("disk", "fail", f"{folder}: {error.strerror}", advice)
         return
-    yield room_finding(folder, settings.outbox.max_bytes)
+    yield room_finding(folder / outbox.name, settings.outbox.max_bytes)
 
 
 def signing_key(settings: Settings) -> Iterator[Finding]:

@@ -181,6 +181,15 @@ def test_a_folder_that_cannot_be_written_and_a_full_one_are_told_apart(
     assert "writable for this user" in denied.next_step
 
 
+def test_an_outbox_that_is_a_link_is_judged_where_it_leads(tmp_path: Path) -> None:
+    settings = bare(tmp_path)
+    card = tmp_path / "card"
+    card.mkdir()
+    settings.outbox.path.symlink_to(card / "not there yet/outbox.sqlite3")
+    (found,) = disk(settings)
+    assert found.figure.startswith(f"{card}: ")
+
+
 def test_a_board_without_pins_tells_its_trouble_and_nothing_of_maintenance() -> None:
     found = list(board(Settings.model_validate({"board": {"enabled": True}})))
     assert "maintenance" not in [f.check for f in found]

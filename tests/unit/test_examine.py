@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from node.board.findings import Finding, condition
 from node.detect.microphones import SAME, MicrophoneState
 from node.examine import (
     MUCH_BYTES,
+    ROOM_BYTES,
     SOC_HOT_C,
     board_findings,
     finding_record,
@@ -21,6 +24,7 @@ from node.examine import (
     receiver_finding,
     receiver_pulse_finding,
     resident_bytes,
+    room_finding,
 )
 from node.settings import BoardSettings
 from node.timing import LeapTable
@@ -80,6 +84,31 @@ def test_a_node_that_grows_is_told_in_megabytes_before_its_bound_ends_it() -> No
     assert (usual.verdict, usual.figure) == ("pass", "125 MB")
     assert much.verdict == "warn"
     assert 0 < resident_bytes() < 2**40
+
+
+def test_room_is_what_the_outbox_lacks_of_its_bound_where_its_file_really_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def usage(folder: Path) -> SimpleNamespace:
+        asked.append(folder)
+        return SimpleNamespace(free=ROOM_BYTES + 2**20)
+
+    monkeypatch.setattr("node.examine.shutil.disk_usage", usage)
+    card = tmp_path / "card"
+    card.mkdir()
+    outbox = tmp_path / "outbox.sqlite3"
+    outbox.symlink_to(card / "o.sqlite3")
+    assert room_finding(outbox, 3 * 2**20).verdict == "warn"
+    for name in ("o.sqlite3", "o.sqlite3-wal"):
+        with (card / name).open("wb") as file:
+            file.truncate(2**20)
+    assert room_finding(outbox, 3 * 2**20).verdict == "warn"
+    assert room_finding(outbox, 3 * 2**20 - 1).verdict == "pass"
+    assert room_finding(outbox, 2**20).verdict == "pass"
+    assert room_finding(outbox, 2**20, 2**20).verdict == "warn"
+    assert set(asked) == {card}
 
 
 def test_of_what_is_not_fitted_nothing_is_said() -> None:

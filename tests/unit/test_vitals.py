@@ -245,6 +245,22 @@ def test_a_disk_that_fills_is_told_before_it_is_full(
         assert bool(shown.book.says("disk")) == (code is Code.STORE)
 
 
+def test_room_that_comes_and_goes_is_told_once(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=0)
+    monkeypatch.setattr("node.examine.shutil.disk_usage", lambda _folder: usage)
+    outbox = {"path": tmp_path / "o.sqlite3", "max_bytes": 100 * 2**20}
+    told = []
+    with vitals(tmp_path, outbox=outbox) as shown:
+        for free_mib in (357, 355, 357, 355, 419, 421, 357):
+            usage.free = free_mib * 2**20
+            shown.show(facts)
+            told.append(bool(shown.book.says("disk")))
+            clock[0] += SHOW_S
+    assert told == [False, True, True, True, True, False, False]
+
+
 def test_of_a_disk_that_does_not_answer_the_last_word_does_not_stand(
     tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
