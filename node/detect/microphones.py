@@ -8,7 +8,7 @@ it keeps a second of sound, four at 2 kHz, and figures.
 
 What one microphone alone tells: silent, stuck, clipped, and humming by its odd lines. That one
 carries the same as another takes two. What rests on a comparison with most of the others, noisy,
-crackling, drifting, a level far below theirs, a hum on it alone, takes three.
+crackling, drifting, low bits stuck, a level far below theirs, a hum on it alone, takes three.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ RAIL_DC: Final = 0.5
 # Four levels above -60 dBFS are no capsule's noise, however coarse the converter.
 FEW_VALUES: Final = 4
 FEW_VALUES_DBFS: Final = -60.0
-# So many of its low bits never move, while those of most of the others do.
+# So many of its low bits never move, while those of more than half of all microphones do.
 DROPPED_BITS: Final = 4
 # What clips in nine of ten twentieths of each of eight seconds is no series of bangs: ten a second
 # of half a second's tail, 15 dB beyond full scale, leave more of them free.
@@ -381,7 +381,8 @@ class MicrophoneWatch:
         if second.values[i] <= FEW_VALUES:
             return f"knows {second.values[i]} values only"
         return (
-            f"never moves the lowest bits that others do, from bit {31 - second.lowest_bit[i]} on"
+            "never moves the lowest bits that most others do, "
+            f"from bit {32 - second.lowest_bit[i]} on"
         )
 
     def _other(self, i: int | None) -> str:
@@ -414,10 +415,11 @@ def _dropped(lowest_bit: npt.NDArray[np.int64], live: Flags) -> Flags:
     known = live & (lowest_bit >= 0) & (lowest_bit < 32)
     if not known.any():
         return np.zeros(len(live), dtype=bool)
-    # Of most of the others: a channel that a mixer has turned down has bits that no converter gave.
+    # Of more than half of all: channels that a mixer has turned down have bits that no converter
+    # gave, and of two, or of two against two, nobody knows which are right.
     finer = lowest_bit[None, :] <= lowest_bit[:, None] - DROPPED_BITS
     by_others = (finer & known[None, :]).sum(axis=1)
-    return np.asarray(known & (2 * by_others > np.count_nonzero(known) - 1))
+    return np.asarray(known & (2 * by_others > np.count_nonzero(known)))
 
 
 def _zeros(rows: int, n: int, like: PcmArray) -> PcmArray:

@@ -354,6 +354,33 @@ def test_one_channel_that_a_mixer_turns_down_does_not_break_the_others() -> None
     assert verdicts(frames) == ["ok"] * MICROPHONES
 
 
+@pytest.mark.parametrize(("microphones", "turned_down"), [(2, (1,)), (4, (1, 2))])
+def test_as_many_fine_channels_as_coarse_tell_of_no_stuck_bits(
+    microphones: int, turned_down: tuple[int, ...]
+) -> None:
+    frames = converted(a_street(10, microphones=microphones))
+    for channel in turned_down:
+        frames[:, channel] = (frames[:, channel] * 0.7).astype(np.int32)
+    assert verdicts(frames) == ["ok"] * microphones
+
+
+def test_of_four_of_which_two_are_silent_one_turned_down_does_not_break_the_last() -> None:
+    frames = converted(a_street(10))
+    frames[:, :2] = 0
+    frames[:, 2] = (frames[:, 2] * 0.7).astype(np.int32)
+    assert verdicts(frames) == ["silent", "silent", "ok", "ok"]
+
+
+@pytest.mark.parametrize("silent", [(), (0,)])
+def test_of_stuck_low_bits_it_is_said_which(silent: tuple[int, ...]) -> None:
+    frames = converted(a_street(10))
+    dropped_bits(frames)
+    frames[:, list(silent)] = 0
+    state = heard(frames)[1]
+    assert state.verdict == "stuck"
+    assert "the lowest bits that most others do, from bit 16 on" in state.sentence
+
+
 def test_of_one_that_fell_silent_no_figure_of_before_is_told() -> None:
     frames = converted(a_street(10))
     frames[6 * RATE :, 1] = 0
