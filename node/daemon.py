@@ -166,7 +166,7 @@ class Daemon:
                 self._book.fail("sound card", str(error))
                 raise
             finally:
-                self._save(outbox)
+                self._save(outbox, last=True)
                 self._tell(outbox, publisher, at_once=True)
                 self._vouch(outbox, publisher, at_once=True)
                 self._keeper.close()
@@ -255,9 +255,9 @@ class Daemon:
         self._tell_health(pipeline, outbox, publisher)
         self._expire(outbox)
 
-    def _save(self, outbox: Outbox) -> None:
+    def _save(self, outbox: Outbox, *, last: bool = False) -> None:
         assert self._witness is not None  # noqa: S101 - `run` has made it
-        self._keeper.save(outbox, self._witness.render)
+        self._keeper.save(outbox, self._witness.render, last=last)
 
     def _sworn(self) -> Witness:
         """Read or make the key that this node signs with."""

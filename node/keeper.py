@@ -8,6 +8,7 @@ is put beside it. What a full disk does not take waits in memory; snippets make 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +37,9 @@ MOST_UNSAVED: Final = 10_000
 EXPIRE_S: Final = 600.0
 # A worn SD card may take so long for a commit; the sound of half of it waits in the card's queue.
 MOST_STALL_S: Final = 60.0
+# What waits in memory is written for so long at a time, and after a failure again in so long.
+SAVE_S: Final = 1.0
+SAVE_AGAIN_S: Final = 1.0
 MOST_LATEST: Final = 20  # detections that `status` shows
 
 
@@ -68,7 +72,7 @@ class Keeper:
         self._spool: Spool | None = None
         self._unsaved: deque[Detection] = deque(maxlen=MOST_UNSAVED)
         self._published: dict[str, bool] = {}  # events, the latest last
-        self._expire_again_s = 0.0
+        self._expire_again_s = self._save_again_s = 0.0
 
     def open_spool(self) -> Spool | None:
         """Give the place of the snippets that wait, beside an outbox that is ours by now."""
@@ -87,8 +91,13 @@ class Keeper:
                 _give_up(self._unsaved[0])
             self._unsaved.append(detection)
 
-    def save(self, outbox: Outbox, render: Callable[[Detection, Link], Rendered]) -> None:
+    def save(
+        self, outbox: Outbox, render: Callable[[Detection, Link], Rendered], *, last: bool = False
+    ) -> None:
         """Make durable what was heard; what cannot be is kept, told, and tried again.
+
+        Between two blocks of sound, and so for `SAVE_S` at a time; what is left then lets as much
+        time go to sound.
 
         Parameters
         ----------
@@ -96,13 +105,26 @@ class Keeper:
             Where to.
         render
             Makes a detection what it is for good, once its place in the chain is known.
+        last
+            Whether there is no next time.
         """
-        if self._unsaved:
+        now_s = time.monotonic()
+        if self._unsaved and now_s < self._save_again_s and not last:
+            return
+        until_s = math.inf if last else now_s + SAVE_S
+        while self._unsaved and time.monotonic() < until_s:
             with self._service.patient(MOST_STALL_S):
-                saved = self._write(outbox, render)
+                saved = self._write(outbox, render, self._unsaved[0])
             if not saved:
+                self._save_again_s = time.monotonic() + SAVE_AGAIN_S
                 return
-        self._book.settle("outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped")
+            self._unsaved.popleft()
+        if self._unsaved:
+            self._save_again_s = 2 * time.monotonic() - now_s
+        else:
+            self._book.settle(
+                "outbox", f"{outbox.depth} wait for the broker, {outbox.dropped} dropped"
+            )
 
     def expire(self, outbox: Outbox, utc_ns: int) -> None:
         """Drop what has waited for weeks by now, in ns since 1970; looked for every `EXPIRE_S`."""
@@ -125,35 +147,40 @@ class Keeper:
         for detection in self._unsaved:
             _give_up(detection)
 
-    def _write(self, outbox: Outbox, render: Callable[[Detection, Link], Rendered]) -> bool:
-        """Write what waits, the oldest first, until the disk takes no more; whether it took all."""
-        while self._unsaved:
-            detection = self._unsaved[0]
-            try:
-                appended = outbox.append(
-                    detection.event_id,
-                    detection.revision,
-                    parse_utc_ns(detection.onset_utc),
-                    partial(render, detection),
-                )
-            except OutboxError as error:
-                if is_full(error) and self._make_way():
-                    continue
-                if not self._book.says("outbox"):
-                    log.error("%s", error)
-                waiting = f"{len(self._unsaved)} detections wait in memory"
-                self._book.fail("outbox", f"{waiting}: {error}")
-                return False
-            self._unsaved.popleft()
-            self.latest.append(detection)
-            self._save_snippet(detection)
-            log.info(
-                "%s seq %d at %s, scores.gunfire %.3f",
-                detection.grade,
-                appended.seq,
-                detection.onset_utc,
-                detection.scores.gunfire,
+    def _write(
+        self,
+        outbox: Outbox,
+        render: Callable[[Detection, Link], Rendered],
+        detection: Detection,
+    ) -> bool:
+        """Write one; whether the disk has taken it."""
+        try:
+            appended = outbox.append(
+                detection.event_id,
+                detection.revision,
+                parse_utc_ns(detection.onset_utc),
+                partial(render, detection),
             )
+        except OutboxError as error:
+            full = is_full(error)
+            if full and self._make_way():
+                return self._write(outbox, render, detection)
+            if not self._book.says("outbox"):
+                log.error("%s", error)
+            # Room can be made from a desk, and nothing is lost until then; a disk that is broken
+            # wants somebody there.
+            tell = self._book.warn if full else self._book.fail
+            tell("outbox", f"{len(self._unsaved)} detections wait in memory: {error}")
+            return False
+        self.latest.append(detection)
+        self._save_snippet(detection)
+        log.info(
+            "%s seq %d at %s, scores.gunfire %.3f",
+            detection.grade,
+            appended.seq,
+            detection.onset_utc,
+            detection.scores.gunfire,
+        )
         return True
 
     def _to_be_published(self, detection: Detection) -> bool:

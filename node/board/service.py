@@ -28,7 +28,7 @@ class Service:
         self._address = environment.get("NOTIFY_SOCKET", "")
         watchdog = environment.get("WATCHDOG_USEC", "")
         self._watchdog_us = int(watchdog) if watchdog.isascii() and watchdog.isdigit() else 0
-        self._ready = False
+        self._ready = self._patient = False
         self._status = ""
 
     @property
@@ -41,7 +41,8 @@ class Service:
         self._ready = self._ready or self._say("READY=1")
 
     def alive(self) -> None:
-        """Say that audio has advanced: the watchdog's food, and nothing else is."""
+        """Say that audio has advanced: the watchdog's food, and nothing else of a loop's is."""
+        self._hurry()
         self._say("WATCHDOG=1")
 
     def wait(self, seconds: float) -> None:
@@ -51,19 +52,24 @@ class Service:
 
     @contextmanager
     def patient(self, seconds: float) -> Iterator[None]:
-        """Have the watchdog wait so long meanwhile, counted anew from both ends, if that is longer.
+        """Have the watchdog wait so many seconds meanwhile, counted from both ends, if it is on.
 
         For what may keep the node from taking sound, but not from hearing it.
         """
-        longer_us = round(seconds * 1e6)
-        if not 0 < self._watchdog_us < longer_us:
+        if not (self._ready and 0 < self._watchdog_us < seconds * 1e6):
             yield
             return
-        self._say(f"WATCHDOG_USEC={longer_us}")
+        self._patient = True
+        self._say(f"WATCHDOG_USEC={seconds * 1e6:.0f}")
         try:
             yield
         finally:
-            self._say(f"WATCHDOG_USEC={self._watchdog_us}")
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Have the watchdog wait no longer than the unit says; again until that is taken."""
+        if self._patient:
+            self._patient = not self._say(f"WATCHDOG_USEC={self._watchdog_us}")
 
     def status(self, sentence: str) -> None:
         """Say in a line how the node does, for `systemctl status`."""

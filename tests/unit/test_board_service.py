@@ -39,6 +39,10 @@ def test_ready_is_said_once_and_alive_each_time(tmp_path: Path) -> None:
 def test_the_watchdog_waits_longer_for_as_long_as_it_is_asked_to(tmp_path: Path) -> None:
     with ServiceManager(tmp_path) as manager:
         service = Service(manager.environment | {"WATCHDOG_USEC": "15000000"})
+        with service.patient(60.0):  # none is on before it hears
+            pass
+        service.ready()
+        assert list(manager.words()) == ["READY=1"]
         with service.patient(60.0):
             assert list(manager.words()) == ["WATCHDOG_USEC=60000000"]
         assert list(manager.words()) == ["WATCHDOG_USEC=15000000"]
@@ -48,9 +52,30 @@ def test_the_watchdog_waits_longer_for_as_long_as_it_is_asked_to(tmp_path: Path)
         with service.patient(10.0):  # it waits for longer as it is
             pass
         for none in ({}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}):
-            with Service(manager.environment | none).patient(60.0):
+            service = Service(manager.environment | none)
+            service.ready()
+            with service.patient(60.0):
                 pass
-        assert list(manager.words()) == []
+        assert list(manager.words()) == ["READY=1"] * 3
+
+
+def test_that_the_watchdog_waits_no_longer_is_said_until_it_is_taken(tmp_path: Path) -> None:
+    folder, environment = tmp_path, {"WATCHDOG_USEC": "15000000"}
+    with ServiceManager(folder) as manager:
+        service = Service(manager.environment | environment)
+        service.ready()
+        with service.patient(60.0):
+            (folder / "notify").rename(folder / "away")
+        (folder / "away").rename(folder / "notify")
+        service.alive()
+        service.alive()
+        assert list(manager.words()) == [
+            "READY=1",
+            "WATCHDOG_USEC=60000000",
+            "WATCHDOG_USEC=15000000",
+            "WATCHDOG=1",
+            "WATCHDOG=1",
+        ]
 
 
 def test_ready_is_said_again_until_it_is_taken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +19,10 @@ from node.board import Code
 from node.capture import SimulatedSource
 from node.daemon import REWORD_S, STATUS_S, Daemon
 from node.deliver import Appended, Delivery, MqttPublisher, Outbox, Rendered
+from node.deliver.database import outbox_error
 from node.detect import ChannelOrder
 from node.detect.order import OrderState
-from node.errors import OutboxError
-from node.keeper import MOST_PUBLISHED
+from node.keeper import MOST_PUBLISHED, SAVE_S
 from node.messages import Detection, parse_status
 from node.pipeline import Pipeline
 from node.settings import Settings
@@ -103,18 +104,55 @@ def test_a_pulse_in_another_channel_is_a_fault_of_the_order_alone(tmp_path: Path
     assert [f.check for f in node._book.wrong()] == ["channel order", "clock"]
 
 
-def test_what_cannot_be_kept_is_a_failure_until_it_is(tmp_path: Path, shot: Detection) -> None:
+@pytest.mark.parametrize(
+    ("code", "verdict", "light"),
+    [(sqlite3.SQLITE_FULL, "warn", Code.STORE), (sqlite3.SQLITE_IOERR, "fail", Code.DISK)],
+)
+def test_what_cannot_be_kept_is_told_by_what_mends_it_until_it_is_kept(
+    tmp_path: Path, shot: Detection, code: int, verdict: str, light: Code
+) -> None:
+    cause = sqlite3.OperationalError("refused")
+    cause.sqlite_errorcode = code
     node = daemon(tmp_path)
     outbox = create_autospec(Outbox, instance=True, depth=0, dropped=0)
-    outbox.append.side_effect = OutboxError("outbox: no space left on device")
+    error = outbox_error(Path("outbox"), cause)
+    error.__cause__ = cause
+    outbox.append.side_effect = error
     node._keeper.take([shot])
     node._keeper.save(outbox, lambda *_: Rendered(b""))
-    (failed,) = node._book.wrong()
-    assert (failed.check, failed.verdict, failed.code) == ("outbox", "fail", Code.DISK)
+    (told,) = node._book.wrong()
+    assert (told.check, told.verdict, told.code) == ("outbox", verdict, light)
     outbox.append.side_effect = None
     outbox.append.return_value = Appended(1, is_new=True)
     node._keeper.save(outbox, lambda *_: Rendered(b""))
+    assert list(node._book.wrong()) != []  # not with every block
+    node._keeper.save(outbox, lambda *_: Rendered(b""), last=True)
     assert list(node._book.wrong()) == []
+
+
+def test_a_backlog_is_written_between_blocks_of_sound_and_whole_at_the_end(
+    tmp_path: Path, shot: Detection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1e6
+
+    def slow(*_: object) -> Appended:
+        nonlocal now_s
+        now_s += SAVE_S / 4
+        return Appended(1, is_new=True)
+
+    monkeypatch.setattr("node.keeper.time", SimpleNamespace(monotonic=lambda: now_s))
+    node = daemon(tmp_path)
+    outbox = create_autospec(Outbox, instance=True, depth=0, dropped=0)
+    outbox.append.side_effect = slow
+    node._keeper.take([revised(shot, n, "gunfire") for n in range(20)])
+    for _ in range(10):
+        node._keeper.save(outbox, lambda *_: Rendered(b""))
+    assert outbox.append.call_count == 4
+    now_s += SAVE_S
+    node._keeper.save(outbox, lambda *_: Rendered(b""))
+    assert outbox.append.call_count == 8
+    node._keeper.save(outbox, lambda *_: Rendered(b""), last=True)
+    assert outbox.append.call_count == 20
 
 
 class Hour:
