@@ -155,7 +155,7 @@ class MqttPublisher:
         try:
             self._outbox.reconsider()
         except OutboxError as error:
-            self._trouble = {**self._trouble, "outbox": str(error)}
+            log.warning("what was set aside is not offered again: %s", error)
         self._outbox.listen(self._appended)
         self._session.start()
 
@@ -345,8 +345,9 @@ class MqttPublisher:
             for row, delayed in self._backlog.take(time.monotonic()):
                 if not self._send_detection(row, delayed):
                     break
+            self._untrouble("outbox read")
         except OutboxError as error:
-            self._trouble = {**self._trouble, "outbox": str(error)}
+            self._trouble = {**self._trouble, "outbox read": str(error)}
             self._hold_until_s = time.monotonic() + _OUTBOX_RETRY_S
 
     def _send_detection(self, row: OutboxRow, delayed: bool) -> bool:
@@ -439,8 +440,9 @@ class MqttPublisher:
         log.error("detection seq %d (%s) set aside: %s", row.seq, row.event_id, reason)
         try:
             self._outbox.refuse(row.seq, reason)
+            self._untrouble("outbox refusal")
         except OutboxError as error:
-            self._trouble = {**self._trouble, "outbox": str(error)}
+            self._trouble = {**self._trouble, "outbox refusal": str(error)}
 
     def _not_let(self, topic: str, code: ReasonCode) -> None:
         sentence = (
