@@ -126,8 +126,7 @@ _CHECKS: Final = (
         "whether each channel is the microphone that the array says",
         Code.MICROPHONE,
         Code.MICROPHONE,
-        "until the order is proven no direction is told: start the node anew, which opens the card "
-        "anew; what proves the order: docs/do/wire-a-node.md",
+        "what proves the order, without which no direction is told: docs/do/wire-a-node.md",
     ),
     Check(
         "clap",
