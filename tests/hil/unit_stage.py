@@ -33,7 +33,7 @@ CARD = "/card"
 """Where the card's folder is in the container."""
 UNITS = sorted((CHECKOUT / "systemd").glob("*.service"))
 SETTINGS = "/etc/gunfire-node/gunfire-node.toml"
-SAME_NS = 1e9
+SAME_NS = 0.1e9
 """Onsets less apart are of one shot."""
 
 
@@ -125,9 +125,9 @@ class Stage:
 
     def unheard(self, heard: Sequence[Detection]) -> int:
         """Count the shots between the first and the last heard that were not."""
-        first, *_, last = sorted(parse_utc_ns(detection.onset_utc) for detection in heard)
-        between = [o for o in self._onsets_utc_ns() if first - SAME_NS < o < last + SAME_NS]
-        return len(between) - len({detection.event_id for detection in heard})
+        told = sorted(parse_utc_ns(detection.onset_utc) for detection in heard)
+        between = [o for o in self._onsets_utc_ns() if told[0] - SAME_NS < o < told[-1] + SAME_NS]
+        return sum(all(abs(onset - one) > SAME_NS for one in told) for onset in between)
 
     def _onsets_utc_ns(self) -> list[float]:
         truth = self.card.truth()

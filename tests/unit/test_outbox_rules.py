@@ -9,6 +9,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -476,6 +477,14 @@ def test_each_message_is_linked_to_the_one_before_it_over_lives_and_acknowledgem
             outbox.acknowledge(range(100))
     assert links[0] == Link(1, None)
     assert links[1:] == [Link(seq, f"digest {seq - 1}") for seq in range(2, 7)]
+
+
+def test_how_far_the_chain_has_come_is_told_while_another_thread_s_commit_takes_long(
+    outbox: Outbox,
+) -> None:
+    outbox.append("a", 0, 1, lambda _link: Rendered(b"", "digest 1"))
+    with outbox._database.lock, ThreadPoolExecutor(1) as other:
+        assert other.submit(lambda: outbox.chain).result(5.0) == Chain(1, "digest 1", ())
 
 
 def test_a_message_that_could_not_be_made_leaves_the_chain_as_it_was(outbox: Outbox) -> None:
