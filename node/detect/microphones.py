@@ -23,7 +23,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from node.detect.capsule import SILENT_DBFS, Flags, Floats, Second, measure
+from node.detect.capsule import Flags, Floats, Second, measure
 from node.detect.hum import Hum, HumMeter
 from node.detect.order import ChannelOrder
 from node.types import Block, PcmArray
@@ -434,9 +434,11 @@ def _db(power: npt.ArrayLike) -> Floats:
     return np.asarray(10 * np.log10(np.maximum(power, 1e-20)))
 
 
-def _silent(figures: MicrophoneState, _watch: MicrophoneWatch) -> str:
-    if (figures.rms_dbfs or 0.0) < SILENT_DBFS:
-        return f"silent: {figures.rms_dbfs:.0f} dBFS; see its plug and its supply"
+def _silent(figures: MicrophoneState, watch: MicrophoneWatch) -> str:
+    last = watch._seconds[-1]
+    if last.dead[figures.microphone]:
+        rms_dbfs = _db(last.power)[figures.microphone]
+        return f"silent: {rms_dbfs:.0f} dBFS; see its plug and its supply"
     if figures.over_others_db is None or figures.over_others_db > DEAF_DB + EASED_DB:
         return "was silent just now: see its plug and its supply"  # its figures are of before
     return (

@@ -381,9 +381,16 @@ def test_of_stuck_low_bits_it_is_said_which(silent: tuple[int, ...]) -> None:
     assert "the lowest bits that most others do, from bit 16 on" in state.sentence
 
 
-def test_of_one_that_fell_silent_no_figure_of_before_is_told() -> None:
+@pytest.mark.parametrize(
+    ("until_s", "sentence"),
+    [
+        (10, "silent: -200 dBFS; see its plug and its supply"),
+        (8, "was silent just now: see its plug and its supply"),
+    ],
+)
+def test_of_one_that_fell_silent_no_figure_of_before_is_told(until_s: int, sentence: str) -> None:
     frames = converted(a_street(10))
-    frames[6 * RATE :, 1] = 0
+    frames[4 * RATE : until_s * RATE, 1] = 0
     state = heard(frames)[1]
     assert state.verdict == "silent"
-    assert state.sentence == "was silent just now: see its plug and its supply"
+    assert state.sentence == sentence
