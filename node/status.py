@@ -16,6 +16,9 @@ from node.errors import StatusError
 
 # Written each second; a disk or a long inference may keep the loop that writes it for some.
 FRESH_S: Final = 10.0
+# A commit to a worn SD card may keep it so much longer (node/keeper.py, MOST_STALL_S): whoever
+# starts the node anew then throws the sound away that waits.
+STALL_S: Final = 60.0
 _OF_A_CHECK: Final = ("name", "verdict", "figure", "advice")
 HOUR_S: Final = 3600
 DAY_S: Final = 86400
@@ -72,13 +75,19 @@ class LocalStatus:
 
     @property
     def fresh(self) -> bool:
-        """Whether a node has written it that still runs, and does not hang."""
-        return 0 <= self.age_s <= FRESH_S and Path(f"/proc/{self.facts.get('pid')}").exists()
+        """Whether a node has written it just now that still runs."""
+        return self.runs and self.age_s <= FRESH_S
+
+    @property
+    def runs(self) -> bool:
+        """Whether a node has written it that still runs, and does not hang, slow as it may be."""
+        known = 0 <= self.age_s <= FRESH_S + STALL_S
+        return known and Path(f"/proc/{self.facts.get('pid')}").exists()
 
     @property
     def well(self) -> bool:
         """Whether the node hears, and nothing failed."""
-        return self.fresh and bool(self.facts.get("hears")) and self._condition != "failed"
+        return self.runs and bool(self.facts.get("hears")) and self._condition != "failed"
 
     @property
     def _condition(self) -> str:
@@ -87,8 +96,13 @@ class LocalStatus:
     @property
     def headline(self) -> str:
         """Say in a line how the node is."""
-        if not self.fresh:
+        if not self.runs:
             return f"HANGS OR ENDED: its last word is {duration(self.age_s)} old"
+        if not self.fresh:
+            return (
+                f"KEEPS ITS WORD BACK: its last is {duration(self.age_s)} old; a slow disk may be "
+                "why: wait a minute, and look again"
+            )
         if not self.facts["hears"]:
             return "DOES NOT HEAR"
         words = {"ok": "HEARS, all is well", "degraded": "HEARS, but something is wrong"}

@@ -17,7 +17,7 @@ from node.board.findings import CHECKS, Finding
 from node.check.holder import outbox_user
 from node.errors import StatusError
 from node.settings import Settings
-from node.status import LocalStatus, duration
+from node.status import FRESH_S, LocalStatus, duration
 
 # What the self-test looks at by itself, whoever else runs.
 BESIDE: Final = frozenset(
@@ -39,10 +39,13 @@ class RunningNode:
         Where it writes.
     facts
         What it wrote last.
+    age_s
+        How old that is.
     """
 
     file: Path
     facts: Mapping[str, Any]
+    age_s: float
 
     @classmethod
     def of(cls, settings: Settings) -> RunningNode | None:
@@ -54,7 +57,7 @@ class RunningNode:
             status = LocalStatus.read(file)
         except StatusError:
             return None
-        return cls(file, status.facts) if status.fresh else None
+        return cls(file, status.facts, status.age_s) if status.runs else None
 
     @property
     def pid(self) -> int:
@@ -90,6 +93,11 @@ class RunningNode:
         """Give what it knows of ear, board and sending: all that is not tested beside it."""
         told = [finding for finding in map(_finding, self.facts["checks"]) if finding is not None]
         yield from (finding for finding in told if finding.check not in BESIDE)
+        if self.age_s > FRESH_S:
+            age = duration(self.age_s)
+            figure = f"the node (pid {self.pid}) keeps its word back: its last is {age} old"
+            advice = "a slow disk may be why: wait a minute, then test again"
+            yield Finding("last run", "warn", figure, advice, lit=False)
         known = {finding.check for finding in told}
         if "sound card" not in known:
             yield self._sound_card()
@@ -137,13 +145,13 @@ class RunningNode:
 
 
 def hung(settings: Settings) -> Iterator[Finding]:
-    """Tell of a node that is there, and has said nothing of itself for a while."""
+    """Tell of a node that is there, and has said nothing of itself for longer than a disk takes."""
     try:
         status = LocalStatus.read(settings.health.status_file)
     except StatusError:
         return
     pid = status.facts["pid"]
-    if status.fresh or outbox_user(settings.outbox.path) != pid:
+    if status.runs or outbox_user(settings.outbox.path) != pid:
         return
     figure = f"the node (pid {pid}) hangs: its last word is {duration(status.age_s)} old"
     advice = "`sudo systemctl --no-block restart gunfire-node`, then test again"

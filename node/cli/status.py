@@ -90,7 +90,7 @@ def screen(status: LocalStatus, why: bool) -> RenderableType:
 def _screen(status: LocalStatus, why: bool) -> RenderableType:
     facts = status.facts
     colour = "green" if status.well and facts["condition"] == "ok" else "bold red"
-    if status.well and facts["condition"] == "degraded":
+    if status.well and (facts["condition"] == "degraded" or not status.fresh):
         colour = "yellow"
     head = Text(f"{facts['node_id']} at {facts['site']}: ")
     head.append(status.headline, style=colour)

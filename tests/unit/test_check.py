@@ -295,7 +295,7 @@ def test_a_node_of_before_or_of_other_settings_is_not_taken_for_this_one(tmp_pat
     settings = bare(tmp_path, node={"id": "n1"})
     file = settings.health.status_file
     assert file is not None
-    running_file(file, written_monotonic_s=time.monotonic() - 60)
+    running_file(file, written_monotonic_s=time.monotonic() - 80)
     assert RunningNode.of(settings) is None
     running_file(file, pid=2**22 + 1)
     assert RunningNode.of(settings) is None
@@ -344,6 +344,22 @@ def test_a_node_that_ends_while_it_is_asked_is_not_told_to_be_well(tmp_path: Pat
     assert f"pid {os.getpid()}" in told["last run"].figure
     assert "sound card" not in told
     assert report.running is None
+
+
+def test_a_node_that_waits_for_its_disk_is_asked_and_not_to_be_started_anew(
+    tmp_path: Path,
+) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    running_file(file, written_monotonic_s=time.monotonic() - 25)
+    report = checks(settings, DeafSource(settings.capture), quietly)
+    assert report.running is not None
+    (told,) = [finding for finding in report.findings if finding.check == "last run"]
+    assert (told.verdict, told.code) == ("warn", Code.WELL)
+    assert told.figure.startswith(f"the node (pid {os.getpid()}) keeps its word back")
+    assert "wait a minute" in told.next_step
+    assert not any("restart" in finding.next_step for finding in report.findings)
 
 
 def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:
@@ -416,12 +432,12 @@ def test_a_node_that_runs_without_a_status_file_is_not_thrown_out_of_its_broker(
             assert list(hung(settings)) == []
             file = settings.health.status_file
             assert file is not None
-            for age_s, count in ((0, 0), (30, 1)):
+            for age_s, count in ((0, 0), (30, 0), (80, 1)):
                 running_file(file, pid=other.pid, written_monotonic_s=time.monotonic() - age_s)
                 hangs = list(hung(settings))
                 assert len(hangs) == count
             assert (hangs[0].verdict, hangs[0].code) == ("fail", Code.WELL)
-            assert hangs[0].figure.endswith("hangs: its last word is 30 s old")
+            assert hangs[0].figure.endswith("hangs: its last word is 1 min 20 s old")
         finally:
             other.kill()
     assert told.verdict == "warn"

@@ -21,6 +21,7 @@ from rich.console import Console
 from node.cli import cli
 from node.cli.status import screen
 from node.errors import StatusError
+from node.keeper import MOST_STALL_S
 from node.status import FRESH_S, LocalStatus, duration
 
 NOBODY = 2**22 + 1  # beyond the kernel's largest process number
@@ -89,6 +90,38 @@ def test_only_a_node_that_still_writes_hears_and_has_no_failure_is_well(
     status = LocalStatus.read(written(tmp_path, **changes))
     assert status.headline.startswith(headline)
     assert status.well is well
+
+
+@pytest.mark.parametrize(
+    ("age_s", "changes", "headline", "code"),
+    [
+        (FRESH_S - 5, {}, "HEARS, all is well", 0),
+        (25, {}, "KEEPS ITS WORD BACK: its last is 25 s old", 0),
+        (25, {"condition": "failed"}, "KEEPS ITS WORD BACK", 1),
+        (25, {"hears": False}, "KEEPS ITS WORD BACK", 1),
+        (25, {"pid": NOBODY}, "HANGS OR ENDED", 1),
+        (FRESH_S + MOST_STALL_S - 5, {}, "KEEPS ITS WORD BACK", 0),
+        (FRESH_S + MOST_STALL_S + 1, {}, "HANGS OR ENDED", 1),
+    ],
+)
+def test_a_node_that_waits_for_its_disk_is_not_told_to_hang(
+    tmp_path: Path, age_s: float, changes: dict[str, Any], headline: str, code: int
+) -> None:
+    file = written(tmp_path, written_monotonic_s=time.monotonic() - age_s, **changes)
+    config = tmp_path / "node.toml"
+    config.write_text(f'[health]\nstatus_file = "{file}"\n')
+    shown = CliRunner().invoke(cli, ["status", "--config", str(config)], env={"COLUMNS": "200"})
+    assert f"roof-1 at test: {headline}" in shown.stdout
+    assert ("a slow disk may be why" in shown.stdout) == headline.startswith("KEEPS")
+    assert shown.exit_code == code
+
+
+def test_what_may_be_wrong_and_is_not_known_is_not_shown_in_green(tmp_path: Path) -> None:
+    console = Console(force_terminal=True, color_system="standard", file=io.StringIO())
+    with console.capture() as shown:
+        file = written(tmp_path, written_monotonic_s=time.monotonic() - 25)
+        console.print(screen(LocalStatus.read(file), why=False))
+    assert "\x1b[33mKEEPS ITS WORD BACK" in shown.get()
 
 
 @pytest.mark.parametrize(
