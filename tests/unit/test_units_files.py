@@ -15,6 +15,7 @@ from tests.evidence import ROOT
 UNIT = (ROOT / "systemd" / "gunfire-node.service").read_text("utf-8")
 INSTALL = ROOT / "provisioning" / "install"
 SAMPLE = ROOT / "provisioning" / "gunfire-node.toml"
+FRAGMENT = (ROOT / "systemd" / "boot" / "config.txt").read_text("utf-8")
 MOST_START_S = 12.0
 """From start to hearing, on the slowest board."""
 
@@ -60,8 +61,7 @@ def test_without_a_pulse_the_pi_keeps_no_pin_for_it(tmp_path: Path) -> None:
         r"^without_fragment\(\) \{.*?^\}$", INSTALL.read_text("utf-8"), re.M | re.S
     )
     assert function
-    ours = (ROOT / "systemd" / "boot" / "config.txt").read_text("utf-8")
-    assert "dtoverlay=pps-gpio,gpiopin=4" in ours
+    assert "dtoverlay=pps-gpio,gpiopin=4" in FRAGMENT
 
     def left(config: str) -> str:
         file = tmp_path / "config.txt"
@@ -72,11 +72,18 @@ def test_without_a_pulse_the_pi_keeps_no_pin_for_it(tmp_path: Path) -> None:
 
     theirs = "dtparam=audio=on\n[cm5]\ndtoverlay=dwc2\n"
     assert left(theirs) == theirs
-    assert left(theirs + ours) == theirs + "[all]\n"
-    moved = ours.replace("gpiopin=4", "gpiopin=25")
+    assert left(theirs + FRAGMENT) == theirs + "[all]\n"
+    assert left(FRAGMENT + theirs) == "[all]\n" + theirs
+    moved = FRAGMENT.replace("gpiopin=4", "gpiopin=25")
     assert left(theirs + moved + "dtparam=spi=on\n") == theirs + "[all]\ndtparam=spi=on\n"
-    cut = theirs + ours[: ours.index("enable_uart")]
+    assert left(FRAGMENT + theirs + moved) == "[all]\n" + theirs + "[all]\n"
+    cut = theirs + FRAGMENT[: FRAGMENT.index("enable_uart")]
     assert left(cut) == cut  # where it ends nobody knows
+    last = FRAGMENT.splitlines(keepends=True)[-1]
+    assert left(last + cut + theirs) == last + cut + theirs
+    assert left(FRAGMENT + cut + theirs) == "[all]\n" + cut + theirs
+    assert left(cut + theirs + FRAGMENT) == cut + theirs + "[all]\n"
+    assert left("arm_boost=1") == "arm_boost=1"
 
 
 def test_the_install_has_help_with_an_example() -> None:
