@@ -165,7 +165,10 @@ _ON_REFUSAL: Final = {
 
 
 def explain_refusal(code: ReasonCode, more: str = "") -> str:
-    """Say why a broker has not let us in, and what to do about it."""
+    """Say why a broker has not let us in, and what to do about it.
+
+    `more` is what else to check where it does not know us.
+    """
     advice = _ON_REFUSAL.get(code.value, f"check user, password and certificate{more}")
     return f"refused us ({code}): {advice}"
 
