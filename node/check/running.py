@@ -6,9 +6,11 @@ be tested beside it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,16 +68,17 @@ class RunningNode:
 
     @property
     def uptime_s(self) -> float:
-        """How long it runs."""
+        """How long it runs; 0 where it does not say so."""
         uptime_s = self.facts.get("uptime_s")
-        return float(uptime_s) if isinstance(uptime_s, int | float) else 0.0
+        with suppress(OverflowError):  # JSON's whole numbers have no end
+            if isinstance(uptime_s, int | float) and math.isfinite(uptime_s):
+                return float(uptime_s)
+        return 0.0
 
     @property
     def light(self) -> Code | None:
         """What its light says; None where this software knows no such code."""
-        light = self.facts.get("light")
-        name = light.get("code") if isinstance(light, dict) else ""
-        return Code.__members__.get(str(name).upper())
+        return _code(self.facts.get("light"))
 
     @property
     def sentence(self) -> str:
@@ -87,7 +90,7 @@ class RunningNode:
         """Say that it is there no more: what it wrote last holds no longer."""
         figure = f"the node that was asked, pid {self.pid}, has ended or hangs since"
         advice = "test again; why it ended: `journalctl -u gunfire-node`"
-        return Finding("last run", "fail", figure, advice)
+        return Finding("last run", "fail", figure, advice, lit=False)
 
     def findings(self, settings: Settings) -> Iterator[Finding]:
         """Give what it knows of ear, board and sending: all that is not tested beside it."""
@@ -102,7 +105,8 @@ class RunningNode:
         if "sound card" not in known:
             yield self._sound_card()
         if "broker" not in known:
-            connected = bool(self.facts.get("broker", {}).get("connected"))
+            broker = self.facts.get("broker")
+            connected = isinstance(broker, dict) and bool(broker.get("connected"))
             yield Finding(
                 "broker",
                 "pass" if connected else "warn",
@@ -165,4 +169,12 @@ def _finding(record: Mapping[str, Any]) -> Finding | None:
     if check is None or record["verdict"] not in ("pass", "warn", "fail"):
         return None
     which = name[len(check) :].strip()
-    return Finding(check, record["verdict"], str(record["figure"]), str(record["advice"]), which)
+    found = Finding(check, record["verdict"], str(record["figure"]), str(record["advice"]), which)
+    unlit = record["verdict"] != "pass" and _code(record.get("light")) is Code.WELL
+    return replace(found, lit=not unlit)
+
+
+def _code(light: object) -> Code | None:
+    """Read back what a light says; None where this software knows no such code."""
+    name = light.get("code") if isinstance(light, dict) else ""
+    return Code.__members__.get(str(name).upper())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -33,6 +34,7 @@ from node.check.sending import broker
 from node.cli.check import screen
 from node.detect.order import OrderState
 from node.errors import BrokerError, DeviceError, IdentityError
+from node.examine import finding_record
 from node.identity import load_identity
 from node.network import PrivateBroker
 from node.settings import Settings
@@ -327,6 +329,49 @@ def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_pat
         assert running is not None
         assert Report((disk_full,), running).record()["light"]["code"] == "store"
         assert running.sentence.endswith("up 0 s")
+
+
+def test_what_the_light_of_a_node_that_runs_does_not_say_is_read_back_as_that(
+    tmp_path: Path,
+) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    lid = Finding("enclosure", "warn", "it was opened once", "see who", lit=False)
+    silent = Finding("microphone", "warn", "silent", "see its cable", "2")
+    well = Finding("power", "pass", "holds")
+    odd = [finding_record(replace(silent, which=str(n))) for n in (3, 4)]
+    odd[0]["light"], odd[1]["light"] = None, {"code": "of another version"}
+    running_file(file, checks=[*map(finding_record, (lid, silent, well)), *odd])
+    running = RunningNode.of(settings)
+    assert running is not None
+    assert not running.ended.lit
+    found = {f.name: f for f in running.findings(settings)}
+    assert found["enclosure"] == lid
+    assert (found["microphone 2"], found["power"]) == (silent, replace(well, advice=""))
+    assert {found[f"microphone {n}"].code for n in (3, 4)} == {Code.MICROPHONE}
+
+
+@pytest.mark.parametrize("changes", [
+    *({"uptime_s": odd} for odd in (math.inf, math.nan, 10**400, "90", None)),
+    *({"broker": odd} for odd in ([], None, "connected", 7)),
+    {"site": [], "node_id": {}, "device": None, "utc": []},
+])  # fmt: skip
+def test_what_is_spoilt_in_the_file_of_a_node_that_runs_stops_no_check(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = bare(tmp_path, node={"id": "n1"})
+    file = settings.health.status_file
+    assert file is not None
+    running_file(file, **changes)
+    running = RunningNode.of(settings)
+    assert running is not None
+    assert "asked the running node" in running.sentence
+    (told,) = [f for f in running.findings(settings) if f.check == "broker"]
+    assert (told.verdict == "warn") == ("broker" in changes)
+    record = Report((told,), running).record()
+    json.dumps(record, allow_nan=False)
+    assert ("uptime_s" in changes) == (record["running"]["uptime_s"] == 0)
 
 
 def test_a_node_that_ends_while_it_is_asked_is_not_told_to_be_well(tmp_path: Path) -> None:
