@@ -16,6 +16,9 @@ UNIT = (ROOT / "systemd" / "gunfire-node.service").read_text("utf-8")
 INSTALL = ROOT / "provisioning" / "install"
 SAMPLE = ROOT / "provisioning" / "gunfire-node.toml"
 FRAGMENT = (ROOT / "systemd" / "boot" / "config.txt").read_text("utf-8")
+THEIRS = "dtparam=audio=on\n"
+CMDLINE = "console=serial0,115200 console=tty1 rootwait\n"
+FUNCTIONS = ("without_fragment", "put")
 MOST_START_S = 12.0
 """From start to hearing, on the slowest board."""
 
@@ -84,6 +87,70 @@ def test_without_a_pulse_the_pi_keeps_no_pin_for_it(tmp_path: Path) -> None:
     assert left(FRAGMENT + cut + theirs) == "[all]\n" + cut + theirs
     assert left(cut + theirs + FRAGMENT) == cut + theirs + "[all]\n"
     assert left("arm_boost=1") == "arm_boost=1"
+
+
+class Pi:
+    """The parts of the install that choose the receiver and write the firmware's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.boot, self.chrony = folder / "boot", folder / "chrony"
+        for made in (self.boot, self.chrony, folder / "scratch"):
+            made.mkdir()
+        (self.boot / "config.txt").write_text(THEIRS)
+        (self.boot / "cmdline.txt").write_text(CMDLINE)
+        text = INSTALL.read_text("utf-8")
+        parts = [re.search(rf"^{name}\(\) {{.*?^}}$", text, re.M | re.S) for name in FUNCTIONS]
+        parts += [
+            re.search(rf"^# {begin}$.*?(?=^# {end}$)", text, re.M | re.S)
+            for begin, end in (
+                (r"The receiver\.", r"PyAudio is built .*?"),
+                (r"The Pi's firmware\.", r"The service\."),
+            )
+        ]
+        paths = f"BOOT={self.boot} CHRONY={self.chrony} scratch={folder / 'scratch'}"
+        self._script = "\n".join(
+            [
+                f"set -euo pipefail; {paths} KEPT=.kept changed=() receiver=$1 boot=$2",
+                'say() { echo "$*"; }',
+                *(part[0] for part in parts if part),
+            ]
+        )
+        assert all(parts)
+
+    def install(self, receiver: str = "", boot: str = "yes") -> str:
+        """Give what is said."""
+        return subprocess.check_output(
+            ["bash", "-c", self._script, "-", receiver, boot], text=True, cwd=ROOT
+        )
+
+    def chose(self, file: str) -> None:
+        """Lay out chrony's file as the install leaves it."""
+        for other in self.chrony.iterdir():
+            other.unlink()
+        (self.chrony / file).touch()
+
+    def read(self, name: str) -> str:
+        return (self.boot / name).read_text()
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> Pi:
+    return Pi(tmp_path)
+
+
+def test_the_fragment_is_appended_to_a_last_line_that_does_not_end(pi: Pi) -> None:
+    (pi.boot / "config.txt").write_text("[cm5]\ndtoverlay=dwc2")
+    pi.install("pulse")
+    assert pi.read("config.txt") == "[cm5]\ndtoverlay=dwc2\n" + FRAGMENT
+    pi.install("none")
+    assert pi.read("config.txt") == "[cm5]\ndtoverlay=dwc2\n[all]\n"
+
+
+def test_what_is_said_of_the_firmware_s_file_from_before_stays_true(pi: Pi) -> None:
+    kept = f"{pi.boot}/config.txt as it was before the first change is in {pi.boot}/config.txt.kept"
+    assert kept in pi.install("pulse")
+    assert kept in pi.install("none")
+    assert pi.read("config.txt.kept") == THEIRS
 
 
 def test_the_install_has_help_with_an_example() -> None:
