@@ -103,7 +103,7 @@ class Pi:
         parts += [
             re.search(rf"^# {begin}$.*?(?=^# {end}$)", text, re.M | re.S)
             for begin, end in (
-                (r"The receiver\.", r"PyAudio is built .*?"),
+                (r"The receiver\..*?", r"PyAudio is built .*?"),
                 (r"The Pi's firmware\.", r"The service\."),
             )
         ]
@@ -151,6 +151,30 @@ def test_what_is_said_of_the_firmware_s_file_from_before_stays_true(pi: Pi) -> N
     assert kept in pi.install("pulse")
     assert kept in pi.install("none")
     assert pi.read("config.txt.kept") == THEIRS
+
+
+@pytest.mark.parametrize("before", ["", "gunfire-node-no-receiver.conf"])
+def test_a_fragment_appended_by_hand_stays_where_no_receiver_was_chosen(
+    pi: Pi, before: str
+) -> None:
+    """No receiver is what an install without a word of one takes, too."""
+    if before:
+        pi.chose(before)
+    (pi.boot / "config.txt").write_text(THEIRS + FRAGMENT)
+    pi.install()
+    assert pi.read("config.txt") == THEIRS + FRAGMENT
+    told = pi.install("none", boot="")
+    assert "config.txt is not as the node needs it; --receiver none --boot makes this" in told
+    assert f"-{FRAGMENT.splitlines()[0]}" in told
+    pi.install("none")
+    assert pi.read("config.txt") == THEIRS + "[all]\n"
+
+
+def test_a_fragment_is_taken_out_where_a_receiver_without_a_pulse_was_chosen_before(pi: Pi) -> None:
+    pi.chose("gunfire-node-no-pulse.conf")
+    (pi.boot / "config.txt").write_text(THEIRS + FRAGMENT)
+    pi.install()
+    assert pi.read("config.txt") == THEIRS + "[all]\n"
 
 
 def test_the_install_has_help_with_an_example() -> None:
