@@ -177,6 +177,24 @@ def test_a_fragment_is_taken_out_where_a_receiver_without_a_pulse_was_chosen_bef
     assert pi.read("config.txt") == THEIRS + "[all]\n"
 
 
+def test_that_the_console_stays_off_the_serial_line_is_said_once(pi: Pi) -> None:
+    said = "console=serial0"
+    assert said not in pi.install("pulse")
+    assert said not in pi.read("cmdline.txt")
+    pi.chose("gunfire-node.conf")
+    assert said not in pi.install()
+    assert pi.install("no-pulse").count(said) == 1
+    pi.chose("gunfire-node-no-pulse.conf")
+    assert said not in pi.install()
+
+
+def test_of_a_console_that_was_never_on_the_serial_line_nothing_is_said(pi: Pi) -> None:
+    (pi.boot / "cmdline.txt").write_text("console=tty1\n")
+    pi.install("pulse")
+    pi.chose("gunfire-node.conf")
+    assert "console=serial0" not in pi.install("none")
+
+
 def test_the_install_has_help_with_an_example() -> None:
     done = install("--help")
     assert done.returncode == 0
