@@ -705,7 +705,11 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         advice = "name the file of the settings by --config"
         if isinstance(error, PermissionError):
-            advice = "let the user that the node runs as read it: `sudo chmod 644` does"
+            # Not everybody: mqtt.url may hold a password.
+            advice = (
+                "let the user that the node runs as read it, and nobody else: `sudo chgrp "
+                f"gunfire-node {path} && sudo chmod 640 {path}`"
+            )
         raise SettingsError(f"{path}: cannot be read: {error.strerror}; {advice}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: is not UTF-8 text; write it anew as TOML") from None

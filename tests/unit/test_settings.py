@@ -1,5 +1,7 @@
 """Settings: what is wrong is named, with where it stands and what is allowed."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,20 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="not UTF-8"):
         load(binary, {})
+
+
+def test_a_file_that_may_hold_a_password_is_not_to_be_opened_to_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    file = written(tmp_path, "")
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(SettingsError, match="cannot be read: Permission denied") as caught:
+        load(file, {})
+    said = f"`sudo chgrp gunfire-node {file} && sudo chmod 640 {file}`"
+    assert said in str(caught.value)
 
 
 def test_a_byte_order_mark_before_the_first_line_is_passed_over(tmp_path: Path) -> None:
