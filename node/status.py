@@ -30,13 +30,12 @@ class LocalStatus:
 
     Attributes
     ----------
-    text, facts
-        As written, and parsed.
+    facts
+        What it says.
     age_s
         How old it is.
     """
 
-    text: str
     facts: dict[str, Any]
     age_s: float
 
@@ -52,8 +51,7 @@ class LocalStatus:
         if file is None:
             raise StatusError("health.status_file is not set: the node keeps no file to read")
         try:
-            text = file.read_text("utf-8")
-            facts = json.loads(text)
+            facts = json.loads(file.read_text("utf-8"))
             age_s = time.monotonic() - float(facts["written_monotonic_s"])
             if not (math.isfinite(age_s) and isinstance(facts["pid"], int)):
                 raise ValueError
@@ -71,7 +69,7 @@ class LocalStatus:
             ) from None
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise StatusError(f"{file}: is not a node's status; remove it") from None
-        return cls(text, facts, age_s)
+        return cls(facts, age_s)
 
     @property
     def fresh(self) -> bool:

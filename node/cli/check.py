@@ -62,7 +62,7 @@ def command(path: Path | None, as_json: bool, clap: bool, guided: bool) -> None:
         click.echo("\ngunfire-node: stopped; nothing was changed", err=True)
         leave(STOPPED, at_once=True)  # what is under way on other threads is left behind
     if as_json:
-        click.echo(json.dumps(report.record(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report.record(), indent=2))
     else:
         Console().print(screen(report))
     leave(0 if report.ready else 1, at_once=report.must_exit)

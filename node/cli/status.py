@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import suppress
@@ -38,13 +39,13 @@ def command(path: Path | None, watch: bool, why: bool, as_json: bool) -> None:
     file = load(path).settings.health.status_file
     status = LocalStatus.read(file)
     if as_json:
-        click.echo(status.text)
+        click.echo(json.dumps(status.facts))
         with suppress(KeyboardInterrupt):
             while watch:
                 time.sleep(AGAIN_S)
                 with suppress(StatusError):  # it may be starting anew
                     status = LocalStatus.read(file)
-                    click.echo(status.text)
+                    click.echo(json.dumps(status.facts))
     elif watch and sys.stdout.isatty():
         with Live(screen(status, why), screen=True, auto_refresh=False) as live:
             try:

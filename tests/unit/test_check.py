@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from node.board import Code
@@ -31,6 +32,7 @@ from node.check.holder import holder_of, outbox_user
 from node.check.keep import board, disk, signing_key, snippets
 from node.check.running import RunningNode, hung
 from node.check.sending import broker
+from node.cli import cli
 from node.cli.check import screen
 from node.detect.order import OrderState
 from node.errors import BrokerError, DeviceError, IdentityError
@@ -570,3 +572,13 @@ def test_programs_read_verdict_light_and_checks() -> None:
     assert (told["light"]["long"], told["light"]["short"]) == (1, 2)
     assert told["checks"][0]["name"] == "broker"
     assert told["running"] is None
+
+
+def test_programs_read_every_character_whatever_the_terminal_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = report_of(Finding("temperature", "warn", "81 °C → hot"))
+    monkeypatch.setattr("node.cli.check.checks", lambda *_: report)
+    done = CliRunner(charset="ascii").invoke(cli, ["check", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == report.record()

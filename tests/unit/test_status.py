@@ -257,6 +257,24 @@ def test_a_terminal_that_knows_few_characters_shows_the_others_as_question_marks
     assert "? see to it" in done.stdout
 
 
+def test_programs_read_every_character_whatever_the_terminal_knows(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    file = written(tmp_path, checks=[record("temperature", "warn", "81 °C → \U0001f525")])
+    file.write_text(json.dumps(json.loads(file.read_text()), ensure_ascii=False), "utf-8")
+    config.write_text(f'[health]\nstatus_file = "{file}"\n')
+    command = "from node.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "status", "--json", "--config", str(config)],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(file.read_text("utf-8"))
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_nothing_that_is_found_steers_the_terminal(tmp_path: Path) -> None:
     checks = [record("broker \x1b[2J", "warn", "\x1b[2Jgone", "see \x9b2J")]
     assert looks(written(tmp_path, checks=checks)).replace("\n", "").isprintable()
