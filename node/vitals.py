@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -63,6 +64,8 @@ LAST_END: Final = "last-end"
 # So long a self-test gathers anew what is shown after it.
 SELF_TEST_S: Final = 3.0
 PASSED_S: Final = 5.0
+# Before what to do about certificates (node/deliver/tls.py).
+_TO_DO: Final = re.compile("[;:] (?=check |name |put |run |set )")
 # What systemd calls the ways in which a run may end (systemd.exec(5), $SERVICE_RESULT).
 ENDS: Final = {
     "watchdog": "hung, and was ended by the watchdog",
@@ -152,7 +155,13 @@ class Vitals:
         away_s = now_s - self._connected_s
         # The operator's, and nothing that whoever stands below the light could mend.
         of_certificates = tuple(filter(is_of_certificates, reasons))
-        self.book.judge("certificate", "; ".join(of_certificates))
+        if of_certificates:
+            # What is wrong, and what to do.
+            parted = [_TO_DO.split(reason, maxsplit=1) for reason in of_certificates]
+            advice = dict.fromkeys(step for _, *steps in parted for step in steps)
+            self.book.warn("certificate", "; ".join(what for what, *_ in parted), "; ".join(advice))
+        else:
+            self.book.settle("certificate")
         # A disk that is full keeps what was acknowledged from being taken out of the outbox.
         of_outbox = tuple(r for r in reasons if r.startswith("outbox "))
         if of_outbox and not self.book.says("outbox"):

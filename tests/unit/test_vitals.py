@@ -218,6 +218,37 @@ def test_certificates_that_end_soon_do_not_look_like_a_broker_that_is_away(tmp_p
             assert not shown.book.says("certificate")
 
 
+def test_of_certificates_what_is_wrong_is_parted_from_what_to_do(tmp_path: Path) -> None:
+    ours, ca = (Validity(f"mqtt.{n}_file /{n}.crt", 0, 10 * DAY_NS) for n in ("cert", "ca"))
+    unusable = (
+        "new certificates are not taken up, the old are used on: mqtt.key_file /k: others than its "
+        "owner may use it (mode 644): run `chmod 600 /k`"
+    )
+    no_file = (
+        "new certificates are not taken up, the old are used on: mqtt.ca_file /p: is not a regular "
+        "file; set it to a file"
+    )
+    renew = "put a new one in its place, it is taken up without a restart"
+    with vitals(tmp_path) as shown:
+        shown.connected(True, tuple(v.trouble(3 * DAY_NS) for v in (ours, ca)))
+        (told,) = shown.book.wrong()
+        assert told.figure == (
+            "mqtt.cert_file /cert.crt expires on 1970-01-11, in 7 days; "
+            "mqtt.ca_file /ca.crt expires on 1970-01-11, in 7 days"
+        )
+        assert told.next_step == renew
+        shown.connected(True, (unusable, ours.trouble(11 * DAY_NS)))
+        (told,) = shown.book.wrong()
+        assert "mode 644); mqtt.cert_file /cert.crt expired on 1970-01-11" in told.figure
+        assert told.next_step == f"run `chmod 600 /k`; check this machine's clock, or {renew}"
+        shown.connected(True, (no_file,))
+        (told,) = shown.book.wrong()
+        assert told.figure.endswith("mqtt.ca_file /p: is not a regular file")
+        assert told.next_step == "set it to a file"
+        shown.connected(True, ())
+        assert not shown.book.wrong()
+
+
 def test_a_full_disk_does_not_look_like_a_broker_that_is_away(tmp_path: Path) -> None:
     full = "outbox /o.sqlite3: no space left on its disk: free some, or move it by outbox.path"
     with vitals(tmp_path) as shown:
