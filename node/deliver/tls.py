@@ -30,9 +30,11 @@ Mark = tuple[tuple[int, int, int], ...]
 """Time of change, size and inode of some files."""
 
 _DAY_NS: Final = 86_400 * 10**9
-# How the reasons begin that are of certificates.
+# What the reasons say that are of certificates: how they begin; settings, and what of their files.
 _NOT_TAKEN_UP: Final = "new certificates are not taken up"
-_ENDS: Final = re.compile(r"mqtt\.(cert|ca)_file .* expire[ds] on ")
+_CERT, _CA = "mqtt.cert_file", "mqtt.ca_file"
+_EXPIRED, _EXPIRES = "expired on", "expires on"
+_ENDS: Final = re.compile(rf"({re.escape(_CERT)}|{re.escape(_CA)}) .* ({_EXPIRED}|{_EXPIRES}) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Validity:
         day = _day(self.not_after_utc_ns)
         advice = "put a new one in its place, it is taken up without a restart"
         if left_ns <= 0:
-            return f"{self.source} expired on {day}: check this machine's clock, or {advice}"
-        return f"{self.source} expires on {day}, in {left_ns // _DAY_NS} days: {advice}"
+            return f"{self.source} {_EXPIRED} {day}: check this machine's clock, or {advice}"
+        return f"{self.source} {_EXPIRES} {day}, in {left_ns // _DAY_NS} days: {advice}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,9 @@ class TlsFiles:
         Of a bundle of many CA certificates nothing is told: most have nothing to do with us.
         """
         found: list[Validity] = []
-        for name, path in (("mqtt.cert_file", self.cert_file), ("mqtt.ca_file", self.ca_file)):
+        for name, path in ((_CERT, self.cert_file), (_CA, self.ca_file)):
             certificates = [] if path is None else _certificates(path)
-            if name == "mqtt.ca_file" and len(certificates) > 1:
+            if name == _CA and len(certificates) > 1:
                 continue
             found.extend(
                 Validity(
