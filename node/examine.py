@@ -129,7 +129,10 @@ def receiver_finding(state: ReceiverState) -> Finding:
     well = state.utc_valid or young
     advice = "give the antenna open sky, and a cold receiver 15 minutes"
     if state.reason.startswith(SILENT):
-        advice = "check gpsd's service and the receiver's cable; see `gpsmon`"
+        advice = (
+            "check gpsd's service and the receiver's cable; see `gpsmon` of the package "
+            "gpsd-clients"
+        )
     return Finding("receiver", "pass" if well else "warn", ", ".join(parts), advice)
 
 

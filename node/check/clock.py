@@ -118,7 +118,10 @@ def receiver(state: ReceiverState, failure: str | None) -> Iterator[Finding]:
         if failure.endswith("is being asked"):
             address = failure.removesuffix(" is being asked")
             failure = f"{address} says nothing of a receiver in {ASK_S:g} s"
-        advice = "check gpsd's service, timing.gpsd and the receiver's cable; see `gpsmon`"
+        advice = (
+            "check gpsd's service, timing.gpsd and the receiver's cable; see `gpsmon` of the "
+            "package gpsd-clients"
+        )
         yield Finding("receiver", "fail", failure, advice)
         return
     yield receiver_finding(state)

@@ -110,6 +110,8 @@ def test_a_receiver_that_is_not_says_why_and_what_to_do() -> None:
     assert (absent.verdict, absent.figure) == ("fail", "gpsd at localhost:2947: refused")
     (silent,) = receiver(state(), "gpsd at localhost:2947 is being asked")
     assert silent.figure == "gpsd at localhost:2947 says nothing of a receiver in 9 s"
+    (dead,) = receiver(state(), "gpsd at localhost:2947: Connection refused")
+    assert "`gpsmon` of the package gpsd-clients" in dead.next_step
 
 
 def test_a_receiver_that_only_needs_time_to_know_the_leap_seconds_is_well() -> None:

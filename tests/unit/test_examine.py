@@ -180,6 +180,7 @@ def test_of_a_receiver_that_is_silent_the_sky_is_not_to_blame() -> None:
     fresh, silent = (receiver_finding(receiver.state(s * 10**9)) for s in (2, 30))
     assert "open sky" in fresh.next_step
     assert "gpsd's service" in silent.next_step
+    assert "`gpsmon` of the package gpsd-clients" in silent.next_step
 
 
 def test_a_pulse_that_nobody_sees_is_told() -> None:
