@@ -70,7 +70,7 @@ def memory_finding(resident: int) -> Finding:
     figure = f"{resident / 1e6:.0f} MB"
     if resident < MUCH_BYTES:
         return Finding("memory", "pass", figure)
-    return Finding("memory", "warn", f"{figure}, where some 120 are usual")
+    return Finding("memory", "warn", f"{figure}, where some 110 are usual")
 
 
 def room_finding(outbox: Path, most_bytes: int, more_bytes: int = 0) -> Finding:
