@@ -17,8 +17,10 @@ from deliver_node import (
 from node.deliver import BrokerAddress, Outbox
 from node.messages import Detection, Status, parse_status
 from node.network import PrivateBroker, Subscription, Word
+from tests.hil.shots import detections
 
 NODE = Path(__file__).with_name("deliver_node.py")
+IN_TIME_S = 20
 
 
 @pytest.fixture
@@ -33,17 +35,6 @@ def broker(tmp_path: Path) -> Iterator[PrivateBroker]:
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
     with Outbox(tmp_path / "outbox.sqlite3", 2**22) as opened:
         yield opened
-
-
-def take(words: Subscription, count: int, seconds: float = 20) -> list[Detection]:
-    """Take `count` detections, or what comes in time."""
-    taken: list[Detection] = []
-    for word in words.within(seconds):
-        if isinstance(word.message, Detection):
-            taken.append(word.message)
-        if len(taken) == count:
-            break
-    return taken
 
 
 def delayed(detection: Detection) -> bool:
@@ -78,7 +69,7 @@ def test_a_detection_made_while_connected_arrives_at_once_and_is_not_called_dela
         sender.start()
         assert wait_until(lambda: sender.delivery().connected)
         append(outbox, 1)
-        (arrived,) = take(words, 1)
+        (arrived,) = detections(words, IN_TIME_S, wanted=1)
         assert arrived.event_id == id_of(1)
         assert not delayed(arrived)
         assert wait_until(lambda: outbox.depth == 0)
@@ -100,7 +91,7 @@ def test_a_node_starts_without_a_broker_and_sends_when_there_is_one(
     append(outbox, 2)
     broker.start()
     with Subscription(address, client_id="city", session_expiry_s=3600) as words:
-        arrived = take(words, 2)
+        arrived = detections(words, IN_TIME_S, wanted=2)
     assert [detection.event_id for detection in arrived] == [id_of(1), id_of(2)]
     assert all(delayed(detection) for detection in arrived)
     assert wait_until(lambda: outbox.depth == 0)
@@ -114,7 +105,7 @@ def test_broker_stopped_and_node_killed_midway_every_event_arrives_once_and_late
     file = tmp_path / "node.sqlite3"
     with Subscription(address, client_id="city", session_expiry_s=3600) as words:
         node = run_node(file, broker.url, first=0, count=10)
-        first_ten = take(words, 10)
+        first_ten = detections(words, IN_TIME_S, wanted=10)
         assert [detection.event_id for detection in first_ten] == [id_of(n) for n in range(10)]
         kill(node)
 
@@ -124,11 +115,11 @@ def test_broker_stopped_and_node_killed_midway_every_event_arrives_once_and_late
 
         broker.start()
         node = run_node(file, broker.url, first=20, count=10)
-        late = take(words, 20)
+        late = detections(words, IN_TIME_S, wanted=20)
         assert sorted(detection.seq for detection in late) == list(range(11, 31))
         assert {detection.event_id for detection in late} == {id_of(n) for n in range(10, 30)}
         assert all(delayed(detection) for detection in late if detection.seq <= 20)
-        assert take(words, 1, seconds=1.5) == []
+        assert detections(words, 1.5, wanted=1) == []
         kill(node)
 
 
@@ -139,7 +130,7 @@ def test_what_a_dying_node_had_under_way_arrives_after_its_restart(
     with Subscription(BrokerAddress.from_url(broker.url)) as words:
         kill(run_node(file, broker.url, first=0, count=300))  # killed while it sends
         node = run_node(file, broker.url, first=300, count=1)
-        arrived = take(words, 301)
+        arrived = detections(words, IN_TIME_S, wanted=301)
         assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(301)}
         assert len(arrived) == 301
         kill(node)
@@ -151,7 +142,7 @@ def test_late_ones_are_sent_in_order_of_onset(broker: PrivateBroker, outbox: Out
     with Subscription(BrokerAddress.from_url(broker.url)) as words:
         sender = publisher(outbox, broker.url)
         sender.start()
-        arrived = take(words, 5)
+        arrived = detections(words, IN_TIME_S, wanted=5)
         sender.close()
     assert [detection.event_id for detection in arrived] == [id_of(n) for n in (1, 3, 5, 7, 9)]
     assert all(delayed(detection) for detection in arrived)
@@ -172,7 +163,7 @@ def test_what_the_broker_acknowledged_survives_its_death_for_a_subscriber_who_wa
     broker.kill()
     broker.start()
     with Subscription(address, client_id="city", session_expiry_s=3600) as words:
-        arrived = take(words, 50)
+        arrived = detections(words, IN_TIME_S, wanted=50)
     assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(50)}
 
 
@@ -194,7 +185,7 @@ def test_what_was_acknowledged_in_the_instant_of_the_brokers_death_is_sent_again
         broker.kill()
         broker.start()
     with Subscription(address, client_id="city", session_expiry_s=3600) as words:
-        arrived = take(words, 60)
+        arrived = detections(words, IN_TIME_S, wanted=60)
     sender.close()
     assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(60)}
 

@@ -252,6 +252,13 @@ def record(name: str, verdict: str = "pass", figure: str = "well") -> dict[str, 
     return {"name": name, "verdict": verdict, "figure": figure, "advice": ""}
 
 
+def of_a_node(folder: Path) -> tuple[Settings, Path]:
+    """Give its settings, and the file that it writes."""
+    settings = bare(folder, node={"id": "n1"})
+    assert settings.health.status_file is not None
+    return settings, settings.health.status_file
+
+
 def running_file(file: Path, **changes: Any) -> None:
     facts = {
         "written_monotonic_s": time.monotonic(),
@@ -279,9 +286,7 @@ def running_file(file: Path, **changes: Any) -> None:
 def test_a_running_node_is_asked_for_card_board_and_broker_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     assert RunningNode.of(settings) is None
     running_file(file)
     running = RunningNode.of(settings)
@@ -298,9 +303,7 @@ def test_a_running_node_is_asked_for_card_board_and_broker_and_nothing_else(
 
 
 def test_a_node_of_before_or_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     running_file(file, written_monotonic_s=time.monotonic() - 80)
     assert RunningNode.of(settings) is None
     running_file(file, pid=2**22 + 1)
@@ -315,15 +318,13 @@ def test_a_node_of_before_or_of_other_settings_is_not_taken_for_this_one(tmp_pat
 
 def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_path: Path) -> None:
     """Of a key that no CA has certified its light says nothing: whoever sets it up is told."""
-    settings = bare(tmp_path, node={"id": "n1"})
+    settings, file = of_a_node(tmp_path)
     key = load_identity(settings.integrity.key_file, None, "n1", "unset")
     assert key.certificate is None
     told = list(signing_key(settings))
     assert [(f.verdict, f.code) for f in told] == [("warn", Code.WELL)]
     assert Report(tuple(told)).light is Code.WELL
 
-    file = settings.health.status_file
-    assert file is not None
     disk_full = Finding("disk", "warn", "0.1 GiB free")
     running_file(file, light={"code": "no_broker"})
     assert Report((disk_full,), RunningNode.of(settings)).light is Code.NO_BROKER
@@ -338,9 +339,7 @@ def test_beside_a_node_that_runs_the_light_is_the_one_that_is_seen_there(tmp_pat
 def test_what_the_light_of_a_node_that_runs_does_not_say_is_read_back_as_that(
     tmp_path: Path,
 ) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     lid = Finding("enclosure", "warn", "it was opened once", "see who", lit=False)
     silent = Finding("microphone", "warn", "silent", "see its cable", "2")
     well = Finding("power", "pass", "holds")
@@ -364,9 +363,7 @@ def test_what_the_light_of_a_node_that_runs_does_not_say_is_read_back_as_that(
 def test_what_is_spoilt_in_the_file_of_a_node_that_runs_stops_no_check(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     running_file(file, **changes)
     running = RunningNode.of(settings)
     assert running is not None
@@ -379,9 +376,7 @@ def test_what_is_spoilt_in_the_file_of_a_node_that_runs_stops_no_check(
 
 
 def test_a_node_that_ends_while_it_is_asked_is_not_told_to_be_well(tmp_path: Path) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     running_file(file)
 
     def ends(_what: str, _left_s: float) -> None:
@@ -398,9 +393,7 @@ def test_a_node_that_ends_while_it_is_asked_is_not_told_to_be_well(tmp_path: Pat
 def test_a_node_that_waits_for_its_disk_is_asked_and_not_to_be_started_anew(
     tmp_path: Path,
 ) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     running_file(file, written_monotonic_s=time.monotonic() - 25)
     report = checks(settings, DeafSource(settings.capture), quietly)
     assert report.running is not None
@@ -412,9 +405,7 @@ def test_a_node_that_waits_for_its_disk_is_asked_and_not_to_be_started_anew(
 
 
 def test_a_clap_is_heard_by_the_node_that_runs(tmp_path: Path) -> None:
-    settings = bare(tmp_path, node={"id": "n1"})
-    file = settings.health.status_file
-    assert file is not None
+    settings, file = of_a_node(tmp_path)
     old = {"onset_utc": "2026-07-04T22:13:04.900000000Z", "direction": None}
     clap = {
         "onset_utc": "2026-07-04T22:13:06.900000000Z",

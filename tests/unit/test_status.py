@@ -8,7 +8,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from node.cli.status import screen
 from node.errors import StatusError
 from node.keeper import MOST_STALL_S
 from node.status import FRESH_S, LocalStatus, duration
+from tests.hil.process import GUNFIRE_NODE
 
 NOBODY = 2**22 + 1  # beyond the kernel's largest process number
 
@@ -245,9 +245,8 @@ def test_a_terminal_that_knows_few_characters_shows_the_others_as_question_marks
     config = tmp_path / "node.toml"
     file = written(tmp_path, checks=[record("broker", "warn", "away", "see to it")])
     config.write_text(f'[health]\nstatus_file = "{file}"\n')
-    command = "from node.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", command, "status", "--config", str(config)],
+        [*GUNFIRE_NODE, "status", "--config", str(config)],
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
@@ -262,9 +261,8 @@ def test_programs_read_every_character_whatever_the_terminal_knows(tmp_path: Pat
     file = written(tmp_path, checks=[record("temperature", "warn", "81 °C → \U0001f525")])
     file.write_text(json.dumps(json.loads(file.read_text()), ensure_ascii=False), "utf-8")
     config.write_text(f'[health]\nstatus_file = "{file}"\n')
-    command = "from node.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", command, "status", "--json", "--config", str(config)],
+        [*GUNFIRE_NODE, "status", "--json", "--config", str(config)],
         env=os.environ | {"PYTHONIOENCODING": "latin-1"},
         capture_output=True,
         text=True,
