@@ -51,3 +51,7 @@ class BoardError(GunfireNodeError, OSError):
 
 class StatusError(GunfireNodeError, OSError):
     """No node runs on this machine, or what it says of itself cannot be read."""
+
+
+class ProvisioningError(GunfireNodeError, ValueError):
+    """A card, a first-boot file, an enrolment or an update is not as it must be."""

@@ -1,0 +1,1 @@
+"""The laptop: make, check and write what a node starts from; `gunfire-card`."""

@@ -1,0 +1,6 @@
+"""`gunfire-card`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""On the node: get certificates from the fleet, and renew them."""

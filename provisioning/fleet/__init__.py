@@ -1,0 +1,1 @@
+"""Beside the broker: who belongs to the fleet; `gunfire-fleet`."""

@@ -1,0 +1,6 @@
+"""`gunfire-fleet`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    raise NotImplementedError
