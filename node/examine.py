@@ -5,6 +5,7 @@ Under both, beside the stages that measured.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,9 @@ SILENT: Final = "silent for more than"
 MUCH_BYTES: Final = 240 * 2**20
 # What else is to find room beside a full outbox.
 ROOM_BYTES: Final = 256 * 2**20
+# What services beside the node may say something of, and how much.
+SETUP_CHECKS: Final = ("enrolment", "update")
+MOST_SAID_BYTES: Final = 4096
 # Others spoil what they hear; a node with none but these hears nothing.
 DEAF: Final = frozenset(("silent", "stuck", "clipped"))
 
@@ -107,6 +111,27 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def setup_findings(folder: Path | None) -> Iterator[Finding]:
+    """Read what enrolment and update have left in their folder, a file for each check.
+
+    What is not whole, or not theirs, is told: nobody else writes there.
+    """
+    for check in SETUP_CHECKS if folder is not None else ():
+        file = Path(str(folder)) / f"{check}.json"
+        try:
+            said = json.loads(file.read_bytes()[:MOST_SAID_BYTES])
+            verdict, figure, advice = (said[key] for key in ("verdict", "figure", "advice"))
+            if not (verdict in ("pass", "warn", "fail") and figure + advice):
+                raise ValueError(verdict)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            advice = f"see `journalctl -u gunfire-node-{check}*`"
+            yield Finding(check, "warn", f"{file}: cannot be read", advice)
+            continue
+        yield Finding(check, verdict, figure, advice)
 
 
 def is_young(state: ReceiverState) -> bool:

@@ -551,6 +551,12 @@ class HealthSettings(_Section):
         description="Written each second for `gunfire-node status`, in a folder that is in memory; "
         "not written where that folder is not there.",
     )
+    setup_folder: FilePath | None = Field(
+        default=Path("/run/gunfire-node-setup"),
+        description="Where enrolment and update, which run beside the node on the image, leave "
+        "what they have to say, for status, health, light and `check`; nothing is read where it "
+        "is not there.",
+    )
     metrics: HostPort | None = Field(
         default=None,
         description="Where Prometheus may read metrics, as host:port, such as 127.0.0.1:9110; "

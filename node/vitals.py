@@ -43,6 +43,7 @@ from node.examine import (
     microphone_findings,
     resident_bytes,
     room_finding,
+    setup_findings,
 )
 from node.settings import BoardSettings, Settings
 from node.types import Block
@@ -98,6 +99,7 @@ class Vitals:
         self._file = settings.health.status_file
         self._board_settings = settings.board
         self._outbox = settings.outbox
+        self._setup_folder = settings.health.setup_folder
         self._board = Board(settings.board)
         self._watch = MicrophoneWatch(
             ears.described.sample_rate_hz,
@@ -215,6 +217,8 @@ class Vitals:
             self.book.write(room_finding(self._outbox.path, self._outbox.max_bytes, more_bytes))
         except OSError:
             self.book.settle("disk")
+        for finding in setup_findings(self._setup_folder):
+            self.book.write(finding)
         if time.monotonic() > self._last_run_until_s:
             self.book.settle("last run")
 

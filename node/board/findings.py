@@ -234,6 +234,20 @@ _CHECKS: Final = (
         "put a new one in its place, it is taken up without a restart",
     ),
     Check(
+        "enrolment",
+        "whether the fleet's authority knows this node (nodes flashed with the image)",
+        Code.NO_BROKER,
+        Code.KEY,
+        "see docs/do/flash-a-node.md",
+    ),
+    Check(
+        "update",
+        "how the last update of the program went (nodes flashed with the image)",
+        Code.STORE,
+        Code.STORE,
+        "see docs/do/update-a-fleet.md",
+    ),
+    Check(
         "snippets",
         "whether sound leaves this node",
         Code.STORE,

@@ -20,7 +20,7 @@ from node.check.ear import CLAP_DB, Ear, clap_told, no_clap
 from node.check.keep import board, disk, model, signing_key, snippets
 from node.check.running import RunningNode, hung
 from node.check.sending import BROKER_S, broker
-from node.examine import finding_record, light_record
+from node.examine import finding_record, light_record, setup_findings
 from node.settings import Settings
 
 CLAP: Final = "CLAP ONCE, some metres from the array"
@@ -114,6 +114,7 @@ def checks(settings: Settings, source: PortAudioSource, tell: Tell, clap_s: floa
     runs = together(parts, tell)
     found = [finding for run in runs for finding in run.findings()]
     if running is None:
+        found += setup_findings(settings.health.setup_folder)
         found += hung(settings)
         ear = Ear(settings, source, clap_s)
 

@@ -517,7 +517,10 @@ def test_of_channels_in_another_order_it_says_once_what_to_do(
     assert (told.figure, told.advice) == (f"array square_65mm: {figure}", advice)
 
 
-UNUSUAL = ("settings", "last run", "clap", "heading", "certificate", "metrics", "maintenance")
+UNUSUAL = (
+    *("settings", "last run", "clap", "heading", "certificate", "enrolment", "update", "metrics"),
+    "maintenance",
+)
 
 
 def report_of(*findings: Finding) -> Report:

@@ -23,10 +23,13 @@ from node.board.service import Service
 from node.deliver.tls import Validity
 from node.ears import Ears
 from node.errors import IdentityError
+from node.examine import setup_findings
 from node.settings import Settings
 from node.status import LocalStatus
 from node.types import Block
 from node.vitals import BLINK_S, PATIENCE_S, SHOW_S, Vitals, blink_until
+from provisioning.places import Places
+from provisioning.report import write
 from tests.hil.service_manager import ServiceManager
 from tests.hil.virtual_receiver import free_port
 
@@ -191,6 +194,55 @@ def test_how_the_last_run_ended_is_told_once(
         assert bool(told) == bool(shown.book.says("last run"))
     with vitals(tmp_path) as again:
         assert not again.book.says("last run")
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict", "told", "code"),
+    [
+        (
+            '{"verdict": "warn", "figure": "waits for the clock", "advice": "wait"}',
+            "warn",
+            "waits for the clock",
+            Code.NO_BROKER,
+        ),
+        (
+            '{"verdict": "fail", "figure": "refused: revoked", "advice": "enrol anew"}',
+            "fail",
+            "refused: revoked",
+            Code.KEY,
+        ),
+        ('{"verdict": "pass", "figure": "by riverside", "advice": ""}', "pass", "", Code.WELL),
+        ('{"verdict": "warn", "fig', "warn", "cannot be read", Code.NO_BROKER),
+        ('{"verdict": "warn", "figure": 3, "advice": ""}', "warn", "cannot be read", None),
+        ('{"verdict": "odd", "figure": "x", "advice": ""}', "warn", "cannot be read", None),
+        ("[" * 4000, "warn", "cannot be read", None),
+    ],
+)
+def test_what_enrolment_has_left_is_told(
+    tmp_path: Path, left: str, verdict: str, told: str, code: Code | None
+) -> None:
+    (tmp_path / "enrolment.json").write_text(left)
+    (finding,) = setup_findings(tmp_path)
+    assert (finding.check, finding.verdict) == ("enrolment", verdict)
+    assert told in finding.figure
+    assert code is None or finding.code is code
+
+
+def test_the_services_beside_the_node_are_heard_while_it_runs(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    write(Places(tmp_path), "update", "warn", "0.2.0 was taken back: it did not hear", "look at it")
+    health = {
+        "status_file": tmp_path / "status.json",
+        "setup_folder": Places(tmp_path).reports,
+    }
+    with vitals(tmp_path, health=health) as shown:
+        shown.show(dict)
+        assert shown.book.says("update") == "0.2.0 was taken back: it did not hear"
+        write(Places(tmp_path), "update", "pass", "0.2.1 since 2026-11-29")
+        clock[0] += 2
+        shown.show(dict)
+        assert not shown.book.says("update")
 
 
 def test_a_broker_is_missed_only_after_a_while(tmp_path: Path, clock: list[float]) -> None:
