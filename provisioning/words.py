@@ -1,0 +1,129 @@
+"""What may stand in a first-boot file or an invitation; each check says the mend."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,256}")
+"""A one-time token: what `secrets.token_urlsafe(16)` gives, or a longer one."""
+
+
+def https_url(url: str) -> str:
+    """Take the URL of a place that is asked over TLS."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "its host or port is not right, such as https://broker.local:8885"
+        ) from None
+    if parts.scheme == "http":
+        raise ValueError(
+            "must start with https://: over http:// anybody on the way reads the token"
+        )
+    if parts.scheme != "https":
+        raise ValueError("must start with https://, such as https://broker.local:8885")
+    if not parts.hostname or port == 0 or re.search(r"\s", url):
+        raise ValueError("names no host, such as https://broker.local:8885")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user or password; the token has a line of its own")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with host, port and path, such as https://broker.local:8885")
+    return url.rstrip("/")
+
+
+def token(text: str) -> str:
+    """Take a one-time token by its shape."""
+    if not TOKEN.fullmatch(text):
+        raise ValueError(
+            f"is no token: one is 22 or more letters, digits, '-' and '_', and this is {len(text)} "
+            "characters; copy it anew, as `gunfire-fleet invite` gave it"
+        )
+    return text
+
+
+def authority(pem: str) -> str:
+    """Take a CA's certificate in PEM; one or several, each a CA's."""
+    again = "put in the whole ca.crt of the fleet, from -----BEGIN to -----END"
+    if "PRIVATE KEY" in pem:
+        raise ValueError(f"holds a private key, which must not leave the fleet's machine; {again}")
+    if "-----BEGIN CERTIFICATE-----" in pem and "-----END CERTIFICATE-----" not in pem:
+        raise ValueError(
+            f"is cut short: its last line -----END CERTIFICATE----- is missing; {again}"
+        )
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.encode())
+        constraints = [
+            c.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            for c in certificates
+        ]
+    except x509.ExtensionNotFound:
+        constraints = [False]
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"is no certificate in PEM; {again}") from None
+    if not all(constraints):
+        raise ValueError(f"is a certificate, but no CA's; {again}")
+    return pem.strip() + "\n"
+
+
+def authority_ends_ns(pem: str) -> int:
+    """Give when the first of the CA's certificates ends, in ns since 1970."""
+    ends = [c.not_valid_after_utc for c in x509.load_pem_x509_certificates(pem.encode())]
+    return int(min(ends).timestamp()) * 1_000_000_000
+
+
+def tuf_root(text: str) -> str:
+    """Take the root of trust of releases: the JSON of a TUF root, signed."""
+    again = "put in the whole root.json that `gunfire-fleet release` wrote"
+    try:
+        signed = json.loads(text)["signed"]
+        if signed["_type"] != "root" or not signed["keys"] or "root" not in signed["roles"]:
+            raise KeyError
+    except (ValueError, RecursionError):
+        raise ValueError(f"is no JSON; {again}") from None
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(f"is no TUF root; {again}") from None
+    return text
+
+
+def address_of_net(text: str) -> str:
+    """Take an address with the length of its net."""
+    example = "such as 192.168.1.20/24"
+    if "/" not in text:
+        raise ValueError(f"must say how long its net is, {example}")
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError(f"is no address, {example}") from None
+    net = interface.network
+    short = net.prefixlen < net.max_prefixlen - 1
+    if short and interface.ip in (net.network_address, net.broadcast_address) and net.version == 4:
+        raise ValueError(f"is the net's own address and not a node's, {example}")
+    return text
+
+
+def ip_address(text: str) -> str:
+    """Take an address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("is no address, such as 192.168.1.1") from None
+    return text
+
+
+def host_name(text: str) -> str:
+    """Take the name or address of a host."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+        if len(text) > 253 or not re.fullmatch(rf"{label}(\.{label})*\.?", text):
+            raise ValueError("is neither a host's name nor an address") from None
+    return text
