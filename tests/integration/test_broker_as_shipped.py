@@ -6,11 +6,9 @@ A real Mosquitto runs on the very files that are shipped; only folders and ports
 import contextlib
 import datetime as dt
 import queue
-import re
 import signal
 import socket
 import ssl
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from hil.fleet_ca import DAY, Files, FleetCa
-from hil.virtual_receiver import free_port
+from hil.shipped_broker import WAIT_S, ShippedBroker
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -27,10 +25,7 @@ from paho.mqtt.properties import Properties
 from node.deliver import BrokerAddress
 from node.deliver.batch import check_broker
 from node.errors import BrokerError
-from node.network.private_broker import find_mosquitto
 
-SHIPPED = Path(__file__).parents[2] / "provisioning" / "broker"
-WAIT_S = 10.0
 SILENCE_S = 1.0
 KINDS = ("detection", "status", "health", "node", "checkpoint", "snippet")
 
@@ -40,55 +35,15 @@ pytestmark = [
 ]
 
 
-class ShippedBroker:
-    """Mosquitto on the shipped files, in a folder of its own, on free ports of loopback."""
-
-    def __init__(self, folder: Path, ca: FleetCa) -> None:
-        own = ca.issue("broker", addresses=["127.0.0.1"])
-        self.port, self.websockets_port = free_port(), free_port()
-        text = (SHIPPED / "mosquitto.conf").read_text("utf-8")
-        for shipped, here in {
-            "/etc/mosquitto/gunfire/acl": SHIPPED / "acl",
-            "/etc/mosquitto/gunfire/ca.crt": ca.certificate_file,
-            "/etc/mosquitto/gunfire/crl.pem": ca.crl_file,
-            "/etc/mosquitto/gunfire/broker.crt": own.certificate,
-            "/etc/mosquitto/gunfire/broker.key": own.key,
-            "listener 8883": f"listener {self.port} 127.0.0.1",
-            # Mosquitto 2.0 heeds an address for websockets with a socket_domain only.
-            "listener 8884": f"listener {self.websockets_port}\nsocket_domain ipv4",
-        }.items():
-            assert shipped in text, shipped
-            text = text.replace(shipped, str(here))
-        assert not re.search(r"/etc/", re.sub(r"(?m)^#.*$", "", text))
-        (folder / "kept").mkdir()
-        self._conf = folder / "mosquitto.conf"
-        self._conf.write_text(f"user root\npersistence_location {folder}/kept/\n{text}", "utf-8")
-        self._log = folder / "mosquitto.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [find_mosquitto(), "-c", str(self._conf)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        until_s = time.monotonic() + WAIT_S
-        while time.monotonic() < until_s and self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            time.sleep(0.02)
-        pytest.fail(f"the broker does not start: {self._log.read_text()}")
-
-    def reload(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(WAIT_S)
-            self._process = None
+def shipped_broker(folder: Path, ca: FleetCa) -> ShippedBroker:
+    own = ca.issue("broker", addresses=["127.0.0.1"])
+    return ShippedBroker(
+        folder,
+        ca=ca.certificate_file,
+        crl=ca.crl_file,
+        certificate=own.certificate,
+        key=own.key,
+    )
 
 
 class Party:
@@ -158,7 +113,7 @@ def broker(
     tmp_path_factory: pytest.TempPathFactory, ca: FleetCa, people: dict[str, Files]
 ) -> Iterator[ShippedBroker]:
     ca.revoke(people["stolen"].certificate)
-    running = ShippedBroker(tmp_path_factory.mktemp("broker"), ca)
+    running = shipped_broker(tmp_path_factory.mktemp("broker"), ca)
     running.start()
     yield running
     running.end()
@@ -357,7 +312,7 @@ def ask_for_a_websocket(broker: ShippedBroker, ca: FleetCa) -> bytes:
 def test_what_was_acknowledged_outlives_the_brokers_violent_death(
     tmp_path: Path, ca: FleetCa, people: dict[str, Files]
 ) -> None:
-    own = ShippedBroker(tmp_path, ca)
+    own = shipped_broker(tmp_path, ca)
     own.start()
     try:
         with Party(own, ca, people["auditor"], "log", keep_s=3600) as auditor:
