@@ -33,7 +33,7 @@ from node.ears import Ears, far_from
 from node.errors import DeviceError, ModelError
 from node.examine import receiver_finding, receiver_pulse_finding
 from node.figures import health
-from node.identity import load_identity
+from node.identity import CertificateWatch, load_identity
 from node.keeper import Keeper
 from node.messages import (
     Origin,
@@ -122,6 +122,7 @@ class Daemon:
         self._origin = _origin(settings)
         self._ears = Ears(settings, source.sample_rate_hz)
         self._witness: Witness | None = None
+        self._certificate: CertificateWatch | None = None
         self._was_connected = False
         self._vitals = Vitals(settings, self._ears, service or Service({}))
         self._book = self._vitals.book
@@ -264,6 +265,9 @@ class Daemon:
         node, integrity = self._settings.node, self._settings.integrity
         snippets = self._settings.snippets
         identity = load_identity(integrity.key_file, integrity.certificate_file, node.id, node.site)
+        self._certificate = CertificateWatch(
+            identity, integrity.certificate_file, node.id, node.site
+        )
         privacy = Privacy(
             snippets=snippets.enabled,
             snippet_seconds=snippets.before_s + snippets.after_s if snippets.enabled else 0.0,
@@ -394,9 +398,16 @@ class Daemon:
             book.judge("channel order", no_direction, order.state.reason)
 
     def _certificate_reason(self, moment: Moment) -> str:
-        if self._witness is None or moment.host.quality.source == "free":
+        """Take up a certificate that has come or was renewed, and say what is wrong with it."""
+        if self._witness is None or self._certificate is None:
             return ""
-        return self._witness.identity.reason(self._host_clock_utc_ns())
+        if (identity := self._certificate.look()) is not None:
+            self._witness.certify(identity)
+            log.info("the certificate of the signing key is taken up")
+        if moment.host.quality.source == "free":
+            return self._witness.identity.lacks or self._certificate.trouble
+        reason = self._witness.identity.reason(self._host_clock_utc_ns())
+        return reason or self._certificate.trouble
 
     def _place(self, fix: Fix | None) -> None:
         """Take the receiver's averaged place where none was surveyed, and compare where one was."""
@@ -503,7 +514,7 @@ class Daemon:
         site, node_id = self._origin.site, self._origin.node_id
         publisher = MqttPublisher(
             outbox,
-            BrokerAddress.all_from_settings(mqtt),
+            BrokerAddress.all_from_settings(mqtt, may_come=True),
             node_id,
             SessionOptions(keepalive_s=mqtt.keepalive_s, reconnect_max_s=mqtt.reconnect_max_s),
             detection_topic=node_topic(site, node_id, "detection"),

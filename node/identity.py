@@ -1,7 +1,8 @@
 """Who this node is to a court: its signing key, and the fleet's certificate over it.
 
-Read once, at the start of the daemon; from then on the key is in memory, so that nothing that
-happens to the disk stops the signing. Errors never show what a key file holds.
+The key is read once, at the start of the daemon; from then on it is in memory, so that nothing that
+happens to the disk stops the signing. The certificate may come later, when the node is enrolled,
+and be renewed: it is taken up without a restart. Errors never show what a key file holds.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Identity:
         Never shown, never sent.
     certificate
         PEM, of the certificate alone; None before enrolment.
+    awaited
+        The file that a certificate is to come to.
     """
 
     private_key: Ed25519PrivateKey
     certificate: str | None = None
+    awaited: Path | None = None
     not_before_ns: int = 0
     not_after_ns: int = 0
 
@@ -50,7 +54,7 @@ class Identity:
         Ask only while the clock can be trusted.
         """
         if self.certificate is None:
-            return ""
+            return self.lacks
         if utc_now_ns < self.not_before_ns:
             return "integrity.certificate_file is not valid yet: see its dates and this clock"
         left_s = (self.not_after_ns - utc_now_ns) / NS_PER_S
@@ -66,11 +70,23 @@ class Identity:
             )
         return ""
 
+    @property
+    def lacks(self) -> str:
+        """Say that a certificate is awaited that has not come; nothing else, by no clock."""
+        if self.certificate is not None or self.awaited is None:
+            return ""
+        return (
+            f"integrity.certificate_file {self.awaited} is not there yet, so nobody else can tell "
+            "whose signature this is: enrol this node; it is taken up without a restart"
+        )
+
 
 def load_identity(
     key_file: Path, certificate_file: Path | None, node_id: str, site: str
 ) -> Identity:
     """Read key and certificate; make the key if there is none.
+
+    A certificate that is not there yet is awaited: see `CertificateWatch`.
 
     Raises
     ------
@@ -89,7 +105,61 @@ def load_identity(
         key = _make_key(key_file)
     if certificate_file is None:
         return Identity(key)
+    if not os.path.lexists(certificate_file):
+        return Identity(key, awaited=certificate_file)
     return _certified(key, certificate_file, node_id, site)
+
+
+class CertificateWatch:
+    """The certificate's file of a node that runs: whether another stands there than was read.
+
+    Parameters
+    ----------
+    identity
+        As read, just before or just after this is made.
+    certificate_file, node_id, site
+        As for `load_identity`.
+    """
+
+    def __init__(
+        self, identity: Identity, certificate_file: Path | None, node_id: str, site: str
+    ) -> None:
+        self._identity = identity
+        self._file = certificate_file
+        self._name = (node_id, site)
+        self._mark: object = None  # so that the first look reads what may have come meanwhile
+        self.trouble = ""
+
+    def look(self) -> Identity | None:
+        """Give the identity anew if another certificate stands there that can be used.
+
+        One that cannot is told in `trouble`, and the one before is used on; so it is when the file
+        is gone.
+        """
+        mark = None if self._file is None else _mark(self._file)
+        if self._file is None or mark == self._mark:
+            return None
+        self._mark = mark
+        self.trouble = ""
+        if mark is None:
+            return None
+        try:
+            identity = _certified(self._identity.private_key, self._file, *self._name)
+        except IdentityError as error:
+            self.trouble = f"a new certificate is not taken up: {error}"
+            return None
+        if identity.certificate == self._identity.certificate:
+            return None
+        self._identity = identity
+        return identity
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey | None:

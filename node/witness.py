@@ -55,6 +55,12 @@ class Witness:
         self._born: Origin | None = None
         self._born_s = -math.inf
 
+    def certify(self, identity: Identity) -> None:
+        """Go on with another certificate over the same key, and have the birth message say it."""
+        self.identity = identity
+        self._signer = Signer(identity.private_key, identity.certificate)
+        self._born = None
+
     def render(self, detection: Detection, link: Link) -> Rendered:
         """Make a detection what it is for good: numbered, linked to the one before, signed."""
         sealed, digest = self._signer.seal(numbered(detection, link.seq), link.prev_digest)

@@ -68,7 +68,8 @@ def disk(settings: Settings) -> Iterator[Finding]:
 def signing_key(settings: Settings) -> Iterator[Finding]:
     """Read the key and its certificate; one that is not there yet is not made."""
     integrity, who = settings.integrity, settings.node
-    if integrity.certificate_file is None and not os.path.lexists(integrity.key_file):
+    certified = integrity.certificate_file is not None and integrity.certificate_file.exists()
+    if not certified and not os.path.lexists(integrity.key_file):
         figure = f"{integrity.key_file}: not there yet; the first start makes it"
         advice = "enrol this node then: docs/do/verify-a-log.md"
         yield Finding("signing key", "warn", figure, advice, lit=False)

@@ -33,7 +33,9 @@ class BrokerAddress:
     protocol: Literal["5", "3.1.1"] = "5"
 
     @classmethod
-    def from_settings(cls, settings: MqttSettings, url: str | None = None) -> Self:
+    def from_settings(
+        cls, settings: MqttSettings, url: str | None = None, *, may_come: bool = False
+    ) -> Self:
         """Take a broker's address, by default the preferred one's; raises as `from_url` does."""
         return cls.from_url(
             url or settings.brokers[0],
@@ -41,12 +43,17 @@ class BrokerAddress:
             cert_file=settings.cert_file,
             key_file=settings.key_file,
             protocol=settings.protocol,
+            may_come=may_come,
         )
 
     @classmethod
-    def all_from_settings(cls, settings: MqttSettings) -> tuple[Self, ...]:
+    def all_from_settings(
+        cls, settings: MqttSettings, *, may_come: bool = False
+    ) -> tuple[Self, ...]:
         """Take the addresses in order of preference; raises as `from_url` does."""
-        return tuple(cls.from_settings(settings, url) for url in settings.brokers)
+        return tuple(
+            cls.from_settings(settings, url, may_come=may_come) for url in settings.brokers
+        )
 
     @classmethod
     def from_url(
@@ -57,8 +64,12 @@ class BrokerAddress:
         cert_file: Path | None = None,
         key_file: Path | None = None,
         protocol: Literal["5", "3.1.1"] = "5",
+        may_come: bool = False,
     ) -> Self:
         """Read mqtt://[user[:password]@]host[:port], or mqtts:// for TLS.
+
+        With `may_come`, files that are not there yet are no fault now, but at each connection: a
+        node starts before it is enrolled.
 
         Raises
         ------
@@ -76,7 +87,7 @@ class BrokerAddress:
                 "mqtt.url: not an address: write mqtt://host:port or mqtts://host:port"
             )
         tls = TlsFiles(ca_file, cert_file, key_file) if parts.scheme == "mqtts" else None
-        if tls is not None:
+        if tls is not None and not (may_come and tls.missing()):
             tls.context()  # what cannot be used is to be known before anything starts
         return cls(
             host=host,

@@ -196,6 +196,8 @@ class Session:
         until_s = time.monotonic() + seconds
         while not self._stop.is_set() and (left_s := until_s - time.monotonic()) > 0:
             self._wait([], min(left_s, _TICK_S))
+            if self._files.changed():
+                return  # what was wrong may be mended
 
     def _connect_and_serve(self) -> Loss:
         """Make one connection and serve it until it ends; say why it ended."""

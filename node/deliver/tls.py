@@ -78,6 +78,11 @@ class TlsFiles:
             if path is not None and os.path.exists(path) and not os.path.isfile(path):
                 # A pipe would keep us for ever.
                 raise BrokerError(f"mqtt.{name} {path}: is not a regular file; set it to a file")
+        if missing := self.missing():
+            raise BrokerError(
+                f"{', '.join(missing)}: not there yet: enrol this node "
+                "(docs/do/install-a-node.md), or name other files; they are taken up without a restart"
+            )
         try:
             context = ssl.create_default_context(
                 cafile=None if self.ca_file is None else str(self.ca_file)
@@ -105,6 +110,14 @@ class TlsFiles:
                 "without a password"
             ) from error
         return context
+
+    def missing(self) -> tuple[str, ...]:
+        """Give the settings whose files are not there, each with its file."""
+        return tuple(
+            f"mqtt.{name} {path}"
+            for name in ("ca_file", "cert_file", "key_file")
+            if (path := getattr(self, name)) is not None and not os.path.lexists(path)
+        )
 
     def mark(self) -> Mark:
         """Give what changes when a file does: its time of change, size and inode."""
@@ -167,7 +180,7 @@ class TlsFiles:
 class TlsWatch:
     """The files of the present connection: what they say, and whether newer ones stand there.
 
-    `read` and `renewed` are for one thread; `warnings` may be called from any.
+    `read`, `changed` and `renewed` are for one thread; `warnings` may be called from any.
     """
 
     def __init__(self) -> None:
@@ -188,16 +201,20 @@ class TlsWatch:
         self._validities = files.validities()
         return files.context()
 
-    def renewed(self) -> bool:
-        """Say whether other files stand there than were read, stand still, and can be used."""
+    def changed(self) -> bool:
+        """Say whether other files stand there than were read, and stand still between two looks."""
         if self._files is None:
             return False
         before, self._seen_mark = self._seen_mark, self._files.mark()
         if self._seen_mark == self._read_mark:
             self._unusable = ""
             return False
-        if self._seen_mark != before:
-            return False  # someone may be writing
+        return self._seen_mark == before  # else someone may be writing
+
+    def renewed(self) -> bool:
+        """Say whether other files stand there than were read, stand still, and can be used."""
+        if self._files is None or not self.changed():
+            return False
         try:
             self._files.context()
         except BrokerError as error:

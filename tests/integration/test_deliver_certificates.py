@@ -23,6 +23,7 @@ from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions, s
 from node.errors import BrokerError
 from node.messages import with_transport
 from node.network import PrivateBroker
+from node.settings import MqttSettings
 
 # paho leaves the socket of a failed handshake to the garbage collector, which says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
@@ -89,12 +90,13 @@ def publisher(
     address: BrokerAddress,
     utc_now_ns: Callable[[], int] = time.time_ns,
     clock_trusted: Callable[[], bool] = lambda: False,
+    reconnect_max_s: float = 1,
 ) -> MqttPublisher:
     return MqttPublisher(
         outbox,
         address,
         NODE_ID,
-        SessionOptions(keepalive_s=5, reconnect_max_s=1),
+        SessionOptions(keepalive_s=5, reconnect_max_s=reconnect_max_s),
         detection_topic=DETECTION_TOPIC,
         status_topic=STATUS_TOPIC,
         offline=offline,
@@ -274,3 +276,22 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     )
     with pytest.raises(BrokerError, match="without a password"):
         BrokerAddress.from_url("mqtts://b", cert_file=certificate, key_file=key)
+
+
+def test_a_node_that_is_enrolled_while_it_waits_connects_at_once_without_a_restart(
+    authority: FleetCa, outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "FIRST_PAUSE_S", 3600.0)
+    with City(authority, tmp_path) as city:
+        files = {f"{name}_file": tmp_path / f"to-come.{name}" for name in ("ca", "cert", "key")}
+        settings = MqttSettings(url=city.url, reconnect_max_s=3600, **files)
+        (waits,) = BrokerAddress.all_from_settings(settings, may_come=True)
+        sender = publisher(outbox, waits, reconnect_max_s=3600)
+        sender.start()
+        assert wait_until(lambda: "not there yet: enrol this node" in reasons(sender))
+        issued = issue(authority, NODE_ID)
+        issued.key.replace(files["key_file"])
+        files["ca_file"].write_bytes(authority.certificate_file.read_bytes())
+        issued.certificate.replace(files["cert_file"])
+        assert wait_until(lambda: sender.delivery().connected)
+        sender.close()

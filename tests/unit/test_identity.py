@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from node.errors import IdentityError
-from node.identity import load_identity
+from node.identity import CertificateWatch, load_identity
 
 DAY_NS = 86_400 * 10**9
 ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -241,14 +241,47 @@ def test_no_new_key_is_made_beside_the_certificate_of_a_lost_one(
     assert not key_file.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", None])
-def test_what_is_no_certificate_is_told(
-    key_file: Path, tmp_path: Path, content: bytes | None
+def test_before_a_node_is_enrolled_it_signs_and_its_certificate_is_taken_up_once_it_comes(
+    key_file: Path, tmp_path: Path
 ) -> None:
+    file = tmp_path / "node.crt"
+    identity = load_identity(key_file, file, "roof-1", "city")
+    assert identity.certificate is None
+    assert f"{file} is not there yet" in identity.lacks
+    assert identity.reason(0) == identity.lacks
+    watch = CertificateWatch(identity, file, "roof-1", "city")
+    assert watch.look() is None
+    certificate(tmp_path, identity.private_key)
+    taken = watch.look()
+    assert taken is not None
+    assert (taken.certificate, taken.lacks) == (file.read_text(), "")
+    assert raw(taken.private_key) == raw(identity.private_key)
+    assert watch.look() is None
+
+
+def test_a_certificate_that_cannot_be_used_is_told_and_the_one_before_is_used_on(
+    key_file: Path, tmp_path: Path
+) -> None:
+    key = load_identity(key_file, None, "roof-1", "city").private_key
+    file = certificate(tmp_path, key)
+    watch = CertificateWatch(
+        load_identity(key_file, file, "roof-1", "city"), file, "roof-1", "city"
+    )
+    assert watch.look() is None
+    for content in (b"rubbish", certificate(tmp_path, Ed25519PrivateKey.generate()).read_bytes()):
+        file.unlink()
+        file.write_bytes(content)
+        assert watch.look() is None
+        assert "a new certificate is not taken up: integrity.certificate_file" in watch.trouble
+    file.unlink()
+    assert (watch.look(), watch.trouble) == (None, "")
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
+def test_what_is_no_certificate_is_told(key_file: Path, tmp_path: Path, content: bytes) -> None:
     load_identity(key_file, None, "roof-1", "city")
     file = tmp_path / "node.crt"
-    if content is not None:
-        file.write_bytes(content)
+    file.write_bytes(content)
     with pytest.raises(IdentityError, match=r"certificate_file .*(cannot be read|is not a cert)"):
         load_identity(key_file, file, "roof-1", "city")
 

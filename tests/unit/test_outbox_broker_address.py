@@ -68,6 +68,22 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
             BrokerAddress.from_settings(MqttSettings(url="mqtts://broker", **files))
 
 
+def test_before_a_node_is_enrolled_it_starts_all_the_same(tmp_path: Path) -> None:
+    files = {f"{name}_file": tmp_path / name for name in ("ca", "cert", "key")}
+    settings = MqttSettings(url="mqtts://broker", **files)
+    (address,) = BrokerAddress.all_from_settings(settings, may_come=True)
+    assert address.tls is not None
+    with pytest.raises(
+        BrokerError, match=r"mqtt.ca_file .*, mqtt.key_file .*: not there yet"
+    ):
+        address.tls.context()
+    files["ca_file"].write_text("junk")
+    for name in ("cert_file", "key_file"):
+        files[name].touch()
+    with pytest.raises(BrokerError, match=r"mqtt\.ca_file"):
+        BrokerAddress.all_from_settings(settings, may_come=True)
+
+
 @pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
 def test_a_pipe_is_no_certificate_and_nobody_waits_for_it(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -141,3 +141,20 @@ def test_what_is_rendered_has_number_link_and_signature(witness: Witness) -> Non
     assert parse_detection(first.payload).prev_hash == NO_HASH
     said = parse_detection(second.payload)
     assert (said.seq, said.prev_hash) == (2, first.digest)
+
+
+def test_once_the_node_is_enrolled_its_birth_is_told_again_with_the_certificate(
+    witness: Witness,
+) -> None:
+    def born() -> bytes | None:
+        return witness.birth(ORIGIN, MODEL, utc_ns=UTC_NS, now_s=0)
+
+    first = born()
+    assert first is not None
+    assert parse_node(first).key.certificate is None
+    witness.certify(Identity(KEY, "-----BEGIN CERTIFICATE-----"))
+    again = born()
+    assert again is not None
+    assert is_ours(again)
+    assert parse_node(again).key.certificate == "-----BEGIN CERTIFICATE-----"
+    assert born() is None
