@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ from node.errors import SettingsError
 DEFAULT_FILE: Final = Path("/etc/gunfire-node/gunfire-node.toml")
 ENVIRONMENT_PREFIX: Final = "GUNFIRE_NODE__"
 MOST_SNIPPET_S: Final = 2.0
+MOST_GIVEN: Final = 200  # characters of what was given that an error shows
 
 
 def _topic_level(name: str) -> str:
@@ -623,6 +624,9 @@ class Settings(_Section):
         return self
 
 
+SettingsModel = TypeVar("SettingsModel", bound=Settings)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Settings in force, and for each that was set (as `section.name`) the place that set it."""
@@ -686,16 +690,39 @@ def _load(path: Path | None, environment: Mapping[str, str]) -> Loaded:
             name = ".".join(keys)
             inside = _names(value, f"{name}.") if isinstance(value, dict) else (name,)
             origins |= dict.fromkeys(inside, variable)
+    settings = validated(Settings, values, origins, str(path or "settings"))
+    return Loaded(settings, origins)
+
+
+def validated(
+    model: type[SettingsModel], values: Mapping[str, Any], origins: Mapping[str, str], where: str
+) -> SettingsModel:
+    """Make settings of what was read.
+
+    Parameters
+    ----------
+    model
+        `Settings`, or what adds sections of its own to them.
+    values
+        As a TOML file gives them.
+    origins
+        For each value (as `section.name`) the place that set it.
+    where
+        What to name where no single value is to blame.
+
+    Raises
+    ------
+    SettingsError
+        A line for each that is wrong.
+    """
     try:
         # JSON mode is strict about types (no "4" for 4, no true for 1) yet takes lists and paths.
-        settings = Settings.model_validate_json(json.dumps(values, default=str), strict=True)
+        return model.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise SettingsError(hide_password("\n".join(_sentences(error, origins, path)))) from None
+        told = _sentences(error, origins, where, model)
+        raise SettingsError(hide_password("\n".join(told))) from None
     except ValueError as error:  # TOML's hexadecimal numbers have no end
-        raise SettingsError(
-            f"{path or ENVIRONMENT_PREFIX}: a number is too long: {error}"
-        ) from None
-    return Loaded(settings, origins)
+        raise SettingsError(f"{where}: a number is too long: {error}") from None
 
 
 def settings_schema() -> dict[str, Any]:
@@ -749,36 +776,42 @@ def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _sentences(
-    error: ValidationError, origins: Mapping[str, str], path: Path | None
+    error: ValidationError, origins: Mapping[str, str], where: str, model: type[BaseModel]
 ) -> Iterator[str]:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        where = _origin_of(name, origins, path)
+        origin = _origin_of(name, origins, where)
         message = problem["msg"].removeprefix("Value error, ")
-        if not name:
-            # Settings of several sections do not go together; the message names them.
-            yield f"{_origins_in(message, origins, path)}: {message}"
+        if not name or (problem["type"] == "value_error" and isinstance(problem["input"], dict)):
+            # Settings do not go together; the message names them.
+            yield f"{_origins_in(message, origins, origin)}: {message}"
         elif problem["type"] == "extra_forbidden":
-            yield f"{where}: {name}: no such setting{_nearest(problem['loc'])}"
+            yield f"{origin}: {name}: no such setting{_nearest(problem['loc'], model)}"
         elif problem["type"] == "missing":
-            yield f"{where}: {name}: is missing; give it, or leave its whole section out"
+            yield f"{origin}: {name}: is missing; give it, or leave its whole section out"
         else:
-            given = _without_password(json.dumps(problem["input"], default=str))
-            yield f"{where}: {name} = {given}: {message[0].lower()}{message[1:]}"
+            given = _given(problem["loc"], problem["input"], model)
+            yield f"{origin}: {name} = {given}: {message[0].lower()}{message[1:]}"
 
 
-def _origins_in(message: str, origins: Mapping[str, str], path: Path | None) -> str:
+def _origins_in(message: str, origins: Mapping[str, str], where: str) -> str:
     """Give every place that set what a message names."""
     places = {origin: None for name, origin in origins.items() if name in message}
-    return " and ".join(places) or str(path or "settings")
+    return " and ".join(places) or where
 
 
-def _origin_of(name: str, origins: Mapping[str, str], path: Path | None) -> str:
+def _origin_of(name: str, origins: Mapping[str, str], where: str) -> str:
+    # What is wrong may be one of a list, whose name has a line; its own has none.
+    while name.rpartition(".")[2].isdecimal():
+        name = name.rpartition(".")[0]
     if name in origins:
         return origins[name]
+    within = [origin for set_name, origin in origins.items() if set_name.startswith(f"{name}.")]
+    if within:
+        return within[0]
     section = name.rpartition(".")[0]
     beside = [origin for set_name, origin in origins.items() if set_name.startswith(f"{section}.")]
-    return beside[0] if section and beside else str(path or "settings")
+    return beside[0] if section and beside else where
 
 
 def hide_password(text: str) -> str:
@@ -793,12 +826,31 @@ def _without_password(given: str) -> str:
     return re.sub(r'(//[^"/:@[]*:)(?!\d*[/"])(?:[^"\\@]|\\.)*"', r'\1***"', given)
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Settings
+def _given(location: tuple[int | str, ...], value: Any, model: type[BaseModel]) -> str:
+    """Give a value as it may be shown: shortened, and a secret (`repr=False`) not at all."""
+    section = _section_of(location, model)
+    field = None if section is None else section.model_fields.get(str(location[-1]))
+    if field is not None and not field.repr:
+        return "***"
+    given = _without_password(json.dumps(value, default=str))
+    return given if len(given) <= MOST_GIVEN else f"{given[: MOST_GIVEN // 2]}…"
+
+
+def _section_of(location: tuple[int | str, ...], model: type[BaseModel]) -> type[BaseModel] | None:
+    """Give the model that the last key of a location belongs to; None within a list."""
+    section = model
     for part in location[:-1]:
         annotation = section.model_fields[str(part)].annotation
         choices = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
+        models = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return None
+        section = models[0]
+    return section
+
+
+def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    section = _section_of(location, model) or model
     near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     return (
         f"; did you mean {near[0]}?" if near else f"; there are {', '.join(section.model_fields)}"

@@ -127,3 +127,47 @@ def host_name(text: str) -> str:
         if len(text) > 253 or not re.fullmatch(rf"{label}(\.{label})*\.?", text):
             raise ValueError("is neither a host's name nor an address") from None
     return text
+
+
+def ssid(text: str) -> str:
+    """Take the name of a Wi-Fi."""
+    size = len(text.encode())
+    if not 1 <= size <= 32:
+        raise ValueError(f"is {size} bytes long; a Wi-Fi's name has 1 to 32")
+    if any(ord(c) < 0x20 for c in text):
+        raise ValueError("holds a control character; type the Wi-Fi's name anew")
+    return text
+
+
+def psk(text: str) -> str:
+    """Take the key of a Wi-Fi, not its passphrase."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError(
+            f"is {len(text)} characters; the key is 64 hexadecimal digits: `wpa_passphrase` and "
+            "`gunfire-card new` make it of the passphrase"
+        )
+    return text.lower()
+
+
+def country(text: str) -> str:
+    """Take a country by its two letters."""
+    if not re.fullmatch("[A-Z]{2}", text):
+        raise ValueError("must be two capital letters, such as MN, DE or US")
+    return text
+
+
+def device(text: str) -> str:
+    """Take the name of a serial line."""
+    if not re.fullmatch(r"/dev/[A-Za-z0-9._/:+-]+", text) or "/.." in text:
+        raise ValueError("must be a device, such as /dev/ttyAMA0")
+    return text
+
+
+def ssh_key(text: str) -> str:
+    """Take a public key of SSH."""
+    if "PRIVATE KEY" in text:
+        raise ValueError("is the private key, which must stay where it is; give the .pub file")
+    kinds = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+)"
+    if "\n" in text.strip() or not re.fullmatch(rf"{kinds} [A-Za-z0-9+/=]+( .*)?", text.strip()):
+        raise ValueError("is no public key of SSH: give the one line of the .pub file")
+    return text.strip()
