@@ -23,21 +23,7 @@ from node.capture import built_in_arrays
 from node.errors import ProvisioningError, SettingsError
 from node.settings import Settings, validated
 from node.types import NS_PER_S
-from provisioning.words import (
-    address_of_net,
-    authority,
-    authority_ends_ns,
-    country,
-    device,
-    host_name,
-    https_url,
-    ip_address,
-    psk,
-    ssh_key,
-    ssid,
-    token,
-    tuf_root,
-)
+from provisioning import words
 
 NAME: Final = "gunfire-node.toml"
 LARGEST_BYTES: Final = 256 * 1024
@@ -62,10 +48,10 @@ class _Table(BaseModel):
 class NetworkSettings(_Table):
     """How the node gets on the network. Ethernet by DHCP unless something is said."""
 
-    wifi_ssid: Annotated[str, AfterValidator(ssid)] | None = Field(
+    wifi_ssid: Annotated[str, AfterValidator(words.ssid)] | None = Field(
         default=None, description="Name of the Wi-Fi; absent means no Wi-Fi."
     )
-    wifi_psk: Annotated[str, AfterValidator(psk)] | None = Field(
+    wifi_psk: Annotated[str, AfterValidator(words.psk)] | None = Field(
         default=None,
         repr=False,
         description="Its key, 64 hexadecimal digits: `gunfire-card new` makes it of a passphrase.",
@@ -73,26 +59,26 @@ class NetworkSettings(_Table):
     wifi_open: bool = Field(
         default=False, description="Whether it is meant that this Wi-Fi has no key."
     )
-    country: Annotated[str, AfterValidator(country)] | None = Field(
+    country: Annotated[str, AfterValidator(words.country)] | None = Field(
         default=None,
         description="Where the node stands, two letters (MN, DE, US): which channels a Wi-Fi may "
         "use is the country's law. Needed with Wi-Fi.",
     )
-    address: Annotated[str, AfterValidator(address_of_net)] | None = Field(
+    address: Annotated[str, AfterValidator(words.address_of_net)] | None = Field(
         default=None,
         description="Fixed address with its net, such as 192.168.1.20/24, of the Wi-Fi if there is "
         "one, else of Ethernet; absent means DHCP.",
     )
-    gateway: Annotated[str, AfterValidator(ip_address)] | None = Field(
+    gateway: Annotated[str, AfterValidator(words.ip_address)] | None = Field(
         default=None, description="Router of that net; absent means none."
     )
-    dns: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(
+    dns: tuple[Annotated[str, AfterValidator(words.ip_address)], ...] = Field(
         default=(), max_length=4, description="Name servers; beside those that DHCP names."
     )
-    ntp: tuple[Annotated[str, AfterValidator(host_name)], ...] = Field(
+    ntp: tuple[Annotated[str, AfterValidator(words.host_name)], ...] = Field(
         default=(), max_length=8, description="NTP servers that chrony asks; best four, or none."
     )
-    ssh_key: Annotated[str, AfterValidator(ssh_key)] | None = Field(
+    ssh_key: Annotated[str, AfterValidator(words.ssh_key)] | None = Field(
         default=None,
         description="Public key that root may log in with; absent means that nobody may, and no "
         "port is open.",
@@ -107,7 +93,7 @@ class ReceiverSettings(_Table):
         description="A GPS receiver on the header with its pulse (`pulse`), one by USB "
         "(`no-pulse`), or none.",
     )
-    device: Annotated[str, AfterValidator(device)] | None = Field(
+    device: Annotated[str, AfterValidator(words.device)] | None = Field(
         default=None,
         description="Its serial line; absent means /dev/gunfire-gps with a pulse, /dev/ttyACM0 "
         "without.",
@@ -117,16 +103,16 @@ class ReceiverSettings(_Table):
 class EnrolmentSettings(_Table):
     """How the node gets its certificates."""
 
-    url: Annotated[str, AfterValidator(https_url)] | None = Field(
+    url: Annotated[str, AfterValidator(words.https_url)] | None = Field(
         default=None,
         description="The fleet's enrolment, https://; absent where requests are carried by hand.",
     )
-    token: Annotated[str, AfterValidator(token)] | None = Field(
+    token: Annotated[str, AfterValidator(words.token)] | None = Field(
         default=None,
         repr=False,
         description="One-time token for this node; taken out of the file once it is used.",
     )
-    ca: Annotated[str, AfterValidator(authority)] = Field(
+    ca: Annotated[str, AfterValidator(words.authority)] = Field(
         description="The fleet's CA certificate, PEM."
     )
     moved: bool = Field(
@@ -139,10 +125,10 @@ class EnrolmentSettings(_Table):
 class UpdateSettings(_Table):
     """Where the node gets releases."""
 
-    url: Annotated[str, AfterValidator(https_url)] = Field(
+    url: Annotated[str, AfterValidator(words.https_url)] = Field(
         description="Folder of the owner's releases, https://."
     )
-    root: Annotated[str, AfterValidator(tuf_root)] = Field(
+    root: Annotated[str, AfterValidator(words.tuf_root)] = Field(
         description="The TUF root (JSON) that they are trusted by."
     )
 
@@ -230,16 +216,25 @@ def parse(data: bytes, name: str, now_ns: int) -> FirstBootFile:
     told = list(_before(values))
     if not told:
         _fill(values)
-        origins = {key: f"{name}, line {line}" for key, line in lines.items() if "." in key}
-        try:
-            settings = validated(CardSettings, values, origins, name)
-        except SettingsError as error:
-            raise ProvisioningError(str(error)) from None
-        told = list(_together(settings, values, now_ns))
-    if told:
-        raise ProvisioningError("\n".join(f"{where(key)}: {what}" for key, what in told))
+    settings = None
+    origins = {key: f"{name}, line {line}" for key, line in lines.items() if "." in key}
+    try:
+        settings = validated(CardSettings, values, origins, name)
+        told += _together(settings, values, now_ns)
+    except SettingsError as error:
+        wrong = str(error).splitlines()
+    else:
+        wrong = []
+    wrong += [f"{where(key)}: {what}" for key, what in told]
+    if settings is None or wrong:
+        raise ProvisioningError("\n".join(sorted(wrong, key=_line_of)))
     own = {table: values[table] for table in Settings.model_fields if table in values}
     return FirstBootFile(settings, own, hashlib.sha256(data).hexdigest(), text)
+
+
+def _line_of(sentence: str) -> int:
+    at = re.search(r", line (\d+)", sentence)
+    return int(at[1]) if at else 0
 
 
 def key_lines(text: str) -> dict[str, int]:
@@ -331,6 +326,7 @@ _SYNTAX: Final = (
     ("Unclosed array", "close the ]"),
     ("Expected", "a line is name = value, or [table], or begins with #"),
     ("Invalid statement", "a line is name = value, or [table], or begins with #"),
+    (r"Illegal character '\n'", "close the quotes"),
     ("Illegal character", "type that line anew"),
     ("Unescaped", "write \\\\ for each \\"),
 )
@@ -427,7 +423,7 @@ def _together(
             "enrolment.token: there is no enrolment.url to use it at; write the url, or take the "
             "token out where requests are carried by hand",
         )
-    ends_ns = authority_ends_ns(enrolment.ca)
+    ends_ns = words.authority_ends_ns(enrolment.ca)
     if ends_ns < now_ns:
         days = (now_ns - ends_ns) // (86_400 * NS_PER_S)
         yield (
