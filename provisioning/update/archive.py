@@ -1,0 +1,214 @@
+"""A release's archive: what may be in one, read without trust; and what it says of itself.
+
+Read by the owner before he signs it, and by a node while it unpacks it. Refused is whatever could
+reach beyond the release's own folder, or is none of: folder, file, symbolic link.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import stat
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Final, Literal
+
+import zstandard
+
+from node.errors import ProvisioningError
+from provisioning.update.release import ARCHITECTURES, PYTHONS, VERSION, Facts, parts_of
+
+MOST_ENTRIES: Final = 60_000
+MOST_BYTES: Final = 2**30
+_MOST_WINDOW: Final = 2**27  # what `zstd --long` needs: 128 MB of a node's memory
+_LONGEST: Final = 1024
+# A virtual environment's own links to Debian's interpreter.
+_INTERPRETER: Final = re.compile(r"/usr/bin/python3(?:\.[0-9]{1,2})?")
+_PACKAGES: Final = r"lib/python(3\.[0-9]{1,2})/site-packages"
+_METADATA: Final = re.compile(rf"{_PACKAGES}/gunfire_node-({VERSION})\.dist-info/METADATA")
+_TABLES: Final = re.compile(rf"{_PACKAGES}/node/deliver/tables\.py")
+_COMPILED: Final = re.compile(r".*\.cpython-3[0-9]+-([a-z0-9_]+)-linux-gnu\.so")
+NEEDED: Final = ("bin/python", "bin/gunfire-node", "pyvenv.cfg")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder, file or link of an archive.
+
+    Attributes
+    ----------
+    path
+        Within the release.
+    mode
+        0755 or 0644: whose it is and what else it is allowed is not the archive's to say.
+    target
+        Of a link.
+    size, mtime_s
+        Of a file, in bytes; when it was written: what Python has compiled is good for that alone.
+    content
+        Of a file; to be read before the next entry is asked for.
+    """
+
+    path: PurePosixPath
+    kind: Literal["folder", "file", "link"]
+    mode: int = 0o755
+    target: str = ""
+    size: int = 0
+    mtime_s: float = 0.0
+    content: IO[bytes] | None = None
+
+
+def entries(archive: Path, most_bytes: int = MOST_BYTES) -> Iterator[Entry]:
+    """Yield what is in an archive, each folder before what is in it.
+
+    Raises
+    ------
+    ProvisioningError
+        It cannot be read, holds what it may not, or more than so many bytes.
+    """
+    try:
+        with archive.open("rb") as packed:
+            yield from _entries(archive.name, packed, most_bytes)
+    except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError) as error:
+        if isinstance(error, ProvisioningError):
+            raise
+        raise ProvisioningError(
+            f"{archive.name}: is damaged, or no archive ({error}); build it anew"
+        ) from None
+
+
+def facts_of(archive: Path) -> Facts:
+    """Look into an archive, and give what it says of itself.
+
+    Raises
+    ------
+    ProvisioningError
+        It is not what its name says, or could not be used on a node.
+    """
+    named = parts_of(archive.name)
+    versions: set[str] = set()
+    pythons: set[str] = set()
+    machines: set[str] = set()
+    formats: set[int] = set()
+    missing = set(NEEDED)
+    size = 0
+    for entry in entries(archive):
+        path = str(entry.path)
+        missing.discard(path)
+        size += entry.size
+        if (match := _METADATA.fullmatch(path)) is not None:
+            pythons.add(match[1])
+            versions.add(match[2])
+        elif (match := _COMPILED.fullmatch(path)) is not None:
+            machines.add(ARCHITECTURES.get(match[1], match[1]))
+        elif _TABLES.fullmatch(path) and entry.content is not None:
+            formats.add(_outbox_format(archive.name, entry.content.read()))
+    if missing:
+        raise ProvisioningError(
+            f"{archive.name}: has no {min(missing)}; a release is a virtual environment that "
+            "gunfire-node is installed in, with its folders at the top of the archive"
+        )
+    found = {
+        "version": versions,
+        "debian": {PYTHONS.get(python, f"Python {python}") for python in pythons},
+        "architecture": machines,
+    }
+    for what, values in found.items():
+        if values != {named[what]}:
+            raise ProvisioningError(
+                f"{archive.name}: its {what} is {' and '.join(sorted(values)) or 'not told'} "
+                "inside; build it anew, and leave its name as it is"
+            )
+    if len(formats) != 1:
+        raise ProvisioningError(f"{archive.name}: does not tell its outbox's format; build it anew")
+    return Facts(**named, outbox_format=formats.pop(), unpacked_bytes=max(1, size))
+
+
+def _entries(name: str, packed: IO[bytes], most_bytes: int) -> Iterator[Entry]:
+    unpacked = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).stream_reader(
+        packed, read_across_frames=True
+    )
+    left = most_bytes
+    seen: set[PurePosixPath] = set()
+    folders = {PurePosixPath()}
+    with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+        for member in tar:
+            if len(seen) >= MOST_ENTRIES:
+                raise ProvisioningError(f"{name}: holds more than {MOST_ENTRIES} files")
+            path = _path(name, member.name)
+            if path == PurePosixPath() and member.isdir():
+                continue
+            for folder in reversed(path.parents):
+                if folder in seen and folder not in folders:
+                    raise ProvisioningError(f"{name}: {path} lies below what is no folder")
+                if folder not in folders:
+                    folders.add(folder)
+                    seen.add(folder)
+                    yield Entry(folder, "folder")
+            if path in seen:
+                if member.isdir() and path in folders:
+                    continue
+                raise ProvisioningError(f"{name}: {path} is in it twice")
+            seen.add(path)
+            entry = _entry(name, path, member, tar)
+            if entry.kind == "folder":
+                folders.add(path)
+            left -= entry.size
+            if left < 0:
+                raise ProvisioningError(f"{name}: holds more than {most_bytes} bytes")
+            yield entry
+
+
+def _entry(name: str, path: PurePosixPath, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
+    if member.isdir():
+        return Entry(path, "folder")
+    if member.issym():
+        _check_link(name, path, member.linkname)
+        return Entry(path, "link", target=member.linkname)
+    if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
+        return Entry(
+            path, "file", mode, "", member.size, float(member.mtime), tar.extractfile(member)
+        )
+    raise ProvisioningError(f"{name}: {path} is no file, folder or symbolic link")
+
+
+def _path(name: str, told: str) -> PurePosixPath:
+    path = PurePosixPath(told)
+    if path.is_absolute() or ".." in path.parts or "\0" in told or len(told) > _LONGEST:
+        raise ProvisioningError(f"{name}: {told[:80]!r} would lie outside of the release's folder")
+    return path
+
+
+def _check_link(name: str, path: PurePosixPath, target: str) -> None:
+    """See that a link leads to something within: up first, through real folders, then down."""
+    if _INTERPRETER.fullmatch(target):
+        return
+    parts = PurePosixPath(target).parts
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    inside = up <= len(path.parent.parts) and ".." not in parts[up:]
+    if not parts or target.startswith("/") or "\0" in target or not inside:
+        raise ProvisioningError(
+            f"{name}: the link {path} leads to {target[:80]!r}, outside of the release's folder"
+        )
+
+
+def _outbox_format(name: str, source: bytes) -> int:
+    """Find `FORMAT` in node/deliver/tables.py, without running it."""
+    try:
+        for statement in ast.parse(source).body:
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and statement.target.id == "FORMAT"
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, int)
+            ):
+                return statement.value.value
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    raise ProvisioningError(f"{name}: does not tell its outbox's format; build it anew")
