@@ -81,7 +81,7 @@ class TlsFiles:
         if missing := self.missing():
             raise BrokerError(
                 f"{', '.join(missing)}: not there yet: enrol this node "
-                "(docs/do/install-a-node.md), or name other files; they are taken up without a restart"
+                "(docs/do/install-a-node.md); they are taken up without a restart"
             )
         try:
             context = ssl.create_default_context(

@@ -1,6 +1,385 @@
-"""`gunfire-fleet`."""
+"""`gunfire-fleet`: beside the broker, who belongs to the fleet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from node.cli._shared import Level, Utc, printable
+from node.deliver import BrokerAddress
+from node.errors import GunfireNodeError, ProvisioningError
+from node.messages import Status
+from node.network import Subscription
+from node.network.subscribe import Kind
+from provisioning.est import CarriedRequest, read_request
+from provisioning.fleet.files import SECRET, now, read, write
+from provisioning.fleet.fleet import INVITED_DAYS, Fleet, RefusedError, key_id_of
+from provisioning.fleet.inventory import Inventory, Member, Reason
+from provisioning.fleet.nats import users
+from provisioning.fleet.server import PORT, make_server
+from provisioning.fleet.watch import Watch
+
+_STATUS: Final[tuple[Kind, ...]] = ("status",)
+_RELOAD: Final = "the broker goes by it once it has the new crl.pem"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gunfire-node")
+@click.option(
+    "--fleet",
+    "folder",
+    type=click.Path(path_type=Path),
+    default="fleet",
+    show_default=True,
+    envvar="GUNFIRE_FLEET",
+    show_envvar=True,
+    metavar="FOLDER",
+    help="The fleet's folder: its CA, its inventory, its releases.",
+)
+@click.pass_context
+def cli(ctx: click.Context, folder: Path) -> None:
+    """Enrol nodes, revoke them, and say who belongs to the fleet.
+
+    Example: gunfire-fleet init --name broker.local --site riverside
+    """
+    ctx.obj = folder
+
+
+def _fleet(ctx: click.Context) -> Fleet:
+    return Fleet.load(ctx.obj)
+
+
+@cli.command()
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    required=True,
+    metavar="HOST",
+    help="How nodes call the broker: its name or address; again for each.",
+)
+@click.option("--site", type=Level(), required=True, help="Name of the site of most nodes.")
+@click.option("--authority", default="gunfire fleet CA", show_default=True, help="The CA's name.")
+@click.pass_context
+def init(ctx: click.Context, names: tuple[str, ...], site: str, authority: str) -> None:
+    """Make a fleet: its CA, the broker's certificate, the list of what is revoked.
+
+    Example: gunfire-fleet init --name broker.local --name 192.0.2.7 --site riverside
+    """
+    fleet = Fleet.make(ctx.obj, names, site, authority)
+    click.echo(f"{fleet.folder}: ca.crt, crl.pem, broker.crt and broker.key for the broker")
+    click.echo(f"keep {fleet.folder / 'ca.key'}: whoever has it can make a node")
+
+
+@cli.command()
+@click.argument("name", type=Level())
+@click.option(
+    "--name",
+    "addresses",
+    multiple=True,
+    metavar="HOST",
+    help="For a broker: how it is called; again for each.",
+)
+@click.option("--peer", is_flag=True, help="For a broker of a cluster, which calls its equals too.")
+@click.option(
+    "--request",
+    "request_file",
+    type=click.Path(path_type=Path),
+    metavar="PEM",
+    help="Certify this request's key; without, a key is made.",
+)
+@click.pass_context
+def issue(
+    ctx: click.Context, name: str, addresses: tuple[str, ...], peer: bool, request_file: Path | None
+) -> None:
+    """Issue a certificate to one who reads (operator, map, auditor, evidence), or to a broker.
+
+    What a name may read, the broker's access list says; any other reads statuses alone.
+
+    Example: gunfire-fleet issue operator
+    """
+    fleet, request = _fleet(ctx), None
+    if request_file is not None:
+        try:
+            request = read_request(read(request_file, "name a request (PKCS#10, PEM)"))
+        except ValueError as error:
+            raise ProvisioningError(f"{request_file}: {error}") from None
+    file = fleet.issue(name, request=request, addresses=addresses, peer=peer)
+    keys = "" if request is not None else f" and {file.with_suffix('.key').name}"
+    click.echo(f"{file}{keys}: for {name} of {fleet.settings.site}")
+
+
+@cli.command()
+@click.argument("node_id", type=Level())
+@click.option("--site", type=Level(), help="Its site; the one in fleet.toml if absent.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 365),
+    default=INVITED_DAYS,
+    show_default=True,
+    help="How long the token is good.",
+)
+@click.option("--by-hand", is_flag=True, help="For a node that cannot reach us: no token.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the invitation is written; NODE_ID.json if absent.",
+)
+@click.pass_context
+def invite(
+    ctx: click.Context,
+    node_id: str,
+    site: str | None,
+    days: int,
+    by_hand: bool,
+    output: Path | None,
+) -> None:
+    """Make a node's way in: a file with a one-time token, for `gunfire-card`.
+
+    Example: gunfire-fleet invite node-0001 --site riverside -o node-0001.json
+    """
+    fleet = _fleet(ctx)
+    member = fleet.inventory.read().members.get(node_id)
+    before = member is not None and any(not i.revoked for i in member.certificates)
+    invitation = fleet.invite(node_id, site, days, by_hand=by_hand)
+    file = output or Path(f"{node_id}.json")
+    values = invitation.model_dump(by_alias=True, exclude_none=True)
+    write(file, (json.dumps(values, indent=2) + "\n").encode(), SECRET)
+    what = "no token: its requests are carried" if by_hand else f"a token, good for {days} days"
+    click.echo(f"{file}: {node_id} of {invitation.site}, {what}")
+    if before:
+        click.echo(
+            f"note: the certificates it has stay good; once the new box is enrolled: gunfire-fleet "
+            f"revoke {node_id} --old",
+            err=True,
+        )
+
+
+@cli.command()
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen at.")  # noqa: S104
+@click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True)
+@click.pass_context
+def serve(ctx: click.Context, host: str, port: int) -> None:
+    """Enrol nodes that ask, renew their certificates, hand out releases, until told to stop.
+
+    Example: gunfire-fleet --fleet /var/lib/gunfire-fleet serve
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    server = make_server(_fleet(ctx), host, port)
+    click.echo(f"gunfire-fleet: serves at https://{host}:{port}", err=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Another thread: it waits for those that serve.
+        signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
+    server.serve()
+
+
+@cli.command()
+@click.argument("request", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the answer is written; gunfire-node-response.json beside the request if absent.",
+)
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.pass_context
+def sign(ctx: click.Context, request: Path, output: Path | None, yes: bool) -> None:
+    """Answer a request that was carried here from a node's card.
+
+    Example: gunfire-fleet sign /media/GUNFIRE/gunfire-node-request.json
+    """
+    fleet, carried = _fleet(ctx), CarriedRequest.read(request)
+    signing = carried.requests.get("signing")
+    ours = "none"
+    if signing is not None:
+        try:
+            ours = key_id_of(read_request(signing.encode()))
+        except ValueError:
+            ours = "of another kind"
+    click.echo(f"{carried.node_id} of {carried.site}, key_id {ours}", err=True)
+    if not yes:
+        click.confirm("Is this the node whose card it is?", abort=True, err=True)
+    try:
+        answer = fleet.sign(carried, f"{request}")
+    except RefusedError as refusal:
+        raise ProvisioningError(f"{request}: {refusal.why}") from None
+    file = output or request.with_name("gunfire-node-response.json")
+    write(file, answer.text().encode(), 0o644)
+    click.echo(f"{file}: put it on the node's card, beside its request")
+
+
+@cli.command()
+@click.argument("name", type=Level())
+@click.option(
+    "--since",
+    type=Utc(),
+    metavar="UTC",
+    help="From when its keys are not to be believed; what was signed before stands. Now if absent.",
+)
+@click.option(
+    "--reason",
+    type=click.Choice(["stolen", "replaced", "ended"]),
+    default="stolen",
+    show_default=True,
+)
+@click.option("--old", is_flag=True, help="Only what it had before its last invitation.")
+@click.pass_context
+def revoke(ctx: click.Context, name: str, since: int | None, reason: Reason, old: bool) -> None:
+    """Revoke a name's certificates: the broker's, and the one of its signing key.
+
+    Example: gunfire-fleet revoke node-0001 --since 2026-11-28T12:00:00Z
+    """
+    fleet = _fleet(ctx)
+    moment = None if since is None else datetime.fromtimestamp(since // 10**9, now().tzinfo)
+    found = fleet.revoke(name, reason, moment, old=old)
+    for issued in found:
+        click.echo(f"revoked: {name}, {issued.kind}, serial {issued.serial}")
+    if not found:
+        click.echo(f"{name}: its invitation does not count any more")
+    click.echo(f"{fleet.folder / 'crl.pem'}: {_RELOAD}")
+
+
+@cli.command()
+@click.pass_context
+def renew(ctx: click.Context) -> None:
+    """Write crl.pem anew, and the broker's certificate where a third of its life is left.
+
+    For a timer, daily: a list that has run out has Mosquitto let nobody in.
+
+    Example: gunfire-fleet --fleet /var/lib/gunfire-fleet renew
+    """
+    fleet = _fleet(ctx)
+    for name in fleet.renew_brokers():
+        click.echo(f"{fleet.folder / name}.crt: issued anew; the broker goes by it once it has it")
+    click.echo(f"{fleet.write_revocations()}: good for {fleet.settings.crl_days} days")
+
+
+@cli.command()
+@click.argument("name", type=Level())
+@click.pass_context
+def forgive(ctx: click.Context, name: str) -> None:
+    """Forget that a name was seen twice, and what it was refused.
+
+    Example: gunfire-fleet forgive node-0001
+    """
+    _fleet(ctx).forgive(name)
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="The inventory with each one's state.")
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """Say who belongs to the fleet, and how it stands with each.
+
+    Example: gunfire-fleet list
+    """
+    inventory = _fleet(ctx).inventory.read()
+    if as_json:
+        values = inventory.model_dump(by_alias=True, exclude_none=True)
+        for name, member in inventory.members.items():
+            values["members"][name]["state"] = member.state(now())
+        click.echo(json.dumps(values, ensure_ascii=False))
+        return
+    _table(inventory)
+
+
+def _table(inventory: Inventory) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "site", "state", "certificates end", "last issued", "refused", "seen"):
+        table.add_column(column, no_wrap=column == "name")
+    for name, member in sorted(inventory.members.items()):
+        ends = " ".join(
+            f"{issued.kind} {issued.not_after_utc[:10]}"
+            for kind in ("mqtt", "signing", "reader", "broker")
+            if (issued := member.newest(kind)) is not None
+        )
+        last = f": {member.refusals[-1].why}" if member.refusals else ""
+        table.add_row(
+            name,
+            member.site,
+            member.state(now()),
+            ends or "–",
+            member.enrolled_utc or "–",
+            printable(f"{member.refused}{last}") if member.refused else "–",
+            _seen(member),
+        )
+    console = Console()
+    console.print(table)
+    if inventory.strangers_refused:
+        stranger = inventory.strangers[-1]
+        console.print(
+            f"refused strangers: {inventory.strangers_refused}, last on {stranger.utc}: "
+            f"{printable(stranger.who)}",
+            markup=False,
+        )
+
+
+def _seen(member: Member) -> str:
+    if member.cloned_utc:
+        return f"twice since {member.cloned_utc}"
+    return f"offline since {member.offline_utc}" if member.offline_utc else "–"
+
+
+@cli.command()
+@click.option("--broker", metavar="URL", help="The broker; the one in fleet.toml if absent.")
+@click.pass_context
+def watch(ctx: click.Context, broker: str | None) -> None:
+    """Watch the broker for nodes that are there twice or went offline, until told to stop.
+
+    It goes as `fleet`, whose certificate is made if there is none. What it sees stands in `list`.
+
+    Example: gunfire-fleet --fleet /var/lib/gunfire-fleet watch
+    """
+    fleet = _fleet(ctx)
+    if not (fleet.folder / "fleet.crt").exists():
+        fleet.issue("fleet")
+    address = BrokerAddress.from_url(
+        broker or fleet.settings.broker,
+        ca_file=fleet.folder / "ca.crt",
+        cert_file=fleet.folder / "fleet.crt",
+        key_file=fleet.folder / "fleet.key",
+    )
+    words = Subscription(address, kinds=_STATUS, client_id="fleet")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: words.close())
+    seen = Watch(fleet, lambda sentence: click.echo(printable(sentence)))
+    with words:
+        click.echo(f"gunfire-fleet: watches at {address}", err=True)
+        for word in words:
+            if isinstance(word.message, Status):
+                seen.take(word.message)
+
+
+@cli.command("nats-users")
+@click.pass_context
+def nats_users(ctx: click.Context) -> None:
+    """Print users.conf for a cluster of nats-servers.
+
+    Example: gunfire-fleet nats-users > users.conf
+    """
+    click.echo(users(_fleet(ctx).inventory.read(), now()), nl=False)
 
 
 def main() -> None:
-    """Run the command line."""
-    raise NotImplementedError
+    """Run the command line; the entry point of `gunfire-fleet`."""
+    logging.getLogger("node").addHandler(logging.NullHandler())
+    try:
+        cli(prog_name="gunfire-fleet")
+    except GunfireNodeError as error:
+        for line in str(error).splitlines():
+            print(f"gunfire-fleet: {line}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
