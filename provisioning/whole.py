@@ -35,7 +35,8 @@ def write_whole(path: Path, data: str | bytes, mode: int = 0o644, group: str | N
             if group is not None:
                 with suppress(LookupError, PermissionError):
                     shutil.chown(fresh, group=group)
-            os.fchmod(file.fileno(), mode)
+            with suppress(PermissionError):  # FAT has no modes but those it was mounted with
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError:
@@ -49,22 +50,22 @@ def write_whole(path: Path, data: str | bytes, mode: int = 0o644, group: str | N
 def fat_writable(places: Places) -> Iterator[None]:
     """Have the FAT partition writable meanwhile, and on the card what was written when it ends.
 
-    Where it is no partition of its own, as in tests, nothing is mounted.
+    Where it is so anyway, or no partition of its own, it stays as it is.
 
     Raises
     ------
     OSError
         It cannot be made writable: the card's lock, a broken card.
     """
-    if not os.path.ismount(places.boot):
-        yield
-        return
-    _remount(places.boot, "rw")
+    locked = os.path.ismount(places.boot) and os.statvfs(places.boot).f_flag & os.ST_RDONLY
+    if locked:
+        _remount(places.boot, "rw")
     try:
         yield
     finally:
-        os.sync()
-        _remount(places.boot, "ro")
+        if locked:
+            os.sync()
+            _remount(places.boot, "ro")
 
 
 def _remount(folder: Path, how: str) -> None:

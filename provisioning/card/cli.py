@@ -1,6 +1,446 @@
-"""`gunfire-card`."""
+"""`gunfire-card`: make, check and write what a node starts from."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from node.errors import GunfireNodeError, ProvisioningError
+from node.timing.host import utc_now_ns
+from provisioning.card.disks import Target, target_of
+from provisioning.card.image import Image
+from provisioning.card.presets import PRESETS, Wish, first_boot_text, wifi_key
+from provisioning.card.write import (
+    compare_image,
+    need_mtools,
+    put_file,
+    spans_bytes,
+    write_image,
+)
+from provisioning.first_boot_file import NAME, FirstBootFile, load, parse
+from provisioning.invitation import Invitation
+
+PASSPHRASE: Final = "GUNFIRE_CARD_WIFI_PASSPHRASE"  # noqa: S105 - its name
+STOPPED: Final = 130
+
+_file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+_image = click.argument("image_path", type=click.Path(path_type=Path), metavar="IMAGE")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gunfire-node")
+def cli() -> None:
+    """Make, check and write the card that a node starts from.
+
+    Example: gunfire-card new --invitation node-0001.invitation.json --array A -o gunfire-node.toml
+    """
+
+
+@cli.command()
+@click.option(
+    "--invitation",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `gunfire-fleet invite` wrote for this node: name, site, broker, CA, token.",
+)
+@click.option("--id", "node_id", metavar="NAME", help="The node's name, unique at its broker.")
+@click.option("--site", metavar="NAME", help="The name of its site.")
+@click.option(
+    "--array",
+    type=click.Choice(list(PRESETS)),
+    help="; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items()) + ".",
+)
+@click.option("--device", metavar="NAME", help="The sound card's name, or a part of it.")
+@click.option("--broker", metavar="URL", help="The broker, such as mqtts://broker.local:8883.")
+@click.option(
+    "--receiver",
+    type=click.Choice(["pulse", "no-pulse", "none"]),
+    help="What tells the time; as the array has it, unless given.",
+)
+@click.option(
+    "--position",
+    type=float,
+    nargs=4,
+    metavar="LAT LON ALT SIGMA",
+    help="Surveyed place: degrees, degrees, metres, metres of error.",
+)
+@click.option(
+    "--wifi",
+    metavar="SSID",
+    help=f"Wi-Fi; its passphrase is asked for, or taken from the environment ({PASSPHRASE}).",
+)
+@click.option("--wifi-open", is_flag=True, help="That Wi-Fi has no passphrase.")
+@click.option("--country", metavar="XX", help="The country's two letters, for Wi-Fi.")
+@click.option(
+    "--address", metavar="CIDR", help="Fixed address, such as 192.168.1.20/24; else DHCP."
+)
+@click.option("--gateway", metavar="IP", help="Router of that net.")
+@click.option("--dns", multiple=True, metavar="IP", help="Name server; may be given again.")
+@click.option("--ntp", multiple=True, metavar="HOST", help="NTP server; may be given again.")
+@click.option(
+    "--ssh-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public key (.pub) that root may log in with; without, nobody may.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("gunfire-node.toml"),
+    show_default=True,
+    metavar="FILE",
+    help="Where to write it.",
+)
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+def new(output: Path, force: bool, **given: Any) -> None:
+    """Make a first-boot file; what is not given is asked for.
+
+    Example: gunfire-card new --invitation node-0001.invitation.json --array A
+    """
+    if output.exists() and not force:
+        raise ProvisioningError(f"{output}: is there already; name another by -o, or say --force")
+    text = first_boot_text(_wish(given))
+    try:
+        file = parse(text.encode(), str(output), utc_now_ns())
+    except ProvisioningError as error:
+        raise ProvisioningError(
+            f"{error}\n{output}: was not written; give it otherwise (gunfire-card new --help)"
+        ) from None
+    _write_private(output, text)
+    click.echo(_summary(file))
+    click.echo(f"wrote {output}; next: gunfire-card write IMAGE {output} --to /dev/sdX")
+
+
+def _wish(given: dict[str, Any]) -> Wish:
+    invitation = Invitation.read(given["invitation"]) if given["invitation"] else None
+    if invitation is not None:
+        for name, mine in (("node_id", "--id"), ("site", "--site"), ("broker", "--broker")):
+            theirs = getattr(invitation, name)
+            if given[name] not in (None, theirs):
+                raise ProvisioningError(
+                    f"{mine} {given[name]}: the invitation is for {theirs}; leave {mine} out, or "
+                    "have another invitation made"
+                )
+            given[name] = theirs
+    node_id = given["node_id"] or _asked("--id", "Name of the node")
+    site = given["site"] or _asked("--site", "Name of its site")
+    broker = given["broker"] or _asked("--broker", "Broker (mqtts://…)")
+    choices = click.Choice(list(PRESETS))
+    preset = PRESETS[given["array"] or _asked("--array", "Set-up of the array", type=choices)]
+    return Wish(
+        node_id=node_id,
+        site=site,
+        preset=preset,
+        broker=broker,
+        receiver=given["receiver"] or preset.receiver,
+        device=given["device"],
+        position=given["position"],
+        network=_network(given),
+        invitation=invitation,
+    )
+
+
+def _network(given: dict[str, Any]) -> dict[str, Any]:
+    network: dict[str, Any] = {}
+    if given["wifi"]:
+        network["wifi_ssid"] = given["wifi"]
+        if given["wifi_open"]:
+            network["wifi_open"] = True
+        else:
+            network["wifi_psk"] = wifi_key(given["wifi"], _passphrase())
+        country = given["country"] or _asked("--country", "Country, two letters")
+        network["country"] = country.upper()
+    for name in ("address", "gateway"):
+        if given[name]:
+            network[name] = given[name]
+    for name in ("dns", "ntp"):
+        if given[name]:
+            network[name] = list(given[name])
+    if given["ssh_key"]:
+        try:
+            network["ssh_key"] = given["ssh_key"].read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProvisioningError(
+                f"{given['ssh_key']}: cannot be read ({error}); name the .pub file"
+            ) from None
+    return network
+
+
+def _passphrase() -> str:
+    text = os.environ.get(PASSPHRASE) or _asked(
+        PASSPHRASE, "Passphrase of the Wi-Fi", hide_input=True
+    )
+    if not re.fullmatch(r"[ -~]{8,63}", text):
+        raise ProvisioningError(
+            f"the Wi-Fi's passphrase has {len(text)} characters; it is 8 to 63 letters, digits and "
+            "signs of ASCII: look at the router's label"
+        )
+    return text
+
+
+def _asked(option: str, question: str, **how: Any) -> str:
+    if not sys.stdin.isatty():
+        raise ProvisioningError(f"{option} is missing; give it, as there is no terminal to ask at")
+    return str(click.prompt(question, err=True, **how))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that is its owner's alone: it may hold a token and a Wi-Fi's key."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        fresh.replace(path)
+    except OSError as error:
+        raise ProvisioningError(
+            f"{path}: cannot be written: {error.strerror}; name another place by -o"
+        ) from None
+
+
+@cli.command()
+@_file
+def check(file: Path) -> None:
+    """Check a first-boot file: exit 0, or a line for each mistake and exit 2.
+
+    Example: gunfire-card check gunfire-node.toml
+    """
+    click.echo(_summary(load(file, utc_now_ns())))
+
+
+def _summary(file: FirstBootFile) -> str:
+    """Say what a node will be, for somebody to nod at."""
+    settings = file.settings
+    network, enrolment = settings.network, settings.enrolment
+    way = "Ethernet" if network.wifi_ssid is None else f"Wi-Fi {network.wifi_ssid!r} and Ethernet"
+    way += f", {network.address}" if network.address else ", DHCP"
+    if enrolment is None:
+        enrolled = "none: no certificates"
+    elif enrolment.url is None:
+        enrolled = "by hand: its request will lie on the card"
+    else:
+        token = (
+            "with a token" if enrolment.token else "without a token: for a node that has its own"
+        )
+        enrolled = f"{enrolment.url}, {token}"
+    rows = {
+        "node": f"{settings.node.id}, site {settings.node.site}",
+        "sound": f"{settings.capture.device!r}, {settings.capture.channels} channels, "
+        f"{settings.capture.array}",
+        "time": {"pulse": "receiver with its pulse", "no-pulse": "receiver without its pulse"}.get(
+            settings.receiver.kind, "the network's servers"
+        ),
+        "network": way,
+        "broker": ", ".join(re.sub("//.*@", "//***@", url) for url in settings.mqtt.brokers),
+        "enrolment": enrolled,
+        "updates": settings.update.url if settings.update else "none",
+        "log-in": "root, by ssh key" if network.ssh_key else "nobody",
+    }
+    lines = [f"  {name:<10} {what}" for name, what in rows.items()]
+    return "\n".join(["the file is right:", *lines])
+
+
+@cli.command()
+@_image
+@_file
+@click.option(
+    "--to",
+    "target_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DEVICE|FILE",
+    help="The card, such as /dev/sdb or /dev/mmcblk0; or a file.",
+)
+@click.option("--yes", is_flag=True, help="Erase the card without asking.")
+def write(image_path: Path, file: Path, target_path: Path, yes: bool) -> None:
+    """Write image and first-boot file to a card, and read both back.
+
+    The file is checked first, and the image by the checksum beside it (IMAGE.sha256); where a map
+    lies beside it (.bmap) only what is used is written. What is not removable is refused.
+
+    Example: sudo .venv/bin/gunfire-card write gunfire-node.img.zst gunfire-node.toml --to /dev/sdb
+    """
+    need_mtools()
+    text = _whole(file)
+    parse(text, str(file), utc_now_ns())
+    image = Image.of(image_path)
+    target = target_of(target_path, image.size_bytes)
+    _confirm(target, yes)
+    with _progress() as stage:
+        known = image.check_sum(stage("image: checksum", image.packed_bytes))
+        spans = write_image(image, target, stage("card: writing", image.packed_bytes))
+        compare_image(target, spans, stage("card: reading back", spans_bytes(spans)))
+        put_file(target, text)
+    size = spans_bytes(spans)
+    click.echo(
+        f"wrote {size / 1e6:.0f} MB and {file.name} to {target.path}, and read both back: the same"
+    )
+    if not known:
+        click.echo(f"the image itself was not checked: no {image_path.name}.sha256 lies beside it")
+    if target.is_device:
+        click.echo("take the card out, and put it into the node")
+
+
+def _whole(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        load(file, 0)  # says what is wrong
+        raise
+
+
+def _confirm(target: Target, yes: bool) -> None:
+    if not target.is_device:
+        return
+    click.echo(f"{target.path}: {target.about}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ProvisioningError(f"{target.path}: would be erased; say --yes if that is meant")
+    if not click.confirm("Erase all that is on it?", default=False):
+        raise click.Abort
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Show bars on standard error, if that is a terminal; yields stage(what, bytes)."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+
+        def stage(what: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(what, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield stage
+
+
+@cli.command()
+@_file
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Where to draw it; .pdf, .png or .svg, 62 × 29 mm.",
+)
+def label(file: Path, output: Path) -> None:
+    """Draw the label of a node's lid: name, site and a QR code; no secret.
+
+    Example: gunfire-card label gunfire-node.toml -o node-0001.pdf
+    """
+    from provisioning.card.label import Label, draw
+
+    said = Label.of(load(file, utc_now_ns()))
+    draw(said, output)
+    click.echo(f"drew {output}; its code says: {said.code}")
+
+
+@cli.command()
+@_image
+@_file
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Where to put them; made if absent.",
+)
+@click.option(
+    "--raspberry-pi-os",
+    is_flag=True,
+    help="IMAGE is Raspberry Pi OS (trixie or later): cloud-init installs the node on it.",
+)
+@click.option(
+    "--source", metavar="URL", help="With --raspberry-pi-os: where git finds this software."
+)
+@click.option(
+    "--version",
+    default="main",
+    show_default=True,
+    metavar="TAG",
+    help="With --raspberry-pi-os: which branch or tag.",
+)
+def imager(
+    image_path: Path,
+    file: Path,
+    output: Path,
+    raspberry_pi_os: bool,
+    source: str | None,
+    version: str,
+) -> None:
+    """Make what Raspberry Pi Imager takes: a manifest of a local image, and cloud-init's files.
+
+    Example: gunfire-card imager gunfire-node.img.xz gunfire-node.toml -o imager
+    """
+    from provisioning.card import imager as make
+    from provisioning.card.label import Label
+
+    text = _whole(file)
+    said = parse(text, str(file), utc_now_ns())
+    if raspberry_pi_os and not source:
+        raise ProvisioningError("--source is missing; give the URL that git clones this from")
+    image = Image.of(image_path)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        make.icon(Label.of(said), output / "icon.png")
+        with _progress() as stage:
+            manifest = make.manifest(
+                image,
+                said,
+                output / "icon.png",
+                raspberry_pi_os=raspberry_pi_os,
+                read=stage("image: checksum", image.packed_bytes),
+            )
+        files = {make.MANIFEST: make.text_of(manifest)}
+        if raspberry_pi_os:
+            files["user-data"] = make.user_data(said, str(source), version)
+            files["network-config"] = make.network_config(said)
+            files["meta-data"] = make.meta_data(said)
+        for name, content in files.items():
+            (output / name).write_text(content, "utf-8")
+        _write_private(output / NAME, text.decode("utf-8-sig"))
+    except OSError as error:
+        raise ProvisioningError(
+            f"{error.filename or output}: cannot be written: {error.strerror}; name another by -o"
+        ) from None
+    table = Table("file", "goes", box=None, header_style="bold")
+    table.add_row(make.MANIFEST, "into Imager: App Options, Content Repository, Use custom file")
+    for name in sorted({*files, NAME} - {make.MANIFEST}):
+        table.add_row(name, "onto the card's first partition, after Imager has written it")
+    Console().print(table)
 
 
 def main() -> None:
-    """Run the command line."""
-    raise NotImplementedError
+    """Run the command line; the entry point of `gunfire-card`."""
+    try:
+        cli(prog_name="gunfire-card", standalone_mode=False)
+    except GunfireNodeError as error:
+        for line in str(error).splitlines():
+            click.echo(f"gunfire-card: {line}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ngunfire-card: stopped", err=True)
+        sys.exit(STOPPED)

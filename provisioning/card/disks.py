@@ -1,0 +1,138 @@
+"""Which disk may be written to: a card in a reader, never what the laptop lives on.
+
+Asked of `lsblk`, part of util-linux; what it says is judged by `refusal`, which is pure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from node.errors import ProvisioningError
+
+_COLUMNS: Final = "NAME,PATH,TYPE,RM,HOTPLUG,RO,SIZE,VENDOR,MODEL,TRAN,MOUNTPOINTS"
+_SYSTEM: Final = ("/", "/boot", "/boot/efi", "/usr", "/var", "/home", "[SWAP]")
+# Larger is a disk full of somebody's work rather than a card.
+LARGEST_CARD_BYTES: Final = 2 * 10**12
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an image goes.
+
+    Attributes
+    ----------
+    path
+        Device or file.
+    size_bytes
+        Of the device; None for a file, which grows.
+    about
+        Model and size, for whoever confirms.
+    """
+
+    path: Path
+    size_bytes: int | None
+    about: str
+
+    @property
+    def is_device(self) -> bool:
+        """Whether something is erased."""
+        return self.size_bytes is not None
+
+
+def target_of(path: Path, image_bytes: int | None) -> Target:
+    """Look at a target, and refuse what is no card.
+
+    Raises
+    ------
+    ProvisioningError
+        It may not be written to; says why, and what to do.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if str(path).startswith("/dev/"):
+            raise ProvisioningError(
+                f"{path}: there is no such disk; put the card in, and look with `lsblk`"
+            ) from None
+        if not path.parent.is_dir():
+            raise ProvisioningError(f"{path}: there is no folder {path.parent}") from None
+        return Target(path, None, "a new file")
+    except OSError as error:
+        raise ProvisioningError(f"{path}: {error.strerror}; name the card's device") from None
+    if stat.S_ISREG(mode):
+        return Target(path, None, f"a file of {path.stat().st_size / 1e6:.0f} MB")
+    if not stat.S_ISBLK(mode):
+        raise ProvisioningError(f"{path}: is neither a disk nor a file; name the card's device")
+    disk = look(path)
+    if why := refusal(disk, image_bytes):
+        raise ProvisioningError(f"{path}: {why}")
+    size = int(disk["size"])
+    names = (str(disk.get(key) or "").strip() for key in ("vendor", "model"))
+    return Target(
+        path, size, f"{' '.join(filter(None, names)) or disk['type']}, {size / 1e9:.1f} GB"
+    )
+
+
+def look(path: Path) -> Mapping[str, Any]:
+    """Ask lsblk for a disk, with what lies on it."""
+    path = Path(os.path.realpath(path))
+    try:
+        done = subprocess.run(  # noqa: S603 - a path that is a block device
+            ["lsblk", "--json", "--bytes", "--tree", "--output", _COLUMNS, "--", str(path)],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        disk = json.loads(done.stdout)["blockdevices"][0]
+    except (OSError, subprocess.CalledProcessError, ValueError, KeyError, IndexError) as error:
+        raise ProvisioningError(
+            f"{path}: lsblk does not say what it is ({error}); is it the card's device?"
+        ) from None
+    assert isinstance(disk, dict)  # noqa: S101
+    return disk
+
+
+def refusal(disk: Mapping[str, Any], image_bytes: int | None) -> str:
+    """Say why a disk may not be written to, and what to do; nothing where it may."""
+    kind = str(disk["type"])
+    if kind == "part":
+        return "is a partition; name the whole disk, without the number at its end"
+    if kind not in ("disk", "loop"):
+        return f"is a {kind} and no card; name the card's device"
+    mounted = sorted(set(_mounted(disk)))
+    if any(point in _SYSTEM for point in mounted):
+        return f"holds {', '.join(mounted)} of this machine; name the card's device"
+    if kind == "disk" and not (disk.get("rm") or disk.get("hotplug")):
+        return "is not removable, so it is no card in a reader; name the card's device"
+    if disk.get("ro"):
+        return "is read-only; push the lock at the card's side"
+    if mounted:
+        return f"is mounted at {', '.join(mounted)}; unmount it (`umount {mounted[0]}`)"
+    if others := sorted({str(d["type"]) for d in _below(disk)} - {"disk", "loop", "part"}):
+        return f"is in use ({', '.join(others)}); name the card's device"
+    size = int(disk["size"])
+    if size == 0:
+        return "holds no card; put one into the reader"
+    if size > LARGEST_CARD_BYTES:
+        return f"has {size / 1e12:.1f} TB and is no card; name the card's device"
+    if image_bytes is not None and size < image_bytes:
+        return f"has {size / 1e9:.1f} GB, the image {image_bytes / 1e9:.1f} GB; take a larger card"
+    return ""
+
+
+def _below(disk: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield disk
+    for child in disk.get("children") or ():
+        yield from _below(child)
+
+
+def _mounted(disk: Mapping[str, Any]) -> Iterator[str]:
+    for part in _below(disk):
+        yield from (str(point) for point in part.get("mountpoints") or () if point)
