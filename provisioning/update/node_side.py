@@ -104,6 +104,7 @@ class Update:
                 self._finish(trial)
             return True
         if trial is None:
+            self._releases.end_counting_boots()
             return False
         if trial.new == good.name:  # it was kept; or an end by hand was never begun
             self._keep(trial)

@@ -235,6 +235,7 @@ class Puller:
                 f"{facts.version}: there is no room for it, {wanted / 2**20:.0f} MB are missing on "
                 "/data: publish a smaller one, or take a larger card"
             )
+        self._incoming.mkdir(mode=0o700, exist_ok=True)
         archive = self._incoming / facts.name
         with self._told():
             self._updater.download_target(offer.target, str(archive))

@@ -112,9 +112,10 @@ class Releases:
         sync_folder(self.folder)
 
     def end_counting_boots(self) -> None:
-        """End it."""
-        (self.folder / BOOTS).unlink(missing_ok=True)
-        sync_folder(self.folder)
+        """End it, if it was begun."""
+        with suppress(FileNotFoundError):
+            (self.folder / BOOTS).unlink()
+            sync_folder(self.folder)
 
     def tidy(self) -> None:
         """Remove what is half done; where a download or an unpacking was cut off."""
@@ -157,6 +158,8 @@ class Releases:
         folder.rename(doomed)
         sync_folder(self.folder)
         shutil.rmtree(doomed, ignore_errors=True)
+        with suppress(OSError):  # something is in it
+            self.incoming.rmdir()
 
     def prune(self, *keep: Path) -> None:
         """Remove all pulled releases but these."""

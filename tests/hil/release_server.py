@@ -1,4 +1,4 @@
-"""An owner's web server on loopback, with TLS, that serves releases, and misbehaves when it is told.
+"""An owner's web server on loopback, with TLS: serves releases, and misbehaves when it is told.
 
 And releases to serve that are small: an interpreter that is a script, and the files that are looked
 at.
