@@ -9,9 +9,11 @@ APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd.
 APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
   mosquitto-clients nats-server shellcheck strace systemd-container
+# For the image: all else is in a Debian of the build's own.
+APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run install uninstall test lint bench train evaluate field timing faults units docs clean
+.PHONY: help run install uninstall image release test lint bench train evaluate field timing faults units docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -66,6 +68,14 @@ install:  ## install the node on this machine as a service (RECEIVER=pulse|no-pu
 uninstall:  ## take it away again; settings, keys and what waits to be sent stay
 	@$(AS_ROOT) provisioning/install --uninstall
 
+image:  ## build the image to flash, and the release that nodes update to (FRESH=--fresh: Debian's updates of today)
+	@provisioning/apt-packages $(APT_IMAGE)
+	@$(AS_ROOT) provisioning/image/build $(FRESH)
+
+release:  ## build only the release that nodes update to
+	@provisioning/apt-packages $(APT_IMAGE)
+	@$(AS_ROOT) provisioning/image/build release
+
 test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
 	@$(BIN)/pytest -n 2 --dist loadfile  # they mostly wait; those of a file share what it sets up
 
@@ -75,7 +85,8 @@ lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@shellcheck provisioning/apt-packages provisioning/install provisioning/gunfire-node systemd/gunfire-node-recover \
-	  tests/hil/make_root .ci/run
+	  tests/hil/make_root .ci/run provisioning/image/build provisioning/image/lock $(filter-out %.py,$(wildcard provisioning/image/steps/*)) \
+	  systemd/image/usr/lib/gunfire-node/*
 
 bench: .venv/dev  ## cost of the pipeline beside YAMNet; writes docs/evidence/bench.json
 	@$(BIN)/python -m tests.bench
