@@ -37,7 +37,8 @@ def main(
 ) -> None:
     """Pull a release, try it, and keep it or take it back.
 
-    Where first boot was told nothing of updates, nothing is done.
+    Where first boot was told nothing of updates, nothing is done. An option may stand in the
+    environment too: GUNFIRE_UPDATE_WITHIN_S=1200.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     places = Places(root)
@@ -69,4 +70,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    main(auto_envvar_prefix="GUNFIRE_UPDATE")
