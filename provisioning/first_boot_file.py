@@ -217,7 +217,12 @@ def parse(data: bytes, name: str, now_ns: int) -> FirstBootFile:
     if not told:
         _fill(values)
     settings = None
-    origins = {key: f"{name}, line {line}" for key, line in lines.items() if "." in key}
+    # A table's name may be a word of any sentence: only those that are none of ours are wanted.
+    origins = {
+        key: f"{name}, line {line}"
+        for key, line in lines.items()
+        if "." in key or key not in CardSettings.model_fields
+    }
     try:
         settings = validated(CardSettings, values, origins, name)
         told += _together(settings, values, now_ns)
@@ -341,9 +346,8 @@ def _toml(text: str, name: str) -> dict[str, Any]:
         what = str(error)
     at = re.search(r" \(at line (\d+), column \d+\)$", what)
     number = int(at[1]) if at else 0
-    for first, last, values, _ in statements(text):
-        if values is None and (not number or first <= number <= last):
-            number = number if at and not what.startswith("Unterminated") else first
+    if what.startswith(("Unterminated", "Unclosed")):  # where it begins, not where the file ends
+        number = next((first for first, _, values, _ in statements(text) if values is None), number)
     line = text.split("\n")[number - 1] if number else ""
     step = next((mend for sign, mend in _SYNTAX if sign in what), "type that line anew")
     if re.search("[“”„‘’«»]", line):

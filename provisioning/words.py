@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from typing import Final
 from urllib.parse import urlsplit
@@ -80,16 +79,18 @@ def authority_ends_ns(pem: str) -> int:
 
 
 def tuf_root(text: str) -> str:
-    """Take the root of trust of releases: the JSON of a TUF root, signed."""
-    again = "put in the whole root.json that `gunfire-fleet release` wrote"
+    """Take the root of trust of releases: a TUF root, JSON, signed by its own keys."""
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
+    again = "put in the whole root.json, as `gunfire-fleet` gives it"
     try:
-        signed = json.loads(text)["signed"]
-        if signed["_type"] != "root" or not signed["keys"] or "root" not in signed["roles"]:
-            raise KeyError
-    except (ValueError, RecursionError):
-        raise ValueError(f"is no JSON; {again}") from None
-    except (KeyError, TypeError, IndexError):
-        raise ValueError(f"is no TUF root; {again}") from None
+        root = Metadata[Root].from_bytes(text.encode())
+        if not isinstance(root.signed, Root):
+            raise ValueError(f"is {root.signed.type}.json and no root.json; {again}")
+        root.verify_delegate(Root.type, root)
+    except (RepositoryError, RecursionError):
+        raise ValueError(f"is no TUF root, or its signature is not right; {again}") from None
     return text
 
 

@@ -1,0 +1,239 @@
+"""A mistake in the first-boot file: laptop and node name line and mend alike."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+from click.testing import CliRunner
+
+from node.board.light import Code
+from node.errors import ProvisioningError
+from node.settings import Settings
+from node.timing.host import utc_now_ns
+from provisioning import first_boot
+from provisioning.card.cli import cli
+from provisioning.first_boot_file import FILLED, LARGEST_BYTES, load, parse
+from provisioning.places import Places
+from tests.unit.provisioning.cards import (
+    BOARD,
+    NOW_NS,
+    TOKEN,
+    authority,
+    node,
+    right_text,
+)
+
+PSK: Final = "0f" * 32
+
+
+def without(line: str) -> tuple[str, str]:
+    return f"{line}\n", ""
+
+
+# What is replaced, by what, the beginning of the line that has to be named, and words of the mend.
+MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
+    # What is no TOML.
+    "a quote is missing": ('"riverside"', '"riverside', "site", "close the quotes"),
+    "typographic quotes": ('"riverside"', "“riverside”", "site", "type plain ones"),
+    "no quotes at all": ('"riverside"', "riverside", "site", "text goes in quotes"),
+    "a colon for the sign =": ("channels = 5", "channels: 5", "channels", "a line is name = value"),
+    "said twice": ("channels = 5", "channels = 5\nchannels = 4", "channels = 4", "take one of"),
+    "a table twice": ("[board]\n", "[capture]\n", "[capture]\nenabled", "below its one [name]"),
+    "a bracket is missing": ('["ntp.local"]', '["ntp.local"', "ntp", "close the ]"),
+    "long quotes that never end": ('-----\n"""\n', "-----\n", "ca =", "close the quotes"),
+    # Names.
+    "unknown table": ("[receiver]", "[reciever]", "[reciever]", "did you mean receiver?"),
+    "unknown key": ("wifi_ssid", "wifi_sid", "wifi_sid", "did you mean wifi_ssid?"),
+    "unknown key of the daemon's": ("pps_channel", "pps_chanel", "pps", "mean pps_channel?"),
+    # Values.
+    "text for a number": ("channels = 5", 'channels = "5"', "channels", "be a valid integer"),
+    "out of range": ("channels = 5", "channels = 50", "channels", "less than or equal to 8"),
+    "number for text": ('id = "node-0001"', "id = 1", "id", "should be a valid string"),
+    "a name with a slash": ('"node-0001"', '"a/0001"', "id", "must be letters, digits"),
+    "kind of receiver": ('"pulse"', '"gps"', "kind", "'pulse', 'no-pulse' or 'none'"),
+    "a device that is none": ('"pulse"', '"pulse"\ndevice = "gps"', 'device = "gps', "/dev/tty"),
+    "passphrase for a key": (f'"{PSK}"', '"good fences"', "wifi_psk", "make it of the passphrase"),
+    "name of the Wi-Fi too long": ('"yard"', f'"{"y" * 33}"', "wifi_ssid", "has 1 to 32"),
+    "country in small letters": ('"MN"', '"mn"', "country", "two capital letters"),
+    "address without its net": ("1.20/24", "1.20", "address", "such as 192.168.1.20/24"),
+    "address of the net itself": ("1.20/24", "1.0/24", "address", "the net's own address"),
+    "no address at all": ('gateway = "192.168.1.1"', 'gateway = "router"', "gateway", "no address"),
+    "a server that is none": ('"ntp.local"', '"ntp local"', "ntp", "neither a host's name nor"),
+    "a private key of SSH": (
+        'country = "MN"',
+        'country = "MN"\nssh_key = "-----BEGIN OPENSSH PRIVATE KEY-----"',
+        "ssh_key",
+        "give the .pub file",
+    ),
+    "enrolment without TLS": (
+        'https://broker.local:8885"\ntoken',
+        'http://broker.local:8885"\ntoken',
+        'url = "http:',
+        "must start with https://",
+    ),
+    "a token cut short": (f'"{TOKEN}"', f'"{TOKEN[:9]}"', "token", "copy it anew"),
+    "no certificate": (authority(), "abc\n", "ca =", "from -----BEGIN to -----END"),
+    "certificate cut short": ("-----END CERTIFICATE-----\n", "", "ca =", "is cut short"),
+    "certificate of no CA": (authority(), authority(ca=False), "ca =", "but no CA's"),
+    "another file for root": ('"_type":"root"', '"_type":"x"', "root", "the whole root.json"),
+    "a root that was changed": ('"version":1', '"version":2', "root", "the whole root.json"),
+    # What does not go together.
+    "no name": (*without('id = "node-0001"'), "[node]", 'write id = "node-0001" below [node]'),
+    "no site": (*without('site = "riverside"'), "[node]", 'write site = "riverside" below [node]'),
+    "no broker": (*without('url = "mqtts://broker.local:8883"'), "[mqtt]", "write url ="),
+    "broker without TLS": ("mqtts://", "mqtt://", 'url = "mqtt:', "write mqtts://"),
+    "too few channels": ("channels = 5", "channels = 4", "pps_channel", "they count from 0"),
+    "too many channels": ("channels = 5", "channels = 6", "channels", "write channels = 5"),
+    "an unknown array": ('"tetrahedron_200mm"', '"pyramid"', "array", "choose one of"),
+    "Wi-Fi without a key": (*without(f'wifi_psk = "{PSK}"'), "wifi_ssid", "or wifi_open = true"),
+    "key without Wi-Fi": (*without('wifi_ssid = "yard"'), "wifi_psk", "write wifi_ssid too"),
+    "Wi-Fi without a country": (*without('country = "MN"'), "wifi_ssid", "two letters"),
+    "gateway outside": ('gateway = "192.168.1.1"', 'gateway = "10.0.0.1"', "gateway", "mend one"),
+    "gateway alone": (*without('address = "192.168.1.20/24"'), "gateway", "write address too"),
+    "token without a place": (
+        *without('url = "https://broker.local:8885"'),
+        "token",
+        "write the url",
+    ),
+    "gpsd without a receiver": (
+        "pps_channel = 4\n\n[board]\nenabled = true\n\n[mqtt]\n",
+        'pps_channel = 4\ngpsd = "localhost:2947"\n\n[mqtt]\n',
+        "gpsd",
+        "below [receiver], or take gpsd out",
+    ),
+    "CA that has ended": (authority(), authority(ended_days=30), "ca =", "ended 30 days ago"),
+}
+
+
+def spoilt(mistake: str) -> tuple[str, int, str]:
+    """Give the file with a mistake in it, the line that has to be named, and words of the mend."""
+    before, after, at, mend = MISTAKES[mistake]
+    text = right_text()
+    if mistake == "gpsd without a receiver":
+        text = text.replace('[receiver]\nkind = "pulse"\n', "")
+    assert text.count(before) == 1, f"{before!r} is not there once"
+    text = text.replace(before, after)
+    place = re.search("^" + re.escape(at), text, re.M)
+    assert place, f"no line begins with {at!r}"
+    return text, text.count("\n", 0, place.start()) + 1, mend
+
+
+def by_laptop(file: Path) -> list[str]:
+    done = CliRunner().invoke(cli, ["check", str(file)], standalone_mode=False)
+    assert isinstance(done.exception, ProvisioningError), done.output
+    return [line.replace(str(file), file.name) for line in str(done.exception).splitlines()]
+
+
+def by_node(places: Places) -> list[str]:
+    fault = first_boot.apply(places, utc_now_ns(), BOARD)
+    assert fault is not None
+    assert (fault.code, fault.starts) == ("SETTINGS", False)
+    words = places.error_file.read_bytes().decode("utf-8-sig")
+    assert words.replace("\r\n", "").count("\n") == 0, "Notepad shows no such line end"
+    assert f"{Code.SETTINGS.long} long, {Code.SETTINGS.short} short" in words
+    assert not places.settings_file.exists()
+    assert [line for line in words.split("\r\n") if line in fault.sentences] == [*fault.sentences]
+    return [*fault.sentences]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_laptop_and_node_name_the_line_of_a_mistake_and_the_mend(
+    mistake: str, tmp_path: Path
+) -> None:
+    text, line, mend = spoilt(mistake)
+    places = node(tmp_path, text)
+    told = by_laptop(places.card_file)
+    assert by_node(places) == told
+    assert len(told) == 1, told
+    assert f"gunfire-node.toml, line {line}: " in told[0] or (
+        f"gunfire-node.toml, line {line} and " in told[0]
+    )
+    assert mend in told[0]
+    assert TOKEN not in told[0]
+    assert PSK not in told[0]
+
+
+WHOLES: Final[dict[str, tuple[bytes | None, str]]] = {
+    "not there": (None, "gunfire-card new makes it"),
+    "empty": (b"", "says nothing; have it made anew"),
+    "comments alone": (b"# [node]\r\n", "says nothing; have it made anew"),
+    "too large": (b"#" * (LARGEST_BYTES + 1), "is larger than 256 KiB"),
+    "UTF-16": (right_text().encode("utf-16"), "save it again with the encoding UTF-8"),
+    "UTF-16 without a mark": (right_text().encode("utf-16-le"), "with the encoding UTF-8"),
+    "Latin-1": (
+        right_text().replace("riverside", "Flüsse").encode("latin-1"),
+        "line 4: a character there is not UTF-8",
+    ),
+    "nested without end": (b"x = " + b"[" * 5000, "gunfire-node.toml"),
+    "zeros": (bytes(512), "gunfire-node.toml"),
+}
+
+
+@pytest.mark.parametrize("what", WHOLES)
+def test_a_file_that_is_wrong_as_a_whole_is_refused_by_both(what: str, tmp_path: Path) -> None:
+    data, mend = WHOLES[what]
+    places = node(tmp_path, data)
+    told = by_laptop(places.card_file)
+    assert by_node(places) == told
+    assert len(told) == 1
+    assert mend in told[0]
+
+
+def test_a_file_whose_ending_windows_hides_is_found(tmp_path: Path) -> None:
+    places = node(tmp_path)
+    places.card_file.with_name("gunfire-node.toml.txt").write_text("")
+    assert "take .txt off its name" in by_node(places)[0]
+
+
+def test_several_mistakes_are_told_at_once_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    text = right_text()
+    for mistake in ("out of range", "kind of receiver", "a token cut short", "broker without TLS"):
+        before, after, *_ = MISTAKES[mistake]
+        text = text.replace(before, after)
+    told = by_laptop(node(tmp_path, text).card_file)
+    lines = [int(re.findall(r"line (\d+)", sentence)[0]) for sentence in told]
+    assert lines == [8, 18, 21, 34]
+
+
+def test_what_does_not_go_together_is_told_at_once_too(tmp_path: Path) -> None:
+    text = right_text()
+    for mistake in ("no name", "no site", "an unknown array", "gateway outside"):
+        before, after, *_ = MISTAKES[mistake]
+        text = text.replace(before, after)
+    assert len(by_laptop(node(tmp_path, text).card_file)) == 4
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_file_that_notepad_saved_as_utf_8_is_right(mark: bytes, end: str) -> None:
+    file = parse(mark + right_text().replace("\n", end).encode(), "x", NOW_NS)
+    assert file.settings.node.id == "node-0001"
+    assert file.settings.enrolment is not None
+    assert file.settings.enrolment.ca == authority()
+
+
+def test_what_follows_from_what_is_said_is_filled_in() -> None:
+    file = parse(right_text().encode(), "x", NOW_NS)
+    assert file.settings.timing.gpsd == "localhost:2947"
+    assert {table: dict(file.node_values[table]) for table in ("integrity", "timing")} == {
+        "integrity": FILLED["integrity"],
+        "timing": {"gpsd": "localhost:2947", "pps_channel": 4},
+    }
+    assert file.node_values["mqtt"] == {**FILLED["mqtt"], "url": "mqtts://broker.local:8883"}
+    assert set(file.node_values) <= set(Settings.model_fields)
+
+
+def test_what_the_file_says_itself_is_not_filled_over() -> None:
+    text = right_text().replace("[mqtt]", '[mqtt]\nkey_file = "/run/credentials/mqtt.key"')
+    text = text.replace("pps_channel = 4", 'pps_channel = 4\ngpsd = "10.0.0.2:2947"')
+    file = parse(text.encode(), "x", NOW_NS)
+    assert file.node_values["mqtt"]["key_file"] == "/run/credentials/mqtt.key"
+    assert file.settings.timing.gpsd == "10.0.0.2:2947"
+
+
+def test_a_file_that_is_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ProvisioningError, match="cannot be read"):
+        load(tmp_path, NOW_NS)
