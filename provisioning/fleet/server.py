@@ -215,11 +215,13 @@ def _body(environment: Environment) -> bytes:
     declared = str(environment.get("CONTENT_LENGTH") or "")
     if not declared.isascii() or not declared.isdigit():
         raise RefusedError(411, "say how long the request is")
-    if int(declared) > MOST_BYTES:
+    # Read whatever it is, within cheroot's bound: who is cut off while sending hears no answer.
+    body = bytes(environment["wsgi.input"].read(int(declared)))
+    if len(body) > MOST_BYTES:
         raise RefusedError(413, f"a request has {MOST_BYTES} bytes at most")
     if str(environment.get("CONTENT_TYPE", "")).partition(";")[0].strip() != REQUEST_TYPE:
         raise RefusedError(400, f"a request is of the type {REQUEST_TYPE}")
-    return bytes(environment["wsgi.input"].read(int(declared)))
+    return body
 
 
 def _request(body: bytes) -> x509.CertificateSigningRequest:
@@ -331,6 +333,18 @@ class _Gateway(Gateway_10):
         return environment
 
 
+class _Server(Server):
+    """Gives a connection to a thread once something has come on it: silent ones hold none."""
+
+    def process_conn(self, conn: Any) -> None:
+        """Take a connection that is new, or on which something has come."""
+        if conn.last_used is None:
+            # Which sets it; `timeout` ends what stays silent.
+            self._connections.put(conn)  # type: ignore[attr-defined]
+        else:
+            super().process_conn(conn)
+
+
 def make_server(fleet: Fleet, host: str = "0.0.0.0", port: int = PORT) -> HTTPServer:  # noqa: S104
     """Make a server that listens, until `serve` is called on it; `stop` ends it.
 
@@ -339,7 +353,7 @@ def make_server(fleet: Fleet, host: str = "0.0.0.0", port: int = PORT) -> HTTPSe
     ProvisioningError
         The port is not to be had, or the broker's certificate cannot be used.
     """
-    server = Server(
+    server = _Server(
         (host, port),
         Application(fleet),
         numthreads=THREADS,

@@ -1,4 +1,4 @@
-"""A fleet on loopback: its folder, `gunfire-fleet serve` on a thread, and nodes that enrol there."""
+"""A fleet on loopback: its folder, what `gunfire-fleet serve` runs, and nodes that enrol there."""
 
 from __future__ import annotations
 

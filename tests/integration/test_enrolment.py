@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import datetime as dt
+import json
+import logging
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import urllib3
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from deliver_node import append, offline, online, wait_until
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from node.deliver import BrokerAddress
+from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions, session
 from node.deliver.batch import check_broker
 from node.errors import BrokerError
 from node.identity import load_identity
-from tests.hil.fleet_stage import NODE_ID, SITE, Box, Stage, served
+from node.messages import Status, with_transport
+from node.network import Subscription
+from provisioning import enrol
+from provisioning.enrol import LATER, REFUSED
+from provisioning.est import decode_certificates, encode_request, key_print, make_request, name
+from provisioning.fleet.server import MOST_FAILURES, THREADS, TIMEOUT_S
+from provisioning.fleet.watch import Watch
+from provisioning.memory import read_memory
+from tests.hil.fleet_stage import NODE_ID, SITE, Box, SetClock, Stage, served
 from tests.hil.shipped_broker import ShippedBroker
+from tests.hil.virtual_receiver import free_port
+
+LONG = dt.timedelta(days=400)
+LATE = dt.timedelta(days=500)
+"""In the last third of a certificate's life."""
+WAIT_S = 10.0
+EXAMPLE = (Path(__file__).parents[1] / "contract" / "status.json").read_text()
 
 # paho and urllib3 leave the socket of a failed handshake to the garbage collector, which says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
@@ -27,6 +64,12 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def broker(stage: Stage, tmp_path: Path) -> Iterator[ShippedBroker]:
+    with broker_of(stage, tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def broker_of(stage: Stage, tmp_path: Path) -> Iterator[ShippedBroker]:
     folder = stage.fleet.folder
     (tmp_path / "broker").mkdir()
     running = ShippedBroker(
@@ -37,8 +80,10 @@ def broker(stage: Stage, tmp_path: Path) -> Iterator[ShippedBroker]:
         key=folder / "broker.key",
     )
     running.start()
-    yield running
-    running.end()
+    try:
+        yield running
+    finally:
+        running.end()
 
 
 def address(box: Box, broker: ShippedBroker) -> BrokerAddress:
@@ -53,6 +98,116 @@ def address(box: Box, broker: ShippedBroker) -> BrokerAddress:
 
 def certificate(file: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(file.read_bytes())
+
+
+def with_list_of_today(stage: Stage) -> Stage:
+    """Renew the list of a fleet that was made long ago: Mosquitto lets nobody in by an old one."""
+    then, stage.clock.ahead = stage.clock.ahead, dt.timedelta()
+    stage.fleet.write_revocations()
+    stage.clock.ahead = then
+    return stage
+
+
+def lets_in(box: Box, broker: ShippedBroker) -> bool:
+    try:
+        check_broker(address(box, broker))
+    except BrokerError:
+        return False
+    return True
+
+
+def csr(key: Any, algorithm: Any = hashes.SHA256()) -> x509.CertificateSigningRequest:  # noqa: B008
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name("x", "y"))
+    return builder.sign(key, algorithm)
+
+
+def get(stage: Stage, path: str, method: str = "GET", **options: Any) -> Any:
+    """Ask as it stands: urllib3's request would make the path a tidy one."""
+    with urllib3.HTTPSConnectionPool(
+        "localhost", stage.port, ca_certs=str(stage.fleet.folder / "ca.crt"), retries=False
+    ) as pool:
+        return pool.urlopen(method, path, redirect=False, assert_same_host=False, **options)
+
+
+def post(stage: Stage, operation: str, body: bytes, token: str | None) -> Any:
+    headers = {"Content-Type": "application/pkcs10"}
+    if token is not None:
+        headers |= urllib3.make_headers(basic_auth=f"{NODE_ID}:{token}")
+    return get(stage, f"/.well-known/est/{operation}", "POST", body=body, headers=headers)
+
+
+def fleet_command(stage: Stage, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("gunfire-fleet"),
+            "--fleet",
+            stage.fleet.folder,
+            *map(str, words),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def status(boot_id: str, state: str) -> bytes:
+    said = json.loads(EXAMPLE) | {"boot_id": boot_id, "state": state, "reasons": []}
+    return json.dumps(said | {"node_id": NODE_ID, "site": SITE}).encode()
+
+
+@contextmanager
+def connected(box: Box, broker: ShippedBroker) -> Iterator[Client]:
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id=NODE_ID, protocol=MQTTProtocolVersion.MQTTv5
+    )
+    places = box.places
+    client.tls_set(str(places.authority_file), str(places.mqtt_certificate), str(places.mqtt_key))
+    client.connect("localhost", broker.port)
+    client.loop_start()
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+class PowerCut(BaseException):
+    """The power is gone: nothing in between may take it for a fault to go on from."""
+
+
+class Cuts:
+    """Cuts the power at a rename, link or removal of a box; of a number, before it or after."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._left: int | None = None
+        self._folder = folder
+        for owner, word in ((Path, "replace"), (os, "link"), (Path, "unlink")):
+            monkeypatch.setattr(owner, word, self._cut(getattr(owner, word)))
+
+    def at(self, number: int, box: Box) -> bool:
+        """Run enrolment, and cut it off there; say whether it came so far."""
+        self._folder, self._left = box.folder, number
+        try:
+            box.enrol()
+        except PowerCut:
+            return True
+        finally:
+            self._left = None
+        return False
+
+    def _cut(self, do: Callable[..., Any]) -> Callable[..., Any]:
+        def cut(first: Any, *rest: Any, **options: Any) -> Any:
+            if self._left is None or not Path(first).is_relative_to(self._folder):
+                return do(first, *rest, **options)
+            if self._left == 0:
+                raise PowerCut
+            done = do(first, *rest, **options)
+            if self._left == 1:
+                raise PowerCut
+            self._left -= 2
+            return done
+
+        return cut
 
 
 def test_by_its_token_a_node_gets_what_the_broker_and_a_verifier_go_by(
@@ -84,3 +239,470 @@ def test_the_key_that_signs_opens_no_broker(
                 key_file=places.signing_key,
             )
         )
+
+
+# What goes wrong with a token, and how it is told.
+
+
+def test_asked_again_after_a_lost_answer_the_fleet_gives_the_same_certificates(
+    stage: Stage, tmp_path: Path
+) -> None:
+    invitation = stage.invite()
+    box = stage.node(tmp_path / "box", invitation)
+    assert box.enrol() == 0
+    files = (box.places.mqtt_certificate, box.places.signing_certificate)
+    first = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    box.put(invitation)
+    box.clock = SetClock(LONG)  # even after its end: it was used in time
+    assert box.enrol() == 0
+    assert [file.read_bytes() for file in files] == first
+    assert len(stage.fleet.inventory.read().members[NODE_ID].certificates) == 2
+
+
+def test_a_token_serves_one_box_and_the_second_is_refused_and_told(
+    stage: Stage, tmp_path: Path
+) -> None:
+    invitation = stage.invite()
+    assert stage.node(tmp_path / "box", invitation).enrol() == 0
+    thief = stage.node(tmp_path / "thief", invitation)
+    assert thief.enrol() == REFUSED
+    assert thief.told["verdict"] == "fail"
+    assert "was used before, with another key" in thief.told["figure"]
+    assert "gunfire-fleet revoke node-0001" in thief.told["advice"]
+    assert not thief.places.mqtt_certificate.exists()
+    member = stage.fleet.inventory.read().members[NODE_ID]
+    assert (member.refused, member.refusals[0].who) == (1, "127.0.0.1")
+    assert "was used before, with another key" in member.refusals[0].why
+
+
+def test_a_token_that_ran_out_is_refused_and_told(stage: Stage, tmp_path: Path) -> None:
+    box = stage.node(tmp_path / "box", stage.invite(days=1))
+    stage.clock.ahead = dt.timedelta(days=2)
+    assert box.enrol() == REFUSED
+    assert "ran out on" in box.told["figure"]
+    assert stage.fleet.inventory.read().members[NODE_ID].state(stage.clock.moment()) == "run out"
+
+
+def test_a_wrong_token_is_refused_and_after_a_few_is_not_even_looked_at(
+    stage: Stage, tmp_path: Path
+) -> None:
+    invitation = stage.invite()
+    wrong = invitation.model_copy(update={"token": "x" * 32})
+    for _ in range(MOST_FAILURES):
+        box = stage.node(tmp_path / "box", wrong)
+        assert box.enrol() == REFUSED
+        assert "the token is not one that this name was invited with" in box.told["figure"]
+    assert stage.node(tmp_path / "box", wrong).enrol() == LATER
+    assert stage.node(tmp_path / "box", stage.invite("node-0002")).enrol() == 0
+
+
+def test_a_server_of_another_authority_is_told_no_token(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(tmp_path / "elsewhere") as stranger:
+        invitation = stage.invite().model_copy(update={"enrolment_url": stranger.url})
+        box = stage.node(tmp_path / "box", invitation)
+        assert box.enrol() == LATER
+        assert box.told["verdict"] == "fail"
+        assert "its certificate is not accepted" in box.told["figure"]
+        assert "somebody may be in between" in box.told["advice"]
+        assert stranger.fleet.inventory.read().strangers_refused == 0
+
+
+def test_a_server_that_is_not_there_is_a_warning_and_another_try(
+    stage: Stage, tmp_path: Path
+) -> None:
+    gone = stage.invite().model_copy(update={"enrolment_url": f"https://localhost:{free_port()}"})
+    box = stage.node(tmp_path / "box", gone)
+    assert box.enrol() == LATER
+    assert box.told["verdict"] == "warn"
+    assert "cannot be reached" in box.told["figure"]
+    box.put(stage.invite())
+    assert box.enrol() == 0
+
+
+def test_no_token_gets_into_a_log_a_report_or_the_inventory(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    invitation = stage.invite()
+    boxes = [stage.node(tmp_path / name, invitation) for name in ("box", "thief")]
+    assert [box.enrol() for box in boxes] == [0, REFUSED]
+    assert invitation.token
+    encoded = base64.b64encode(f"{NODE_ID}:{invitation.token}".encode()).decode()
+    for secret in (invitation.token, encoded):
+        assert secret not in caplog.text
+        for folder in (stage.fleet.folder, boxes[0].folder):
+            for file in folder.rglob("*"):
+                assert not file.is_file() or secret.encode() not in file.read_bytes(), file
+
+
+# The clock.
+
+
+def test_with_a_clock_at_2023_a_node_waits_says_so_and_enrols_once_it_is_set(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol, "CLOCK_S", 0.01)
+    clock = SetClock(dt.datetime(2023, 1, 1, tzinfo=dt.UTC) - dt.datetime.now(dt.UTC), False)
+    box = stage.node(tmp_path / "box", stage.invite(), clock=clock)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(box.enrol()))
+    thread.start()
+    assert wait_until(lambda: (box.places.reports / "enrolment.json").exists())
+    assert box.told["verdict"] == "warn"
+    assert box.told["figure"].startswith("waits for the clock: it says 2023-01-01")
+    assert "GPS or NTP" in box.told["advice"]
+    assert not stage.fleet.inventory.read().members[NODE_ID].certificates
+    clock.ahead = dt.timedelta()
+    assert wait_until(lambda: "which nothing sets yet" in box.told["figure"])
+    clock.trusted = True
+    thread.join(WAIT_S)
+    assert codes == [0]
+
+
+def test_a_clock_that_nothing_disciplines_is_taken_after_a_while_unless_it_is_evidently_wrong(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrol, "CLOCK_S", 0.01)
+    monkeypatch.setattr(enrol, "PATIENCE_S", 0.1)
+    box = stage.node(tmp_path / "box", stage.invite(), clock=SetClock(trusted=False))
+    assert box.enrol() == 0
+
+
+# The end of a certificate.
+
+
+def test_a_revoked_node_is_kept_out_of_the_broker_refused_and_told(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    check_broker(address(box, broker))
+    stage.fleet.revoke(NODE_ID, "stolen")
+    broker.reload()
+    assert wait_until(lambda: not lets_in(box, broker))
+    assert box.enrol() == REFUSED
+    assert box.told["figure"].startswith("revoked by the fleet on ")
+    box.clock = SetClock(LATE)
+    stage.clock.ahead = LATE
+    (stage.fleet.folder / "crl.pem").unlink()  # and where the list cannot be had
+    assert box.enrol() == REFUSED
+    assert "the fleet refuses: node-0001 was revoked on" in box.told["figure"]
+    member = stage.fleet.inventory.read().members[NODE_ID]
+    assert member.refused == 1
+    again = stage.invite()
+    box.put(again)
+    assert box.enrol() == REFUSED
+    assert "key was revoked" in box.told["figure"]
+
+
+def test_a_certificate_that_ran_out_is_told_and_a_new_token_mends_it(
+    stage: Stage, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    stage.clock.ahead = dt.timedelta(days=731)
+    assert box.enrol() == REFUSED
+    assert "the certificates ran out on" in box.told["figure"]
+    assert "invited again" in box.told["advice"]
+    assert stage.fleet.inventory.read().members[NODE_ID].state(stage.clock.moment()) == "expired"
+    box.put(stage.invite())
+    key = load_identity(box.places.signing_key, None, NODE_ID, SITE).private_key
+    assert box.enrol() == 0
+    assert key_print(certificate(box.places.signing_certificate)) == key_print(key)
+
+
+def test_in_the_last_third_of_its_life_a_certificate_is_renewed_with_a_new_key_while_it_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LOOK_AT_FILES_S", 0.1)
+    with (
+        served(tmp_path / "fleet", SetClock(-dt.timedelta(days=490))) as stage,
+        broker_of(with_list_of_today(stage), tmp_path) as broker,
+    ):
+        _renewed_while_it_sends(stage, broker, tmp_path)
+
+
+def _renewed_while_it_sends(stage: Stage, broker: ShippedBroker, tmp_path: Path) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    before = certificate(box.places.mqtt_certificate)
+    signing = certificate(box.places.signing_certificate)
+    with Outbox(tmp_path / "outbox.sqlite3", 2**22) as outbox:
+        sender = MqttPublisher(
+            outbox,
+            address(box, broker),
+            NODE_ID,
+            SessionOptions(keepalive_s=5, reconnect_max_s=1),
+            detection_topic=f"gunfire/v1/{SITE}/{NODE_ID}/detection",
+            status_topic=f"gunfire/v1/{SITE}/{NODE_ID}/status",
+            offline=offline,
+            stamp=with_transport,
+            utc_now_ns=time.time_ns,
+        )
+        sender.set_status(online())
+        sender.start()
+        try:
+            assert wait_until(lambda: sender.delivery().connected)
+            stage.clock.ahead = -dt.timedelta(days=10)
+            assert box.enrol() == 0
+            assert certificate(box.places.mqtt_certificate) == before  # not yet
+            stage.clock.ahead = dt.timedelta()
+            assert box.enrol() == 0
+            after = certificate(box.places.mqtt_certificate)
+            assert key_print(after) != key_print(before)
+            renewed = certificate(box.places.signing_certificate)
+            assert key_print(renewed) == key_print(signing)
+            assert renewed.not_valid_after_utc > signing.not_valid_after_utc
+            log = tmp_path / "broker" / "mosquitto.log"
+            assert wait_until(lambda: log.read_text().count(f"as {NODE_ID} ") >= 2)
+            assert wait_until(lambda: sender.delivery().connected)
+            append(outbox, 1)
+            assert wait_until(lambda: outbox.depth == 0)
+        finally:
+            sender.close()
+    assert not list(box.folder.rglob("*.next"))
+
+
+def test_two_boxes_with_one_nodes_keys_are_told_by_the_watch_and_renewed_no_more(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    said: list[str] = []
+    watch = Watch(stage.fleet, said.append)
+    stage.fleet.issue("fleet")
+    folder = stage.fleet.folder
+    words = Subscription(
+        BrokerAddress.from_url(
+            f"mqtts://localhost:{broker.port}",
+            ca_file=folder / "ca.crt",
+            cert_file=folder / "fleet.crt",
+            key_file=folder / "fleet.key",
+        ),
+        kinds=("status",),
+        client_id="fleet",
+    )
+    boots = [str(uuid.uuid4()) for _ in range(3)]
+
+    def say(boot_id: str, state: str = "online") -> None:
+        payload = status(boot_id, state)
+        with connected(box, broker) as client:
+            sent = client.publish(f"gunfire/v1/{SITE}/{NODE_ID}/status", payload, qos=1)
+            sent.wait_for_publish(WAIT_S)
+        word = words.next(WAIT_S)
+        assert word is not None
+        assert isinstance(word.message, Status)
+        watch.take(word.message)
+
+    with words:
+        say(boots[0])
+        say(boots[0], "offline")
+        assert stage.fleet.inventory.read().members[NODE_ID].offline_utc
+        say(boots[1])  # started anew: no news
+        say(boots[0], "offline")  # the last will of the run before
+        assert [line.partition(" went")[0] for line in said] == [NODE_ID, f"{NODE_ID} is back"]
+        say(boots[2])
+        say(boots[1])
+        say(boots[2])
+    assert len(said) == 3
+    assert f"{NODE_ID} is there twice" in said[2]
+    member = stage.fleet.inventory.read().members[NODE_ID]
+    assert member.state(stage.clock.moment()) == "cloned"
+    stage.clock.ahead = dt.timedelta(days=490)
+    assert box.enrol() == REFUSED
+    assert "was seen twice at the broker" in box.told["figure"]
+    stage.fleet.forgive(NODE_ID)
+    assert box.enrol() == 0
+
+
+# A cut of power.
+
+
+@pytest.mark.parametrize("days", [0, 490], ids=["enrolment", "renewal"])
+def test_cut_off_at_any_write_it_is_gone_on_from_and_no_certificate_too_many_is_issued(
+    stage: Stage, tmp_path: Path, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before and after each rename, link and removal, each time of another node."""
+    cuts = Cuts(monkeypatch, tmp_path)
+    was_cut, number = True, 0
+    while was_cut:
+        node_id = f"node-{number}"
+        stage.clock.ahead = dt.timedelta()
+        box = stage.node(tmp_path / node_id, stage.invite(node_id))
+        if days:
+            assert box.enrol() == 0
+            stage.clock.ahead = dt.timedelta(days=days)
+        was_cut = cuts.at(number, box)
+        assert box.enrol() == 0, (number, box.told)
+        assert_whole(box, node_id)
+        member = stage.fleet.inventory.read().members[node_id]
+        assert (len(member.certificates), member.refused) == (4 if days else 2, 0), number
+        number += 1
+    assert number > 12
+
+
+def assert_whole(box: Box, node_id: str) -> None:
+    places = box.places
+    signing = load_identity(places.signing_key, places.signing_certificate, node_id, SITE)
+    assert signing.certificate
+    mqtt = serialization.load_pem_private_key(places.mqtt_key.read_bytes(), None)
+    assert key_print(certificate(places.mqtt_certificate)) == key_print(mqtt)
+    assert not list(box.folder.rglob("*.next"))
+    enrolment = read_memory(places).enrolment
+    assert enrolment is not None
+    assert enrolment.token is None
+    for file in (places.mqtt_key, places.signing_key):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+# By hand.
+
+
+def test_where_the_fleet_cannot_be_reached_request_and_answer_are_carried(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite(by_hand=True))
+    assert box.enrol() == 0
+    assert box.told["verdict"] == "warn"
+    assert "carry gunfire-node-request.json" in box.told["advice"]
+    request = box.places.request_file
+    lies = request.stat().st_mtime_ns
+    assert box.enrol() == 0
+    assert request.stat().st_mtime_ns == lies  # the card is not written at each boot
+    done = fleet_command(stage, "sign", request, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert box.enrol() == 0
+    assert box.told["verdict"] == "pass"
+    check_broker(address(box, broker))
+
+    # Carried by somebody else, or signed elsewhere.
+    other = stage.node(tmp_path / "other", stage.invite("node-0002", by_hand=True))
+    box.places.response_file.replace(other.places.response_file)
+    assert other.enrol() == REFUSED
+    assert "holds no mqtt certificate over this node's key" in other.told["figure"]
+    other.places.response_file.unlink()
+    assert other.enrol() == 0
+    with served(tmp_path / "elsewhere") as stranger:
+        stranger.invite("node-0002", by_hand=True)
+        assert fleet_command(stranger, "sign", other.places.request_file, "--yes").returncode == 0
+        assert other.enrol() == REFUSED
+        assert "that the fleet's CA has not issued" in other.told["figure"]
+
+    # A name that nobody invited; and a second box under one that was.
+    text = request.read_text()
+    request.write_text(text.replace(NODE_ID, "node-0009"))
+    done = fleet_command(stage, "sign", request, "--yes")
+    assert done.returncode == 2
+    assert "node-0009 was not invited" in done.stderr
+    second = stage.node(tmp_path / "second", stage.invite("node-0003", by_hand=True))
+    second.put(second.invitation.model_copy(update={"node_id": NODE_ID}))
+    assert second.enrol() == 0
+    done = fleet_command(stage, "sign", second.places.request_file, "--yes")
+    assert done.returncode == 2
+    assert "was used before, with another key" in done.stderr
+
+
+# What strangers send.
+
+
+def test_what_is_no_request_is_refused_in_words_and_nothing_of_it_is_kept(
+    stage: Stage,
+) -> None:
+    invitation = stage.invite()
+    other = ec.generate_private_key(ec.SECP256R1())
+    good = make_request(other, NODE_ID, SITE)
+    der = bytearray(good.public_bytes(serialization.Encoding.DER))
+    der[-4] ^= 1  # of the signature
+    weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - what is to be refused
+    requests = {
+        b"": (400, "is no certificate request"),
+        b"\xff" * 64: (400, "is no certificate request"),
+        base64.b64encode(b"junk" * 100): (400, "is no certificate request"),
+        base64.b64encode(bytes(der)): (400, "not signed by the key"),
+        encode_request(csr(weak)): (400, "over a key of another kind"),
+        encode_request(csr(ec.generate_private_key(ec.SECP384R1()))): (400, "connects with EC P"),
+        encode_request(csr(Ed25519PrivateKey.generate(), None)): (400, "connects with EC P-256"),
+        b"A" * (2**14 + 1): (413, "16384 bytes at most"),
+    }
+    for body, (code, words) in requests.items():
+        answer = post(stage, "mqtt/simpleenroll", body, invitation.token)
+        assert (answer.status, words in answer.data.decode()) == (code, True), answer.data
+    answer = post(stage, "signing/simpleenroll", encode_request(good), invitation.token)
+    assert (answer.status, b"a node signs with Ed25519" in answer.data) == (400, True)
+    assert post(stage, "mqtt/simplereenroll", encode_request(good), None).status == 401
+    assert post(stage, "mqtt/simpleenroll", encode_request(good), None).status == 401
+    assert post(stage, "mqtt/other", encode_request(good), None).status == 405
+    assert not stage.fleet.inventory.read().members[NODE_ID].certificates
+
+
+def test_the_name_in_a_certificate_is_the_tokens_whatever_the_request_says(stage: Stage) -> None:
+    invitation = stage.invite()
+    request = make_request(ec.generate_private_key(ec.SECP256R1()), "operator", "elsewhere")
+    answer = post(stage, "mqtt/simpleenroll", encode_request(request), invitation.token)
+    (issued,) = decode_certificates(answer.data)
+    assert issued.subject.rfc4514_string() == f"CN={NODE_ID},O={SITE}"
+
+
+def test_of_the_releases_nothing_beside_them_is_given(stage: Stage) -> None:
+    folder = stage.fleet.folder
+    (folder / "releases" / "metadata").mkdir()
+    (folder / "releases" / "metadata" / "1.root.json").write_text("{}")
+    (folder / "releases" / "out").symlink_to(folder)
+    (folder / "releases" / ".hidden").write_text("x")
+    assert get(stage, "/releases/metadata/1.root.json").data == b"{}"
+    assert get(stage, "/crl.pem").data == (folder / "crl.pem").read_bytes()
+    for path in (
+        "/releases/../ca.key",
+        "/releases/%2e%2e/ca.key",
+        "/releases/..%2fca.key",
+        "/releases/metadata/../../ca.key",
+        "/releases//etc/passwd",
+        "/releases/out/ca.key",
+        "/releases/.hidden",
+        "/releases/metadata",
+        "/releases/metadata/%00",
+        "/releases/",
+        "/ca.key",
+        "/inventory.json",
+        "/",
+    ):
+        answer = get(stage, path)
+        assert (answer.status, b"PRIVATE KEY" in answer.data) == (404, False), path
+
+
+def test_clients_who_say_nothing_keep_nobody_out(stage: Stage, tmp_path: Path) -> None:
+    silent = [socket.create_connection(("127.0.0.1", stage.port)) for _ in range(3 * THREADS)]
+    try:
+        began_s = time.monotonic()
+        assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
+        assert time.monotonic() - began_s < TIMEOUT_S / 2
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_a_client_of_est_that_is_not_ours_gets_a_certificate(stage: Stage, tmp_path: Path) -> None:
+    invitation = stage.invite()
+    url, ca = f"https://localhost:{stage.port}/.well-known/est", stage.fleet.folder / "ca.crt"
+    script = f"""
+        openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout k.pem \\
+          -subj /CN=x -outform DER | openssl base64 > r.b64
+        curl -sS --fail --cacert {ca} {url}/cacerts | openssl base64 -d |
+          openssl pkcs7 -inform DER -print_certs -out ca.pem
+        curl -sS --fail --cacert ca.pem -u {NODE_ID}:{invitation.token} \\
+          -H 'Content-Type: application/pkcs10' --data-binary @r.b64 {url}/mqtt/simpleenroll |
+          openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out c.pem
+        openssl verify -x509_strict -purpose sslclient -CAfile ca.pem c.pem
+        curl -sS --fail --cacert ca.pem --cert c.pem --key k.pem \\
+          -H 'Content-Type: application/pkcs10' --data-binary @r.b64 {url}/mqtt/simplereenroll |
+          openssl base64 -d | openssl pkcs7 -inform DER -print_certs | cmp - c.pem
+    """
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "c.pem: OK"), done.stderr
