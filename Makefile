@@ -7,7 +7,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
 # MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd.
-APT_TEST := age chrony faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
+APT_TEST := age chrony device-tree-compiler faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
   mosquitto-clients nats-server shellcheck strace systemd-container
 # For the image: all else is in a Debian of the build's own.
 APT_IMAGE := git mmdebstrap
