@@ -30,12 +30,18 @@ from deliver_node import append, offline, online, wait_until
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from node.capture import SimulatedSource
+from node.daemon import Daemon
 from node.deliver import BrokerAddress, MqttPublisher, Outbox, SessionOptions, session
 from node.deliver.batch import check_broker
+from node.demo import Street
 from node.errors import BrokerError
 from node.identity import load_identity
-from node.messages import Status, with_transport
+from node.messages import Checkpoint, Detection, Node, Status, with_transport
 from node.network import Subscription
+from node.timing import FakeHostClock
+from node.types import ClockQuality
+from node.utc import parse_utc_ns
 from provisioning import enrol
 from provisioning.enrol import LATER, REFUSED
 from provisioning.est import decode_certificates, encode_request, key_print, make_request, name
@@ -43,6 +49,7 @@ from provisioning.fleet.server import MOST_FAILURES, THREADS, TIMEOUT_S
 from provisioning.fleet.watch import Watch
 from provisioning.memory import read_memory
 from tests.hil.fleet_stage import NODE_ID, SITE, Box, SetClock, Stage, served
+from tests.hil.process import GUNFIRE_NODE
 from tests.hil.shipped_broker import ShippedBroker
 from tests.hil.virtual_receiver import free_port
 
@@ -50,6 +57,7 @@ LONG = dt.timedelta(days=400)
 LATE = dt.timedelta(days=500)
 """In the last third of a certificate's life."""
 WAIT_S = 10.0
+HEARD_S = 12
 EXAMPLE = (Path(__file__).parents[1] / "contract" / "status.json").read_text()
 
 # paho and urllib3 leave the socket of a failed handshake to the garbage collector, which says so.
@@ -150,6 +158,11 @@ def fleet_command(stage: Stage, *words: object) -> subprocess.CompletedProcess[s
     )
 
 
+def node_command(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [*GUNFIRE_NODE, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def status(boot_id: str, state: str) -> bytes:
     said = json.loads(EXAMPLE) | {"boot_id": boot_id, "state": state, "reasons": []}
     return json.dumps(said | {"node_id": NODE_ID, "site": SITE}).encode()
@@ -239,6 +252,70 @@ def test_the_key_that_signs_opens_no_broker(
                 key_file=places.signing_key,
             )
         )
+
+
+def test_a_node_that_hears_before_it_is_enrolled_is_online_and_verified_without_a_restart(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite(), broker=f"mqtts://localhost:{broker.port}")
+    folder = stage.fleet.folder
+    stage.fleet.issue("auditor")
+    auditor = BrokerAddress.from_url(
+        box.broker,
+        ca_file=folder / "ca.crt",
+        cert_file=folder / "auditor.crt",
+        key_file=folder / "auditor.key",
+    )
+    frames = Street.load().node.frames()[: HEARD_S * 48_000]
+    kinds = ("detection", "node", "checkpoint")
+    with Subscription(auditor, kinds=kinds, client_id="auditor") as words:
+        got: list[Any] = []
+        listener = threading.Thread(target=lambda: got.extend(words))
+        listener.start()
+        by_ntp = ClockQuality("ntp", sigma_s=1e-3, bound_s=3e-3)  # else no moment is believed
+        clock = FakeHostClock(time.time_ns() - time.monotonic_ns(), by_ntp)
+        daemon = Daemon(box.settings, SimulatedSource(frames, 48_000, paced=True), clock)
+        node = threading.Thread(target=daemon.run)
+        node.start()
+        assert wait_until(box.places.signing_key.exists)
+        time.sleep(HEARD_S / 3)  # it hears, and keeps what it cannot send
+        assert box.enrol() == 0
+        node.join(60)
+        assert not node.is_alive()
+        # Its last word vouches for all.
+        assert wait_until(lambda: isinstance(got[-1].message, Checkpoint))
+        words.close()
+        listener.join()
+    births = [word.message for word in got if isinstance(word.message, Node)]
+    assert births[-1].key.certificate == box.places.signing_certificate.read_text()
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(word.payload + b"\n" for word in got))
+    judge = (
+        "verify",
+        log,
+        "--ca",
+        folder / "ca.crt",
+        "--crl",
+        folder / "crl.pem",
+        "--first-seq",
+        1,
+    )
+    done = node_command(*judge)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "holds: every message is signed" in done.stdout
+
+    # What was signed before its key was stolen stands.
+    heard = sorted(
+        (word.message for word in got if isinstance(word.message, Detection)),
+        key=lambda detection: detection.seq,
+    )
+    stolen = parse_utc_ns(heard[-1].onset_utc) // 10**9
+    stage.fleet.revoke(NODE_ID, "stolen", dt.datetime.fromtimestamp(stolen, dt.UTC))
+    done = node_command(*judge)
+    assert done.returncode == 1
+    assert f"EXPIRED: {log}" in done.stdout
+    assert f"seq {heard[-1].seq}:" in done.stdout
+    assert "seq 1:" not in done.stdout
 
 
 # What goes wrong with a token, and how it is told.
