@@ -68,7 +68,7 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
 
 
 def _measure(target: str, names: Sequence[str]) -> list[Part]:
-    parts = []
+    parts, package = [], target.replace("-", "_")
     console, silent_until_s = Console(stderr=True), 0.0
     with console.status("starting") as status:
         for number, name in enumerate(names, 1):
@@ -85,7 +85,7 @@ def _measure(target: str, names: Sequence[str]) -> list[Part]:
                     silent_until_s = now_s + SILENT_S
 
             tell("starting")
-            parts.append(importlib.import_module(f"tests.{target}.{name}").measure(tell))
+            parts.append(importlib.import_module(f"tests.{package}.{name}").measure(tell))
             console.print(f"{place}: {time.monotonic() - began_s:.0f} s")
     return parts
 

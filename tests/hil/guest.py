@@ -270,6 +270,7 @@ class Guest:
         for name, unit in self.units.items():
             text = base64.b64encode(unit.encode()).decode()
             words.append(f"systemd.set_credential_binary=systemd.extra-unit.{name}:{text}")
+            words.append(f"systemd.wants={name}")
         whole = " ".join(words)
         assert len(whole) < _KERNEL_LINE_MAX, "the kernel takes no line as long as this"
         return whole
@@ -328,4 +329,3 @@ class Guest:
                     pass
                 monitor.sendall(b'{"execute": "system_powerdown"}\n')
                 answers.readline()
-

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,10 +51,11 @@ class ShippedBroker:
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, before: Sequence[str] = ()) -> None:
+        """Start it, by another command where one is given, such as `faketime`'s."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [find_mosquitto(), "-c", str(self._conf)],
+                [*before, find_mosquitto(), "-c", str(self._conf)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         until_s = time.monotonic() + WAIT_S
