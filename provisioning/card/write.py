@@ -158,10 +158,12 @@ def put_file(target: Target, text: bytes) -> None:
     with target.path.open("rb+", buffering=0) as card:
         os.fsync(card.fileno())
         _forget_cache(card.fileno())
-    if _mtools(["mcopy", "-n", "-i", where, f"::{NAME}", "-"], b"", target) != text:
+    back = _mtools(["mcopy", "-n", "-i", where, f"::{NAME}", "-"], b"", target)
+    if back != text:
         raise ProvisioningError(
-            f"{target.path}: {NAME} does not read back as it was written: the card is bad; take "
-            "another"
+            f"{target.path}: {NAME} does not read back as it was written ({len(back)} of "
+            f"{len(text)} bytes): its first partition is full, or the card is bad; take another "
+            "image or card"
         )
 
 
