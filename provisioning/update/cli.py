@@ -9,13 +9,8 @@ import click
 from provisioning.update.release import Facts
 from provisioning.update.repository import Repository, Role
 
-folder_option = click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    envvar="GUNFIRE_FLEET",
-    help="The fleet's folder; $GUNFIRE_FLEET, else this one.",
-)
+FOLDER = "fleet"
+"""As `gunfire-fleet --fleet` has it where nothing is said."""
 
 
 @click.group("release")
@@ -24,25 +19,26 @@ def release() -> None:
 
 
 @release.command("init")
-@folder_option
+@click.pass_obj
 @click.option("--passphrase", "closed", is_flag=True, help="Close the keys of root and targets.")
-def init(folder: Path, closed: bool) -> None:
+def init(folder: Path | None, closed: bool) -> None:
     """Make the keys that releases are signed with, and an empty place to serve.
 
-    Example: gunfire-fleet release init --folder fleet --passphrase
+    Example: gunfire-fleet release init --passphrase
     """
     passphrase = _ask("root and targets", new=True) if closed else None
     _repository(folder).make(passphrase)
     click.echo(
-        f"made {folder}/releases, to be served, and {folder}/release-keys, never to be\n"
+        f"made {folder or FOLDER}/releases, to be served, and {folder or FOLDER}/release-keys, never "
+        "to be\n"
         "keep a copy of root.pem and targets.pem where this machine cannot reach it"
     )
 
 
 @release.command("add")
-@folder_option
+@click.pass_obj
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def add(folder: Path, file: Path) -> None:
+def add(folder: Path | None, file: Path) -> None:
     """Look into a release, sign it, and offer it to nodes.
 
     Example: gunfire-fleet release add gunfire-node-1.4.0-trixie-arm64.tar.zst
@@ -52,17 +48,17 @@ def add(folder: Path, file: Path) -> None:
 
 
 @release.command("withdraw")
-@folder_option
+@click.pass_obj
 @click.argument("version")
-def withdraw(folder: Path, version: str) -> None:
+def withdraw(folder: Path | None, version: str) -> None:
     """Offer a version no more; nodes that took it keep it until a higher one is published."""
     for facts in _repository(folder).withdraw(version):
         click.echo(f"withdrawn {_line(facts)}")
 
 
 @release.command("list")
-@folder_option
-def list_releases(folder: Path) -> None:
+@click.pass_obj
+def list_releases(folder: Path | None) -> None:
     """Show what is published, the newest first, and until when the signatures hold."""
     repository = _repository(folder)
     for facts in repository.releases:
@@ -72,8 +68,8 @@ def list_releases(folder: Path) -> None:
 
 
 @release.command("refresh")
-@folder_option
-def refresh(folder: Path) -> None:
+@click.pass_obj
+def refresh(folder: Path | None) -> None:
     """Sign anew what ends soon and needs nobody there; for a daily timer.
 
     Exit code 1 if something is left that needs a passphrase: `release renew`.
@@ -90,17 +86,17 @@ def refresh(folder: Path) -> None:
 
 
 @release.command("renew")
-@folder_option
-def renew(folder: Path) -> None:
+@click.pass_obj
+def renew(folder: Path | None) -> None:
     """Sign root and targets anew, for as long as at first."""
     _repository(folder).renew()
 
 
 @release.command("replace-key")
-@folder_option
+@click.pass_obj
 @click.option("--passphrase", "closed", is_flag=True, help="Close the new key, of targets.")
 @click.argument("role", type=click.Choice(["targets", "snapshot", "timestamp"]))
-def replace_key(folder: Path, closed: bool, role: Role) -> None:
+def replace_key(folder: Path | None, closed: bool, role: Role) -> None:
     """Have another key sign for a role, where the old one may be in other hands."""
     passphrase = _ask(role, new=True) if closed and role == "targets" else None
     _repository(folder).replace_key(role, passphrase)
@@ -108,14 +104,14 @@ def replace_key(folder: Path, closed: bool, role: Role) -> None:
 
 
 @release.command("root")
-@folder_option
-def root(folder: Path) -> None:
+@click.pass_obj
+def root(folder: Path | None) -> None:
     """Print what a node trusts: the root.json that its first-boot file takes."""
     click.echo(_repository(folder).root.decode(), nl=False)
 
 
-def _repository(folder: Path) -> Repository:
-    return Repository(folder, lambda role: _ask(f"the {role} key"))
+def _repository(folder: Path | None) -> Repository:
+    return Repository(folder or Path(FOLDER), lambda role: _ask(f"the {role} key"))
 
 
 def _ask(whose: str, *, new: bool = False) -> str:

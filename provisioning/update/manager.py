@@ -1,4 +1,4 @@
-"""What the update asks of systemd: start the daemon anew, and say how often it has ended.
+"""What the update asks of systemd: start daemon or machine anew, and say how often it has ended.
 
 The seam to whoever runs the daemon; `FakeManager` is the shipped fake.
 """
@@ -25,6 +25,9 @@ class Manager(Protocol):
     def restart(self) -> None:
         """Have the daemon started anew, by the release in use."""
 
+    def reboot(self) -> None:
+        """Have the machine started anew."""
+
     def ends(self) -> int:
         """Say how often it has ended since; `MOST_ENDS` where it is given up."""
 
@@ -43,6 +46,10 @@ class Systemd:
         _systemctl("reset-failed", *units)
         _systemctl("--no-block", "restart", *units)
 
+    def reboot(self) -> None:
+        """Have the machine started anew; this process ends with it."""
+        _systemctl("--no-block", "reboot")
+
     def ends(self) -> int:
         """Say how often it has ended by itself since it was started anew."""
         if "failed" in (self._shown(NODE, "ActiveState"), self._shown(FIRST_BOOT, "ActiveState")):
@@ -59,13 +66,17 @@ class FakeManager:
     """Starts nothing, and counts; for tests."""
 
     def __init__(self) -> None:
-        self.restarts = 0
+        self.restarts = self.reboots = 0
         self.ended = 0
 
     def restart(self) -> None:
         """Count it."""
         self.restarts += 1
         self.ended = 0
+
+    def reboot(self) -> None:
+        """Count it."""
+        self.reboots += 1
 
     def ends(self) -> int:
         """Say what was set last."""

@@ -87,11 +87,24 @@ class Refusal(BaseModel):
 
 
 class Memory(BaseModel):
-    """All of it."""
+    """All of it.
+
+    Attributes
+    ----------
+    trial
+        The one that is on.
+    unbooted
+        The last one, while the machine was not booted since.
+    refused
+        By version.
+    looked_utc_s
+        When a server was reached last, by a clock that was vouched for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     trial: Trial | None = None
+    unbooted: Trial | None = None
     refused: dict[str, Refusal] = Field(default_factory=dict)
     looked_utc_s: float = 0.0
 
@@ -119,9 +132,9 @@ class Memory(BaseModel):
         fresh.replace(file)
         sync_folder(folder)
 
-    def with_trial(self, trial: Trial | None) -> Memory:
+    def with_trial(self, trial: Trial | None, unbooted: Trial | None = None) -> Memory:
         """Give one with another trial, or none."""
-        return self.model_copy(update={"trial": trial})
+        return self.model_copy(update={"trial": trial, "unbooted": unbooted})
 
     def with_refusal(self, version: str, refusal: Refusal | None) -> Memory:
         """Give one that says so of a version; the oldest are forgotten."""

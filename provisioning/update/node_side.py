@@ -40,7 +40,9 @@ CLOCK_PATIENCE_S: Final = 600.0
 MOST_BOOTS: Final = 2
 """A trial that was cut off so often is over; update-guard, which switches then, has the same."""
 MOST_TRIES: Final = 3
-"""Of a release that was taken back while the old one did no better either."""
+"""Of a release that was taken back while the old one did no better either, or by cuts of power."""
+CUT_OFF: Final = "the machine was started anew twice while it was tried"
+BY_HAND: Final = "by hand"
 UNHEARD_OF_S: Final = 14 * 86400.0
 """A server that was not reached for so long is worth a look."""
 _SMOKE_S: Final = 300.0
@@ -94,8 +96,9 @@ class Update:
         trial = memory.trial
         if current != good:
             # The links say what is so; the memory, what it was like before.
-            if trial is None or (trial.old, trial.new) != (good.name, current.name):
-                trial = Trial(old=good.name, new=current.name)
+            known = [t for t in (trial, memory.unbooted) if t is not None]
+            fits = [t for t in known if (t.old, t.new) == (good.name, current.name)]
+            trial = fits[0] if fits else Trial(old=good.name, new=current.name)
             if trial.back:
                 self._go_back(trial, trial.back)
             else:
@@ -103,14 +106,17 @@ class Update:
                 self._tell_trial(trial)
                 self._finish(trial)
             return True
+        if trial is None and memory.unbooted is not None and memory.unbooted.old == good.name:
+            trial = memory.unbooted  # the guard has taken it back
         if trial is None:
             self._releases.end_counting_boots()
             return False
-        if trial.new == good.name:  # it was kept; or an end by hand was never begun
+        if trial.new == good.name and trial.back:  # an end by hand that was never begun
+            memory.with_trial(None).save(self._places.memory)
+        elif trial.new == good.name:  # it was kept
             self._keep(trial)
         elif trial.back or self._releases.boots >= MOST_BOOTS:
-            why = trial.back or "the machine was started anew twice while it was tried"
-            self._after_going_back(trial, why)
+            self._after_going_back(trial, trial.back or CUT_OFF)
         else:  # the switch never came
             memory.with_trial(None).save(self._places.memory)
             self._releases.end_counting_boots()
@@ -167,7 +173,7 @@ class Update:
             new=current.name,
             since=utc_text(utc_now_ns()),
             before=best(standing, None),
-            back="by hand",
+            back=BY_HAND,
         )
         Memory.load(self._places.memory).with_trial(trial).save(self._places.memory)
         self._releases.lead("good", old)
@@ -223,10 +229,14 @@ class Update:
             self._go_back(trial, verdict.why)
 
     def _keep(self, trial: Trial) -> None:
+        """Keep it; where the machine was not booted within its trial, but for the next boot."""
         old = self._releases.at(trial.old)
+        unbooted = trial if old is not None and self._releases.boots == 0 else None
         self._releases.lead("good", self._releases.current)
-        memory = Memory.load(self._places.memory)
-        memory.with_trial(None).with_refusal(trial.new, None).save(self._places.memory)
+        if unbooted is not None:
+            self._releases.has_yet_to_boot(trial.old)
+        memory = Memory.load(self._places.memory).with_trial(None, unbooted)
+        memory.with_refusal(trial.new, None).save(self._places.memory)
         self._releases.end_counting_boots()
         self._releases.prune(*(() if old is None else (old,)))
         self._tell("pass", f"{trial.new}, in place of {trial.old}")
@@ -239,6 +249,11 @@ class Update:
             back = trial.model_copy(update={"back": why})
             memory.with_trial(back).save(self._places.memory)
         self._releases.lead("current", self._releases.good)
+        if self._releases.boots:
+            # It was the new one that has set up this boot, its network too: the old one gets one
+            # of its own, and `resume` comes after.
+            self._manager.reboot()
+            return
         self._manager.restart()
         self._after_going_back(trial, why)
 
@@ -248,13 +263,14 @@ class Update:
         self._tell("warn", said)
         known = Memory.load(self._places.memory).refused.get(trial.new)
         times = 1 if known is None else known.times + 1
-        self._refuse(trial.new, Refusal(why=why, times=times))
+        again = times < MOST_TRIES
+        self._refuse(trial.new, Refusal(why=why, times=times, again=again and why == CUT_OFF))
         self._remove(trial.new)
         verdict = self._watch(trial.old, trial.before)
         if not verdict.good:
             said += f"; {trial.old} does no better now: {verdict.why}"
             log.error("%s does no better: %s", trial.old, verdict.why)
-            again = times < MOST_TRIES and why != "by hand"
+            again = again and why != BY_HAND
             self._refuse(trial.new, Refusal(why=why, times=times, again=again))
         Memory.load(self._places.memory).with_trial(None).save(self._places.memory)
         self._releases.end_counting_boots()

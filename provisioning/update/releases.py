@@ -24,6 +24,9 @@ Link = Literal["current", "good"]
 INCOMING: Final = ".incoming"
 BOOTS: Final = ".trial-boots"
 """Boots since a trial began; counted by systemd/image's update-guard, which needs no Python."""
+UNBOOTED: Final = ".unbooted"
+"""The release before one that has proven itself, but not through a boot yet: update-guard has it
+tried once more at the next."""
 _BLOCK: Final = 2**20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -103,19 +106,16 @@ class Releases:
 
     def begin_counting_boots(self) -> None:
         """Begin a trial's count of boots."""
-        fresh = self.folder / f"{BOOTS}.new"
-        with fresh.open("w", encoding="ascii") as opened:
-            opened.write("0\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.replace(self.folder / BOOTS)
-        sync_folder(self.folder)
+        self._forget(UNBOOTED)
+        self._note(BOOTS, "0")
 
     def end_counting_boots(self) -> None:
         """End it, if it was begun."""
-        with suppress(FileNotFoundError):
-            (self.folder / BOOTS).unlink()
-            sync_folder(self.folder)
+        self._forget(BOOTS)
+
+    def has_yet_to_boot(self, before: str) -> None:
+        """Have the release in use tried once more at the next boot, against the one before."""
+        self._note(UNBOOTED, before)
 
     def tidy(self) -> None:
         """Remove what is half done; where a download or an unpacking was cut off."""
@@ -167,6 +167,20 @@ class Releases:
         for folder in self.folder.iterdir():
             if _is_version(folder.name) and folder.resolve() not in kept:
                 self.remove(folder)
+
+    def _note(self, name: str, text: str) -> None:
+        fresh = self.folder / f"{name}.new"
+        with fresh.open("w", encoding="ascii") as opened:
+            opened.write(f"{text}\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        fresh.replace(self.folder / name)
+        sync_folder(self.folder)
+
+    def _forget(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            (self.folder / name).unlink()
+            sync_folder(self.folder)
 
     def _led(self, link: Link) -> Path:
         path = self.folder / link

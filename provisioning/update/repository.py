@@ -107,7 +107,7 @@ class Repository:
         if self._keys.exists() or self._metadata.exists():
             raise ProvisioningError(
                 f"{self._keys}: keys for releases are there already, and are never replaced: nodes "
-                "trust them; give another --folder"
+                "trust them; give another folder by --fleet"
             )
         self._keys.mkdir(mode=0o700, parents=True)
         for folder in (self._metadata, self._served / "targets"):

@@ -21,7 +21,7 @@ from provisioning.places import Places
 from provisioning.update import node_side
 from provisioning.update.manager import FakeManager
 from provisioning.update.memory import Memory, Refusal, Standing
-from provisioning.update.node_side import MOST_BOOTS, MOST_TRIES, Update, alone, smoke
+from provisioning.update.node_side import CUT_OFF, MOST_BOOTS, MOST_TRIES, Update, alone, smoke
 from provisioning.update.pull import Puller, Source
 from provisioning.update.releases import Releases
 from provisioning.update.repository import Repository
@@ -98,7 +98,12 @@ class Machine:
     def run(self) -> None:
         """Run the service as its timer does."""
         update = self.update()
-        if not update.resume():
+        resumed = update.resume()
+        while self.manager.reboots:
+            self.manager.reboots = 0
+            self.boot()
+            self.update().resume()
+        if not resumed:
             try:
                 update.look(self.puller(), trusted=True)
             except ProvisioningError as error:
@@ -511,6 +516,59 @@ def test_a_cut_at_any_step_leaves_a_node_that_starts_and_ends_its_update(
     assert at > 40
 
 
+def test_a_release_that_is_well_until_the_next_boot_is_taken_back_then(world: World) -> None:
+    """First boot and enrolment run at a boot alone."""
+    world.publish("1.1.0")
+    world.machine.run()
+    assert world.machine.version == "1.1.0"
+    world.machine.does["1.1.0"] = OFFLINE  # its first boot sets up no network
+    world.machine.boot()
+    world.machine.run()
+    assert world.machine.version == "1.0.0"
+    assert world.machine.memory.refused["1.1.0"].again is False
+    assert "does not reach the broker" in world.machine.told["figure"]
+    world.machine.boot()
+    world.machine.run()
+    assert world.machine.version == "1.0.0"
+    assert world.machine.memory.trial is None
+
+
+def test_a_release_that_came_through_a_boot_is_not_tried_again(world: World) -> None:
+    world.publish("1.1.0")
+    world.machine.run()
+    world.machine.boot()
+    world.machine.run()
+    world.machine.does["1.1.0"] = OFFLINE  # the broker's, a month later
+    for _ in range(3):
+        world.machine.boot()
+        world.machine.run()
+    assert world.machine.version == "1.1.0"
+
+
+def test_a_release_that_two_cuts_have_ended_may_come_again(world: World) -> None:
+    """A technician who switches a node off and on twice proves nothing about its release."""
+    world.publish("1.1.0")
+    world.machine.run()
+    for _ in range(2):
+        world.machine.boot()
+    assert world.machine.version == "1.0.0"
+    world.machine.run()
+    assert world.machine.memory.refused["1.1.0"] == Refusal(why=CUT_OFF, again=True)
+    world.machine.run()
+    assert world.machine.version == "1.1.0"
+
+
+def test_the_next_release_may_come_before_any_boot(world: World) -> None:
+    for version in ("1.1.0", "1.2.0"):
+        world.publish(version)
+        world.machine.run()
+    assert world.machine.version == "1.2.0"
+    world.machine.does["1.2.0"] = OFFLINE
+    world.machine.boot()
+    world.machine.run()
+    assert world.machine.version == "1.1.0"
+
+
 @pytest.mark.timeout(300)
 def test_a_cut_at_any_step_of_what_follows_a_cut_does_no_harm_either(
     world: World, tmp_path: Path
@@ -584,6 +642,8 @@ def test_the_guard_finds_a_release_that_starts(tmp_path: Path, spoil: str, with_
 
 def test_the_guard_leaves_a_node_alone_that_is_well(world: World) -> None:
     world.publish("1.1.0")
+    world.machine.run()
+    world.machine.boot()
     world.machine.run()
     for _ in range(3):
         world.machine.boot()

@@ -199,7 +199,7 @@ def test_the_command_line_goes_all_the_way(tmp_path: Path) -> None:
     folder, archive = tmp_path / "fleet", small_release(tmp_path, "1.4.0")
 
     def run(*words: str, typed: str = "") -> str:
-        done = CliRunner().invoke(release, [*words[:1], f"--folder={folder}", *words[1:]], typed)
+        done = CliRunner().invoke(release, words, typed, obj=folder)
         assert done.exit_code == 0, done.output
         return done.output
 
