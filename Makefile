@@ -5,15 +5,17 @@ BIN := .venv/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What pip cannot bring: Python's headers and PortAudio's to build PyAudio, the broker for the demo.
 APT_RUN := gcc libsndfile1 mosquitto portaudio19-dev python3-dev python3-venv
+# For cards, on a laptop: files onto a FAT partition, sizes of packed images.
+APT_CARD := mtools util-linux xz-utils
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
-# MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd.
-APT_TEST := age chrony device-tree-compiler faketime gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
-  mosquitto-clients nats-server shellcheck strace systemd-container
+# MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd; cards to write, labels to read.
+APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs faketime fdisk gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
+  mosquitto-clients mtools nats-server shellcheck strace systemd-container xz-utils zbar-tools zstd
 # For the image: all else is in a Debian of the build's own.
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run install uninstall image release test lint bench train evaluate field timing faults units docs clean
+.PHONY: help run card install uninstall image release test lint bench train evaluate field timing faults units docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -61,6 +63,10 @@ build/root.made: .venv/dev tests/hil/make_root pyproject.toml
 
 run: .venv/core  ## set up, then the main job: a simulated street through the whole node
 	@$(BIN)/gunfire-node demo
+
+card: .venv/core  ## set up gunfire-card, by which a laptop makes and writes a node's card
+	@provisioning/apt-packages $(APT_CARD)
+	@echo "set-up: .venv/bin/gunfire-card is there; see docs/do/flash-a-node.md"
 
 install:  ## install the node on this machine as a service (RECEIVER=pulse|no-pulse|none)
 	@$(AS_ROOT) provisioning/install $(if $(RECEIVER),--receiver $(RECEIVER))

@@ -6,9 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from node.messages.asyncapi import asyncapi
 from node.messages.schema import MODELS, write_schemas
 from node.settings import PositionSettings, Settings
+from provisioning.first_boot_file import (
+    EnrolmentSettings,
+    NetworkSettings,
+    ReceiverSettings,
+    UpdateSettings,
+)
 from tests.evidence import ROOT, page
 
 LOOK_UP = ROOT / "docs" / "look-up"
@@ -24,16 +32,42 @@ def settings_page() -> str:
         "and where it came from. This page is made by `make docs`; do not edit it.\n",
     ]
     for name, field in Settings.model_fields.items():
-        parts.append(f"## [{name}]\n")
-        rows = ["| setting | default | allowed | what |", "|---|---|---|---|"]
-        schema = field.default_factory.model_json_schema()  # type: ignore[union-attr]
-        for key, rules in schema["properties"].items():
-            rows.append(
-                f"| `{key}` | {_default(name, key, rules)} | {_allowed(rules)} "
-                f"| {rules['description']} |"
-            )
-        parts.append("\n".join(rows) + "\n")
+        parts += _table(name, field.default_factory)  # type: ignore[arg-type]
     return "\n".join(parts)
+
+
+def first_boot_page() -> str:
+    """Make the tables of what a card's file may hold beside the settings."""
+    parts = [
+        "# The first-boot file\n",
+        "`gunfire-node.toml` on the card's first partition, for a node that is flashed with the "
+        "image: [flash a node](../do/flash-a-node.md). It holds every table of "
+        "[settings](settings.md), and those below, of what a node needs before it has a network. "
+        "`node.id`, `node.site` and the broker have to be said; unknown names are refused. "
+        "`gunfire-card check FILE` reads it as the node will: each mistake with its line and the "
+        "mend.\n",
+        "Where `[enrolment]` is there, the node's certificates lie where enrolment puts them, and "
+        "no `mqtt.ca_file`, `mqtt.cert_file`, `mqtt.key_file` or `integrity.certificate_file` is "
+        "needed; with a receiver, no `timing.gpsd`. This page is made by `make docs`; do not edit "
+        "it.\n",
+    ]
+    tables: dict[str, type[BaseModel]] = {
+        "network": NetworkSettings,
+        "receiver": ReceiverSettings,
+        "enrolment": EnrolmentSettings,
+        "update": UpdateSettings,
+    }
+    for name, model in tables.items():
+        parts += _table(name, model)
+    return "\n".join(parts)
+
+
+def _table(name: str, model: type[BaseModel]) -> list[str]:
+    rows = ["| setting | default | allowed | what |", "|---|---|---|---|"]
+    for key, rules in model.model_json_schema()["properties"].items():
+        default = _default(name, key, rules)
+        rows.append(f"| `{key}` | {default} | {_allowed(rules)} | {rules['description']} |")
+    return [f"## [{name}]\n", "\n".join(rows) + "\n"]
 
 
 def _default(section: str, key: str, rules: dict[str, Any]) -> str:
@@ -67,11 +101,13 @@ def write_all() -> list[Path]:
     """Write every page that is made from the code."""
     settings = LOOK_UP / "settings.md"
     settings.write_text(settings_page(), "utf-8")
+    first_boot = LOOK_UP / "first-boot.md"
+    first_boot.write_text(first_boot_page(), "utf-8")
     evidence = LOOK_UP / "evidence.md"
     evidence.write_text(page(), "utf-8")
     document = LOOK_UP / "asyncapi.json"
     document.write_text(asyncapi_document(), "utf-8")
-    return [settings, evidence, document, *write_schemas(LOOK_UP)]
+    return [settings, first_boot, evidence, document, *write_schemas(LOOK_UP)]
 
 
 if __name__ == "__main__":

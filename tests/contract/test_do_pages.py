@@ -26,6 +26,9 @@ from node.cli import cli
 from node.messages.trust import Trust
 from node.messages.verify import Report, Verifier
 from node.settings import _TAKEN_PINS, BoardSettings, Settings
+from provisioning.card.cli import cli as card_cli
+from provisioning.first_boot_file import CardSettings
+from provisioning.fleet.cli import cli as fleet_cli
 from tests.evidence import ROOT
 from tests.hil.fleet_ca import FleetCa
 from tests.unit.signed_log import NS, SignedNode
@@ -58,24 +61,39 @@ def code_of(text: str) -> Iterator[str]:
     yield from re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", re.sub(r"```.*?```", "", text, flags=re.S))
 
 
-def commands_of(text: str) -> Iterator[list[str]]:
-    """Give the words after each `gunfire-node` that is called."""
+PROGRAMS: dict[str, click.Command] = {
+    "gunfire-node": cli,
+    "gunfire-card": card_cli,
+    "gunfire-fleet": fleet_cli,
+}
+
+
+def commands_of(text: str, program: str = "gunfire-node") -> Iterator[list[str]]:
+    """Give the words after each call of a program."""
     for code in code_of(text):
         code = re.sub(r"\s+#.*", "", code.strip())
         for part in re.split(r"[|;&>]+|\$\(", code):
             words = [word for word in part.split() if word not in ("$", "sudo")]
-            if words and re.fullmatch(r"(\S+/bin/)?gunfire-node", words[0]) and len(words) > 1:
+            if words and re.fullmatch(rf"(\S+/bin/)?{program}", words[0]) and len(words) > 1:
                 yield words[1:]
 
 
 COMMANDS = sorted({(page, *words) for page, text in PAGES.items() for words in commands_of(text)})
+CALLS = sorted(
+    {
+        (page, program, *words)
+        for page, text in PAGES.items()
+        for program in PROGRAMS
+        for words in commands_of(text, program)
+    }
+)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", CALLS, ids=" ".join)
 def test_a_command_of_a_page_is_there_with_its_options(words: tuple[str, ...]) -> None:
-    command: click.Command = cli
-    rest = list(words[1:])
-    while isinstance(command, click.Group) and rest:
+    command = PROGRAMS[words[1]]
+    rest = list(words[2:])
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         context = click.Context(command)
         found = command.get_command(context, rest[0])
         assert found is not None, f"{words[0]}: no such command: {rest[0]}"
@@ -120,7 +138,7 @@ def test_settings_of_a_page_exist(page: str, block: str) -> None:
                 if isinstance(value, dict) and is_section:
                     each(value, choice, f"{where}{name}.")
 
-    each(tomllib.loads(block), Settings, "")
+    each(tomllib.loads(block), CardSettings if page == "flash-a-node.md" else Settings, "")
 
 
 @pytest.mark.parametrize("which", ["A", "B", "C"])

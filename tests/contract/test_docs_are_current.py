@@ -7,6 +7,10 @@ def test_the_page_of_settings_is_current() -> None:
     assert (docs.LOOK_UP / "settings.md").read_text("utf-8") == docs.settings_page()
 
 
+def test_the_page_of_the_first_boot_file_is_current() -> None:
+    assert (docs.LOOK_UP / "first-boot.md").read_text("utf-8") == docs.first_boot_page()
+
+
 def test_the_page_of_evidence_is_made_from_the_checked_in_files() -> None:
     assert evidence.PAGE.read_text("utf-8") == evidence.page()
 
