@@ -28,9 +28,9 @@ def init(folder: Path | None, closed: bool) -> None:
     """
     passphrase = _ask("root and targets", new=True) if closed else None
     _repository(folder).make(passphrase)
+    at = folder or Path(FOLDER)
     click.echo(
-        f"made {folder or FOLDER}/releases, to be served, and {folder or FOLDER}/release-keys, never "
-        "to be\n"
+        f"made {at}/releases, to be served, and {at}/release-keys, never to be\n"
         "keep a copy of root.pem and targets.pem where this machine cannot reach it"
     )
 

@@ -37,7 +37,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from node.errors import ProvisioningError
 from node.files import sync_folder
-from node.timing.host import utc_now_ns
+from provisioning.fleet.files import PUBLIC, SECRET, make_folder, now, own, write
 from provisioning.update.archive import facts_of
 from provisioning.update.release import Facts, number
 
@@ -56,7 +56,6 @@ LIFE_DAYS: Final[dict[Role, int]] = {
     "timestamp": 30,
 }
 _CLOSED: Final = b"BEGIN ENCRYPTED"
-_NS: Final = 1_000_000_000
 _SERIALIZER: Final = JSONSerializer(compact=False)
 _Signed = TypeVar("_Signed", Root, Targets, Snapshot, Timestamp)
 
@@ -109,9 +108,9 @@ class Repository:
                 f"{self._keys}: keys for releases are there already, and are never replaced: nodes "
                 "trust them; give another folder by --fleet"
             )
-        self._keys.mkdir(mode=0o700, parents=True)
-        for folder in (self._metadata, self._served / "targets"):
-            folder.mkdir(parents=True)
+        make_folder(self._keys, 0o700)
+        for folder in (self._served, self._metadata, self._served / "targets"):
+            make_folder(folder, 0o755)
         root = Root(expires=_in_days(LIFE_DAYS["root"]))
         for role in ROLES:
             signer = CryptoSigner.generate_ed25519()
@@ -258,7 +257,7 @@ class Repository:
     def _sign(self, role: Role, metadata: Metadata[_Signed], passphrase: str | None) -> None:
         metadata.sign(self._signer(role, passphrase))
         name = "timestamp" if role == "timestamp" else f"{metadata.signed.version}.{role}"
-        _write(self._metadata / f"{name}.json", metadata.to_bytes(_SERIALIZER), 0o644)
+        write(self._metadata / f"{name}.json", metadata.to_bytes(_SERIALIZER), PUBLIC)
 
     def _load(self, role: Role, kind: type[_Signed]) -> Metadata[_Signed]:
         """Read a role's newest file."""
@@ -312,7 +311,7 @@ class Repository:
             closing = BestAvailableEncryption(passphrase.encode())
         key = load_pem_private_key(signer.private_bytes, None)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, closing)
-        _write(self._keys / f"{role}.pem", pem, 0o600)
+        write(self._keys / f"{role}.pem", pem, SECRET)
 
 
 def _version_of(file: Path) -> int:
@@ -321,28 +320,15 @@ def _version_of(file: Path) -> int:
 
 
 def _in_days(days: int) -> dt.datetime:
-    now = dt.datetime.fromtimestamp(utc_now_ns() // _NS, dt.UTC)
-    return now + dt.timedelta(days=days)
-
-
-def _write(file: Path, content: bytes, mode: int) -> None:
-    """Write a file whole or not at all."""
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    fresh.replace(file)
-    sync_folder(file.parent)
+    return now() + dt.timedelta(days=days)
 
 
 def _copy(source: Path, target: Path) -> None:
     fresh = target.with_name(f".{target.name}.new")
     shutil.copyfile(source, fresh)
-    fresh.chmod(0o644)
     with fresh.open("rb") as opened:
+        own(opened.fileno(), target.parent)
+        os.fchmod(opened.fileno(), PUBLIC)
         os.fsync(opened.fileno())
     fresh.replace(target)
     sync_folder(target.parent)
