@@ -6,7 +6,6 @@ older than what was seen before, and has not ended. Out comes an archive that is
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import ssl
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
-from urllib.parse import urlsplit
 
 import urllib3
 from tuf.api.exceptions import (
@@ -33,12 +31,11 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from node.errors import ProvisioningError
 from node.files import sync_folder
+from provisioning.memory import read_memory
 from provisioning.places import Places
 from provisioning.update.memory import Refusal
 from provisioning.update.release import Facts
 
-FIRST_BOOT: Final = "first-boot.json"
-"""What first boot has taken from the file on the card."""
 MOST_ARCHIVE_BYTES: Final = 512 * 2**20
 SPARE_BYTES: Final = 64 * 2**20
 """Left free beside a release: the outbox goes on meanwhile."""
@@ -68,34 +65,9 @@ class Source:
 
     @classmethod
     def load(cls, places: Places) -> Self | None:
-        """Read it from what first boot has taken from the card; None where nothing is said.
-
-        Raises
-        ------
-        ProvisioningError
-            It is not as it must be.
-        """
-        file = places.memory / FIRST_BOOT
-        try:
-            said = json.loads(file.read_bytes()).get("update")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, AttributeError) as error:
-            raise ProvisioningError(f"{file}: cannot be read ({error}); boot anew") from None
-        if not said:
-            return None
-        try:
-            url, root = str(said["url"]), str(said["root"]).encode()
-        except (KeyError, TypeError):
-            raise ProvisioningError(
-                f"{places.card_file}: [update] needs url and root; see docs/do/update-a-fleet.md"
-            ) from None
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
-            raise ProvisioningError(
-                f"{places.card_file}: update.url {url!r} must be https://host/folder"
-            )
-        return cls(url.rstrip("/"), root)
+        """Read it from what first boot has taken from the card; None where nothing is said."""
+        said = read_memory(places).update
+        return None if said is None else cls(said.url.rstrip("/"), said.root.encode())
 
 
 @dataclass(frozen=True)
