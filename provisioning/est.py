@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from node.errors import ProvisioningError
+from node.messages.signing import key_id
 from node.settings import TopicLevel
 from provisioning.words import authority
 
@@ -235,6 +236,16 @@ class CarriedRequest(_Carried):
     node_id: TopicLevel
     site: TopicLevel
     requests: dict[Kind, Annotated[str, AfterValidator(_pem_request)]]
+
+    @property
+    def key_id(self) -> str | None:
+        """The short name of the signing key, as `gunfire-node check` says it; None without one."""
+        if "signing" not in self.requests:
+            return None
+        public = read_request(self.requests["signing"].encode()).public_key()
+        if not isinstance(public, Ed25519PublicKey):
+            return None
+        return key_id(public.public_bytes_raw())
 
 
 class CarriedResponse(_Carried):

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from node.cli._shared import Level, Utc, printable
 from node.deliver import BrokerAddress
@@ -21,13 +24,16 @@ from node.network import Subscription
 from node.network.subscribe import Kind
 from provisioning.est import CarriedRequest, read_request
 from provisioning.fleet.files import SECRET, now, read, write
-from provisioning.fleet.fleet import INVITED_DAYS, Fleet, RefusedError, key_id_of
+from provisioning.fleet.fleet import INVITED_DAYS, Fleet, RefusedError
 from provisioning.fleet.inventory import Inventory, Member, Reason
 from provisioning.fleet.nats import users
 from provisioning.fleet.server import PORT, make_server
 from provisioning.fleet.watch import Watch
+from provisioning.update.cli import release
 
 _STATUS: Final[tuple[Kind, ...]] = ("status",)
+_WIDTH: Final = 200
+"""Of a table that goes into a file or a pipe."""
 _RELOAD: Final = "the broker goes by it once it has the new crl.pem"
 
 
@@ -200,14 +206,7 @@ def sign(ctx: click.Context, request: Path, output: Path | None, yes: bool) -> N
     Example: gunfire-fleet sign /media/GUNFIRE/gunfire-node-request.json
     """
     fleet, carried = _fleet(ctx), CarriedRequest.read(request)
-    signing = carried.requests.get("signing")
-    ours = "none"
-    if signing is not None:
-        try:
-            ours = key_id_of(read_request(signing.encode()))
-        except ValueError:
-            ours = "of another kind"
-    click.echo(f"{carried.node_id} of {carried.site}, key_id {ours}", err=True)
+    click.echo(f"{carried.node_id} of {carried.site}, key_id {carried.key_id or 'none'}", err=True)
     if not yes:
         click.confirm("Is this the node whose card it is?", abort=True, err=True)
     try:
@@ -295,36 +294,33 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 def _table(inventory: Inventory) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "site", "state", "certificates end", "last issued", "refused", "seen"):
-        table.add_column(column, no_wrap=column == "name")
+    for column in ("name", "site", "state", "until", "issued", "key_id", "seen", "refused"):
+        table.add_column(column, no_wrap=column not in ("seen", "refused"))
     for name, member in sorted(inventory.members.items()):
-        ends = " ".join(
-            f"{issued.kind} {issued.not_after_utc[:10]}"
-            for kind in ("mqtt", "signing", "reader", "broker")
-            if (issued := member.newest(kind)) is not None
-        )
+        kinds = [member.newest(kind) for kind in ("mqtt", "signing", "reader", "broker")]
+        ends = [issued.not_after_utc[:10] for issued in kinds if issued is not None]
+        signing = member.newest("signing")
         last = f": {member.refusals[-1].why}" if member.refusals else ""
         table.add_row(
             name,
             member.site,
             member.state(now()),
-            ends or "–",
-            member.enrolled_utc or "–",
-            printable(f"{member.refused}{last}") if member.refused else "–",
+            min(ends, default="–"),
+            (member.enrolled_utc or "–")[:10],
+            signing.key_id if signing is not None and signing.key_id else "–",
             _seen(member),
+            escape(printable(f"{member.refused}{last}")) if member.refused else "–",
         )
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     console.print(table)
     if inventory.strangers_refused:
         stranger = inventory.strangers[-1]
         console.print(
-            f"refused strangers: {inventory.strangers_refused}, last on {stranger.utc}: "
-            f"{printable(stranger.who)}",
-            markup=False,
+            f"strangers refused: {inventory.strangers_refused}, last on {stranger.utc[:10]}: "
+            f"{escape(printable(stranger.who))}"
         )
 
 
@@ -372,6 +368,9 @@ def nats_users(ctx: click.Context) -> None:
     Example: gunfire-fleet nats-users > users.conf
     """
     click.echo(users(_fleet(ctx).inventory.read(), now()), nl=False)
+
+
+cli.add_command(release)
 
 
 def main() -> None:

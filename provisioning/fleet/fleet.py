@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from node.errors import ProvisioningError
@@ -557,6 +557,7 @@ class Fleet:
                 kind="broker" if use == "peer" else use,
                 serial=serial,
                 key_sha256=key_print(over),
+                key_id=_key_id(over.public_key()),
                 issued_utc=text_of(at),
                 not_before_utc=text_of(certificate.not_valid_before_utc),
                 not_after_utc=text_of(certificate.not_valid_after_utc),
@@ -566,12 +567,11 @@ class Fleet:
         return certificate
 
 
-def key_id_of(request: x509.CertificateSigningRequest) -> str:
-    """Give the short name of a signing key, as `gunfire-node check` says it."""
-    raw = request.public_key().public_bytes(
-        serialization.Encoding.Raw, serialization.PublicFormat.Raw
+def _key_id(public_key: object) -> str | None:
+    """Give the short name of a signing key; None for any other."""
+    return (
+        key_id(public_key.public_bytes_raw()) if isinstance(public_key, Ed25519PublicKey) else None
     )
-    return key_id(raw)
 
 
 def _settings(folder: Path) -> FleetSettings:

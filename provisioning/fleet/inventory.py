@@ -55,6 +55,8 @@ class Issued(_Part):
     issued_utc: Moment
     not_before_utc: Moment
     not_after_utc: Moment
+    key_id: str | None = None
+    """Of a signing key: as the node's messages and `gunfire-node check` say it."""
     enrolment_utc: Moment | None = None
     """When the invitation was made that it goes back to."""
     revoked: Revocation | None = None

@@ -37,6 +37,9 @@ from node.deliver import (
 from node.errors import BrokerError
 from node.messages import Detection, node_topic, to_json, with_transport
 from node.network import Subscription
+from provisioning.fleet.files import text_of
+from provisioning.fleet.inventory import Inventory, Issued, Member
+from provisioning.fleet.nats import users
 
 NATS = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 SHIPPED = Path(__file__).parents[2] / "provisioning" / "broker"
@@ -58,10 +61,7 @@ class Cluster:
         self.own = ca.issue("broker", addresses=["localhost", "127.0.0.1"], peer=True)
         self.routes = [free_port() for _ in range(3)]
         self.ports = [free_port() for _ in range(3)]
-        self._users = (SHIPPED / "nats-users.conf").read_text("utf-8")
-        for shipped, here in {"node-0001": NODE_ID, "O=riverside": f"O={SITE}"}.items():
-            assert shipped in self._users
-            self._users = self._users.replace(shipped, here)
+        self._users = users(_inventory(), datetime.now(UTC))
         self._folders = []
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * 3
         for number, (route, port) in enumerate(zip(self.routes, self.ports, strict=True), 1):
@@ -143,6 +143,30 @@ class Cluster:
         except BrokerError:
             return False
         return True
+
+
+def _inventory() -> Inventory:
+    """Give a fleet of which all but the stranger are, as `gunfire-fleet` remembers it."""
+    now = datetime.now(UTC)
+
+    def issued(kind: str) -> Issued:
+        return Issued(
+            kind=kind,
+            serial="1",
+            key_sha256="",
+            issued_utc=text_of(now),
+            not_before_utc=text_of(now),
+            not_after_utc=text_of(now + timedelta(days=1)),
+        )
+
+    members = {
+        name: Member(role="reader", site=SITE, certificates=[issued("reader")])
+        for name in ("operator", "auditor", "evidence")
+    }
+    both = [issued("mqtt"), issued("signing")]
+    members[NODE_ID] = Member(role="node", site=SITE, certificates=both)
+    members["invited-only"] = Member(role="node", site=SITE)
+    return Inventory(members=members)
 
 
 @contextmanager
