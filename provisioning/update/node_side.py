@@ -180,7 +180,8 @@ class Update:
         self._go_back(trial, trial.back)
 
     def fail(self, error: GunfireNodeError | OSError) -> None:
-        """Tell why nothing was done."""
+        """Tell why nothing was done; what is half done gives its room back."""
+        self._releases.tidy()
         self._tell("warn", f"{self._version} stays: {error}")
 
     @property

@@ -35,7 +35,7 @@ from tests.hil.container import CHECKOUT, NODE
 from tests.hil.fleet_ca import FleetCa
 from tests.hil.release_server import ReleaseServer, pack
 from tests.hil.shots import street
-from tests.hil.unit_stage import Installed, Stage, installed, stage
+from tests.hil.unit_stage import Installed, Stage, exposure, installed, stage
 
 MISSING = container.missing() or virtual_card.missing_tools()
 FACTORY: Final = f"/usr/lib/gunfire-node/releases/{node.__version__}"
@@ -43,6 +43,8 @@ UPDATE: Final = "gunfire-node-update.service"
 RESUME: Final = "gunfire-node-update-resume.service"
 WITHIN_S: Final = 20.0
 HOLD_S: Final = 3.0
+MOST_EXPOSURE: Final = 1.8
+"""Root, for links and folders that are root's, and /proc, to see whether the daemon lives."""
 # Only where systemd runs it: it starts well by hand.
 SUPERVISED: Final = "import os; 'NOTIFY_SOCKET' in os.environ and "
 DEAF: Final = {
@@ -50,8 +52,8 @@ DEAF: Final = {
     "deaf.py": "import pyaudio\npyaudio.PyAudio.get_device_count = lambda self: 0\n",
 }
 CRASHES: Final = {"crash.pth": SUPERVISED + "os._exit(3)\n"}
-# What no node needs; a third of the bytes.
-LEFT_OUT: Final = {"scipy", "scipy.libs", "pip", "setuptools", "__pycache__"}
+# What no node needs; half of the bytes.
+LEFT_OUT: Final = {"scipy", "scipy.libs", "pip", "setuptools", "tests"}
 LAY_OUT: Final = f"""
 set -e
 mkdir -p /usr/lib/gunfire-node/releases /data/releases /data/setup
@@ -264,11 +266,15 @@ def begin(
             yield node_
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_good_release_stays_a_crashing_one_goes_and_the_chain_holds(
     begin: Node, tmp_path: Path
 ) -> None:
     key = begin.key
+    for unit in sorted((CHECKOUT / "systemd/image/etc/systemd/system").glob("*-update*.service")):
+        assert exposure(unit) <= MOST_EXPOSURE, unit.name
+        verified = begin.stage.machine.run("systemd-analyze", "verify", "--man=no", unit.name)
+        assert verified.stderr == ""
     begin.publish("0.2.0")
     begin.update()
     assert (begin.current, begin.link("good")) == ("0.2.0", "0.2.0"), begin.told
@@ -293,13 +299,17 @@ def test_a_good_release_stays_a_crashing_one_goes_and_the_chain_holds(
     begin.until(lambda: begin.log[-1].count(b"checkpoint") > 0, 20, "vouches")
     assert begin.key == key
     report = json.loads(begin.verify(tmp_path))
-    print(report)
+    assert report["holds"]
+    assert report["nodes"][0]["gaps"] == []
+    assert report["nodes"][0]["first_seq"] == 1
     firmware = {json.loads(line).get("firmware") for line in begin.log}
     assert {node.__version__, "0.2.0"} <= firmware
 
 
-@pytest.mark.timeout(300)
-def test_a_deaf_release_goes_though_the_power_is_cut_within_its_trial(begin: Node) -> None:
+@pytest.mark.timeout(400)
+def test_a_deaf_release_goes_though_the_power_is_cut_within_its_trial_once_or_twice(
+    begin: Node,
+) -> None:
     machine = begin.stage.machine
     begin.publish("0.4.0", DEAF)
     machine.systemctl("start", UPDATE)
@@ -314,14 +324,6 @@ def test_a_deaf_release_goes_though_the_power_is_cut_within_its_trial(begin: Nod
     begin.until(lambda: begin.hears(node.__version__), 30, "hears again")
     machine.until(RESUME, "inactive", 60)
     assert "0.4.0 was taken back (it does not hear" in begin.told["figure"]
-    begin.update()  # the timer, later
-    assert begin.current == node.__version__
-    assert "0.4.0 was taken back" in begin.told["figure"]
-
-
-@pytest.mark.timeout(300)
-def test_two_cuts_within_a_trial_end_it_before_anything_of_it_starts(begin: Node) -> None:
-    machine = begin.stage.machine
     begin.publish("0.5.0", DEAF)
     machine.systemctl("start", UPDATE)
     begin.until(lambda: begin.current == "0.5.0", 60, "is tried")

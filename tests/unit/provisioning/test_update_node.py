@@ -3,6 +3,7 @@
 And what a cut of power leaves at each step: a node that starts, and an update that comes to an end.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from node.errors import ProvisioningError
 from provisioning.places import Places
 from provisioning.update import node_side
+from provisioning.update.archive import Entry
 from provisioning.update.manager import FakeManager
 from provisioning.update.memory import Memory, Refusal, Standing
 from provisioning.update.node_side import CUT_OFF, MOST_BOOTS, MOST_TRIES, Update, alone, smoke
@@ -106,7 +108,7 @@ class Machine:
         if not resumed:
             try:
                 update.look(self.puller(), trusted=True)
-            except ProvisioningError as error:
+            except (ProvisioningError, OSError) as error:
                 update.fail(error)
 
     def start(self) -> None:
@@ -400,6 +402,32 @@ def test_no_room_is_told_and_the_one_before_gives_way_first(world: World) -> Non
     with pytest.raises(ProvisioningError, match="there is no room"):
         world.machine.update().look(none, trusted=True)
     assert world.machine.version == "1.3.0"
+
+
+@pytest.mark.parametrize("at", [1, 5, 9])
+def test_a_disk_that_is_full_in_the_midst_is_told_and_gets_its_room_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    world.publish("1.1.0")
+    placed: list[Path] = []
+    place = Releases.unpack.__globals__["_place"]
+
+    def full(path: Path, entry: Entry) -> None:
+        placed.append(path)
+        if len(placed) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        place(path, entry)
+
+    monkeypatch.setattr("provisioning.update.releases._place", full)
+    world.machine.run()
+    assert world.machine.version == "1.0.0"
+    assert "No space left" in world.machine.told["figure"]
+    assert not (world.machine.places.releases / ".incoming").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(node_side, "debian_here", lambda: "trixie")
+    monkeypatch.setattr(node_side, "architecture_here", lambda: "arm64")
+    world.machine.run()
+    assert world.machine.version == "1.1.0"
 
 
 def test_by_hand_the_one_before_comes_back_and_stays(world: World) -> None:
