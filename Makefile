@@ -90,6 +90,7 @@ lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@shellcheck provisioning/broker/gunfire-fleet provisioning/broker/set-up systemd/fleet/gunfire-fleet-to-broker
 	@shellcheck provisioning/apt-packages provisioning/install provisioning/gunfire-node systemd/gunfire-node-recover \
 	  tests/hil/make_root .ci/run provisioning/image/build provisioning/image/lock $(filter-out %.py,$(wildcard provisioning/image/steps/*)) \
 	  systemd/image/usr/lib/gunfire-node/*

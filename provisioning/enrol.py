@@ -259,11 +259,20 @@ class Enroller:
             f"not enrolled ({', '.join(missing)} missing), and there is no token", _AGAIN
         )
 
-    # What is carried by hand.
+    # What is carried by hand: on the FAT partition, or where there is none, by ssh.
+
+    @property
+    def _request_file(self) -> Path:
+        file = self._places.request_file
+        return file if file.parent.is_dir() else self._places.memory / file.name
+
+    @property
+    def _response_file(self) -> Path:
+        return self._request_file.with_name(self._places.response_file.name)
 
     def _carry(self, keys: dict[Kind, PrivateKey], why: str) -> str:
         """Leave a request on the card, unless the same one lies there."""
-        file = self._places.request_file
+        file = self._request_file
         wanted = {kind: key_print(key) for kind, key in keys.items()}
         if not self._lies_there(file, wanted):
             request = CarriedRequest(
@@ -277,8 +286,8 @@ class Enroller:
             with fat_writable(self._places):
                 write_whole(file, request.text())
         advice = (
-            f"carry {file.name} on the card to the fleet (gunfire-fleet sign), and "
-            f"{self._places.response_file.name} back; it is taken at the next start"
+            f"carry {file} to the fleet (gunfire-fleet sign), and {self._response_file.name} back "
+            "beside it; it is taken at the next start"
         )
         report(self._places, "enrolment", "warn", why, advice)
         return why
@@ -296,7 +305,7 @@ class Enroller:
 
     def _take_carried(self, keys: dict[Kind, PrivateKey]) -> None:
         """Take the fleet's answer from the card, unless what we have is good for longer."""
-        file = self._places.response_file
+        file = self._response_file
         if not file.exists():
             return
         answer = CarriedResponse.read(file)
@@ -309,8 +318,8 @@ class Enroller:
             except ValueError as error:
                 raise _RefusedError(
                     f"{file.name}: {error}",
-                    f"have {self._places.request_file.name} of this card signed (gunfire-fleet "
-                    "sign), and bring that answer",
+                    f"have this node's own {self._request_file.name} signed (gunfire-fleet sign), "
+                    "and bring that answer",
                 ) from None
             before = held.get(kind)
             if before is None or before.ends < certificate.not_valid_after_utc:

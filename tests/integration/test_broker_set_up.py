@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from tests.hil.fleet_stage import NODE_ID, Box, SetClock
 
 SET_UP = ("/src/provisioning/broker/set-up", "--wheels", "/wheels")
 NAMED = ("--name", "broker.local", "--name", "192.0.2.7", "--site", "riverside")
+INSTALL_PAGE = (CHECKOUT / "docs" / "do" / "install-a-node.md").read_text("utf-8")
+TRACKING = "50505300,PPS,1,1795913042.1,0.0,0.0,0.0,0.0,0.0,0.0,1e-6,1e-6,16.0,Normal"
 FLEET = "/usr/local/bin/gunfire-fleet"
 
 pytestmark = [
@@ -101,6 +104,68 @@ def test_from_one_command_to_an_enrolled_node_and_its_end(
     # Whoever works as root beside the services leaves nothing that they cannot read.
     machine.run("systemctl", "restart", "gunfire-fleet.service")
     assert Box(tmp_path / "other", SetClock(), _invited(machine, "node-0002")).enrol() == 0
+
+
+def test_a_node_that_was_installed_by_hand_is_enrolled_by_one_command_and_in_its_sandbox(
+    machine: Container,
+) -> None:
+    """As docs/do/install-a-node.md has it, with the fleet of the test before on this machine."""
+    machine.run("/src/provisioning/install", "--wheels", "/wheels", "--no-start", timeout_s=500)
+    settings = re.search(r"^\*\*C\*\*.*?```toml\n(.*?)```", INSTALL_PAGE, re.M | re.S)
+    assert settings
+    text = settings[1].replace("node-0001", "node-0003").replace("broker.local", "localhost")
+    machine.write("/etc/gunfire-node/gunfire-node.toml", text)
+    machine.run(FLEET, "invite", "node-0003", "-o", "/root/node-0003.json")
+    invitation = machine.path("/root/node-0003.json")
+    invitation.write_text(
+        invitation.read_text().replace("https://broker.local", "https://localhost")
+    )
+    python = "/opt/gunfire-node/bin/python"
+    node_key = "/var/lib/gunfire-node/node.key"
+    assert not machine.path(node_key).exists()
+    # The clock of a container is its host's, which nothing in it disciplines.
+    machine.write("/usr/local/bin/chronyc", f"#!/bin/sh\necho '{TRACKING}'\n", 0o755)
+    done = machine.run(
+        "sh", "-c", f"PATH=/usr/local/bin:$PATH exec {python} -m provisioning.enrol "
+        "--invitation /root/node-0003.json", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "enrolled as node-0003, until" in done.stderr
+    for key in (node_key, "/var/lib/gunfire-node/mqtt.key"):
+        said = machine.run("stat", "-c", "%U %a", key).stdout
+        assert said == "gunfire-node 600\n"
+    checked = machine.run("/usr/local/bin/gunfire-node", "config", "check").stdout
+    assert "settings are valid" in checked
+    script = (
+        "from node.identity import load_identity; from pathlib import Path; "
+        f"print(load_identity(Path('{node_key}'), Path('/etc/gunfire-node/signing.crt'), "
+        "'node-0003', 'riverside').certificate[:27])"
+    )
+    said = machine.run("runuser", "-u", "gunfire-node", "--", python, "-c", script).stdout
+    assert said == "-----BEGIN CERTIFICATE-----\n"
+
+    # Once more from scratch, by the unit, which may touch little.
+    for file in ("mqtt.crt", "signing.crt"):
+        machine.path(f"/etc/gunfire-node/{file}").unlink()
+    machine.run("rm", "-r", "/var/lib/gunfire-node/mqtt.key", node_key, "/run/gunfire-node-setup")
+    machine.run(FLEET, "invite", "node-0003", "-o", "/root/node-0003.json")
+    token = json.loads(machine.path("/root/node-0003.json").read_text())["token"]
+    memory = machine.path("/data/setup/first-boot.json")
+    said = json.loads(memory.read_text())
+    said["enrolment"]["token"] = token
+    memory.write_text(json.dumps(said))
+    machine.drop_in(
+        "gunfire-node-enrol.service",
+        "chronyc",
+        "[Service]\nEnvironment=PATH=/usr/local/bin:/usr/bin\n",
+    )
+    machine.systemctl("start", "gunfire-node-enrol.service")
+    assert "enrolled as node-0003, until" in machine.journal("gunfire-node-enrol.service")
+    told = json.loads(machine.path("/run/gunfire-node-setup/enrolment.json").read_text())
+    assert told["verdict"] == "pass"
+    said = machine.run("stat", "-c", "%U %a", "/var/lib/gunfire-node/mqtt.key").stdout
+    assert said == "gunfire-node 600\n"
+    assert token not in memory.read_text()
 
 
 def test_what_serves_strangers_may_do_little(machine: Container) -> None:

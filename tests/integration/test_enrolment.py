@@ -645,7 +645,7 @@ def test_where_the_fleet_cannot_be_reached_request_and_answer_are_carried(
     box = stage.node(tmp_path / "box", stage.invite(by_hand=True))
     assert box.enrol() == 0
     assert box.told["verdict"] == "warn"
-    assert "carry gunfire-node-request.json" in box.told["advice"]
+    assert "gunfire-node-request.json to the fleet" in box.told["advice"]
     request = box.places.request_file
     lies = request.stat().st_mtime_ns
     assert box.enrol() == 0
