@@ -189,7 +189,11 @@ class Fleet:
                 token_sha256=None if token is None else _hash(token),
             )
             member.cloned_utc = None
-            site = member.site
+            # Within: what cannot be given away is not remembered.
+            return self._invitation(node_id, member.site, token, text_of(ends))
+
+    def _invitation(self, node_id: str, site: str, token: str | None, ends_utc: str) -> Invitation:
+        by_hand = token is None
         try:
             return Invitation(
                 node_id=node_id,
@@ -198,16 +202,15 @@ class Fleet:
                 ca=pem(self.authority.certificate),
                 enrolment_url=None if by_hand else self.settings.enrolment,
                 token=token,
-                expires_utc=None if by_hand else text_of(ends),
+                expires_utc=None if by_hand else ends_utc,
                 update_url=self._update_root and self.settings.update,
                 update_root=self._update_root,
             )
         except ValidationError as error:
             told = error.errors(include_input=False)[0]
             where = ".".join(map(str, told["loc"]))
-            raise ProvisioningError(
-                f"{self.folder / 'fleet.toml'}: {where}: {told['msg']}"
-            ) from None
+            what = told["msg"].removeprefix("Value error, ")
+            raise ProvisioningError(f"{self.folder}: {where} of an invitation {what}") from None
 
     @property
     def _update_root(self) -> str | None:
@@ -298,6 +301,11 @@ class Fleet:
         """
         for address in addresses:
             _host(address)
+        if request is not None:
+            try:
+                see_that_fits(request, None)
+            except ValueError as error:
+                raise ProvisioningError(f"{name}: the request {error}") from None
         with self.inventory.change() as inventory:
             member = inventory.members.get(name)
             serves = bool(addresses) or name == "broker"
