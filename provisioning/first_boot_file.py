@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from node.types import NS_PER_S
 from provisioning import words
 
 NAME: Final = "gunfire-node.toml"
-LARGEST_BYTES: Final = 256 * 1024
+LARGEST_BYTES: Final = 64 * 1024
 LOCAL_GPSD: Final = "localhost:2947"
 
 CA_FILE: Final = "/etc/gunfire-node/ca.crt"
@@ -253,6 +254,10 @@ def key_lines(text: str) -> dict[str, int]:
     return found
 
 
+# What the last line of a statement of several has in it.
+_ENDS: Final = re.compile(r"\"\"\"|'''|[]}]")
+
+
 def statements(text: str) -> Iterator[tuple[int, int, dict[str, Any] | None, str]]:
     """Take a TOML text apart: first and last line of each statement, its values, and its table.
 
@@ -262,7 +267,10 @@ def statements(text: str) -> Iterator[tuple[int, int, dict[str, Any] | None, str
     first, held = 1, ""
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
+        more = bool(held)
         held += line + "\n"
+        if more and not _ENDS.search(line):
+            continue
         try:
             values = tomllib.loads(held)
         except (ValueError, RecursionError):
@@ -445,7 +453,7 @@ def _array(settings: CardSettings) -> Iterator[tuple[str, str]]:
     if capture.array not in known:
         yield (
             "capture.array",
-            f'capture.array = "{capture.array}": is no array; choose one of {", ".join(known)}, or '
+            f"capture.array = {json.dumps(capture.array)}: is no array; choose one of {', '.join(known)}, or "
             "name a .toml file",
         )
         return

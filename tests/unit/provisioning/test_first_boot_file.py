@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.board.light import Code
 from node.errors import ProvisioningError
@@ -16,6 +19,7 @@ from node.timing.host import utc_now_ns
 from provisioning import first_boot
 from provisioning.card.cli import cli
 from provisioning.first_boot_file import FILLED, LARGEST_BYTES, load, parse
+from provisioning.memory import without_token
 from provisioning.places import Places
 from tests.unit.provisioning.cards import BOARD, NOW_NS, TOKEN, authority, node, right_text
 from tests.unit.provisioning.mistakes import MISTAKES, PSK, spoilt
@@ -60,7 +64,7 @@ WHOLES: Final[dict[str, tuple[bytes | None, str]]] = {
     "not there": (None, "gunfire-card new makes it"),
     "empty": (b"", "says nothing; have it made anew"),
     "comments alone": (b"# [node]\r\n", "says nothing; have it made anew"),
-    "too large": (b"#" * (LARGEST_BYTES + 1), "is larger than 256 KiB"),
+    "too large": (b"#" * (LARGEST_BYTES + 1), "is larger than 64 KiB"),
     "UTF-16": (right_text().encode("utf-16"), "save it again with the encoding UTF-8"),
     "UTF-16 without a mark": (right_text().encode("utf-16-le"), "with the encoding UTF-8"),
     "Latin-1": (
@@ -137,3 +141,50 @@ def test_what_the_file_says_itself_is_not_filled_over() -> None:
 def test_a_file_that_is_no_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ProvisioningError, match="cannot be read"):
         load(tmp_path, NOW_NS)
+
+
+_PIECES: Final = st.sampled_from(
+    [
+        *(b'"', b"'", b'"""', b"[", b"]", b"{", b"}", b"=", b"#", b"\n", b"\r", b"\0", b"\xff"),
+        *(b"nan", b"1e999", b"9" * 5000, b"true", b"1979-05-27", b"\\n"),
+        *(b"[[node]]", b"[enrolment.x]", b"mqtt = 1"),
+    ]
+)
+_EDITS: Final = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 40), st.one_of(st.just(b""), _PIECES)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def told_of(data: bytes) -> str:
+    try:
+        parse(data, "gunfire-node.toml", NOW_NS)
+    except ProvisioningError as error:
+        return str(error)
+    return ""
+
+
+@given(_EDITS)
+@settings(max_examples=300, deadline=None)
+def test_whatever_stands_in_a_file_is_taken_or_refused_in_words_without_a_secret(
+    edits: list[tuple[float, int, bytes]],
+) -> None:
+    data = bytearray(right_text().encode())
+    for place, length, piece in edits:
+        at = int(place * len(data))
+        data[at : at + length] = piece
+    told = told_of(bytes(data))
+    assert all(line.startswith("gunfire-node.toml") for line in told.splitlines())
+    assert TOKEN not in told
+    assert PSK not in told
+    without = without_token(bytes(data))
+    assert without_token(without) == without
+
+
+def test_a_long_file_is_read_in_no_time() -> None:
+    text = right_text() + "x = '''\n" + '"x, [1],"\n' * 4000 + "'''\n"
+    begun_s = time.monotonic()
+    with pytest.raises(ProvisioningError, match="no such setting"):
+        parse(text.encode(), "x", NOW_NS)
+    assert time.monotonic() - begun_s < 10
