@@ -453,8 +453,8 @@ def _array(settings: CardSettings) -> Iterator[tuple[str, str]]:
     if capture.array not in known:
         yield (
             "capture.array",
-            f"capture.array = {json.dumps(capture.array)}: is no array; choose one of {', '.join(known)}, or "
-            "name a .toml file",
+            f"capture.array = {json.dumps(capture.array)}: is no array; choose one of "
+            f"{', '.join(known)}, or name a .toml file",
         )
         return
     microphones = len(capture.microphones(settings.timing.pps_channel))
