@@ -7,11 +7,14 @@ and be renewed: it is taken up without a restart. Errors never show what a key f
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -102,7 +105,9 @@ def load_identity(
                 f"{certificate_file} is: bring the key back, or take the certificate away and "
                 "enrol this node anew"
             )
-        key = _make_key(key_file)
+        key = _make_key(key_file) or _read_key(key_file)
+        if key is None:
+            raise IdentityError(f"integrity.key_file {key_file}: was made and is gone again")
     if certificate_file is None:
         return Identity(key)
     if not os.path.lexists(certificate_file):
@@ -211,8 +216,11 @@ def _refuse_unless_private(where: str, path: Path, found: os.stat_result) -> Non
         )
 
 
-def _make_key(path: Path) -> Ed25519PrivateKey:
-    """Make a key that is either whole on the disk under its name, or not there."""
+def _make_key(path: Path) -> Ed25519PrivateKey | None:
+    """Make a key that is either whole on the disk under its name, or not there.
+
+    None where somebody else was faster: daemon and enrolment start at once.
+    """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -222,16 +230,18 @@ def _make_key(path: Path) -> Ed25519PrivateKey:
     fresh = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)  # of a start that was cut off
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, KEY_MODE)
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, KEY_MODE)  # whatever the umask
+        with _alone(fresh) as file:
+            if path.exists():
+                fresh.unlink()
+                return None
+            os.fchmod(file.fileno(), KEY_MODE)  # whatever the umask
+            file.truncate()  # of a start that was cut off
             file.write(pem)
             file.flush()
-            os.fsync(descriptor)
-        # Unlike a rename, this never puts a key in another's place.
-        os.link(fresh, path)
-        fresh.unlink()
+            os.fsync(file.fileno())
+            # Unlike a rename, this never puts a key in another's place.
+            os.link(fresh, path)
+            fresh.unlink()
         sync_folder(path.parent)
     except OSError as error:
         raise IdentityError(
@@ -243,6 +253,21 @@ def _make_key(path: Path) -> Ed25519PrivateKey:
             )
         ) from None
     return key
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is then nobody else's, and still of that name; make it if need be."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(path, flags, KEY_MODE), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            still_there = False
+            with suppress(FileNotFoundError):
+                still_there = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            if still_there:
+                yield file
+                return
 
 
 def _certified(key: Ed25519PrivateKey, path: Path, node_id: str, site: str) -> Identity:

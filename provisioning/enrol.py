@@ -208,7 +208,7 @@ class Enroller:
 
     def _run(self) -> str:
         self._settle()
-        if not self._ca_file.exists() or self._ca_file.read_text("utf-8") != self._table.ca:
+        if not self._ca_file.exists() or self._ca_file.read_bytes() != self._table.ca.encode():
             write_whole(self._ca_file, self._table.ca)
         with _as_owner():
             signing = load_identity(

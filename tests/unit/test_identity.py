@@ -313,3 +313,41 @@ def test_killed_at_any_step_of_the_making_there_is_a_whole_key_or_none(tmp_path:
         deaths += code == 9
         load_identity(folder / "state" / "node.key", None, "n", "s")
     assert deaths >= 4
+
+
+BOTH = """
+import sys
+from pathlib import Path
+from node.identity import load_identity
+print("ready", flush=True)
+for line in sys.stdin:
+    key = load_identity(Path(line.strip()), None, "n", "s").private_key
+    print(key.public_key().public_bytes_raw().hex(), flush=True)
+"""
+
+
+def test_daemon_and_enrolment_that_make_the_key_at_once_have_the_same(tmp_path: Path) -> None:
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    try:
+        for maker in makers:
+            assert maker.stdout.readline() == "ready\n"
+        for number in range(100):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            for maker in makers:
+                maker.stdin.write(f"{folder / 'node.key'}\n")
+                maker.stdin.flush()
+            made = {maker.stdout.readline() for maker in makers}
+            assert len(made) == 1
+            kept = load_identity(folder / "node.key", None, "n", "s").private_key
+            assert made == {f"{kept.public_key().public_bytes_raw().hex()}\n"}
+            assert [file.name for file in folder.iterdir()] == ["node.key"]
+    finally:
+        for maker in makers:
+            maker.kill()
+            maker.communicate()
