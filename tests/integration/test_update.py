@@ -274,7 +274,7 @@ def test_a_good_release_stays_a_crashing_one_goes_and_the_chain_holds(
     for unit in sorted((CHECKOUT / "systemd/image/etc/systemd/system").glob("*-update*.service")):
         assert exposure(unit) <= MOST_EXPOSURE, unit.name
         verified = begin.stage.machine.run("systemd-analyze", "verify", "--man=no", unit.name)
-        assert verified.stderr == ""
+        assert unit.name not in verified.stderr, verified.stderr
     begin.publish("0.2.0")
     begin.update()
     assert (begin.current, begin.link("good")) == ("0.2.0", "0.2.0"), begin.told
