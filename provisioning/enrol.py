@@ -216,18 +216,28 @@ class Enroller:
             ).private_key
             key = _mqtt_key(self._mqtt_key_file)
         keys: dict[Kind, PrivateKey] = {"mqtt": key, "signing": signing}
-        self._take_carried(keys)
+        if self._table.url is None:
+            self._take_carried(keys)
         held = self._held(keys)
+        refusal: _RefusedError | None = None
         if self._table.token is not None and self._table.url is not None:
             self._wait_for_the_clock()
-            for kind in KINDS:
-                self._put(kind, self._ask(kind, "simpleenroll", keys[kind]))
-            forget_token_of(self._places)
+            try:
+                for kind in KINDS:
+                    self._put(kind, self._ask(kind, "simpleenroll", keys[kind]))
+                forget_token_of(self._places)
+            except _RefusedError as error:
+                if len(held) < len(KINDS):
+                    raise
+                refusal = error  # of a token that was old; what it has is renewed all the same
             held = self._held(keys)
         elif missing := [kind for kind in KINDS if kind not in held]:
             return self._lacks(missing, keys)
         self._see_whether_revoked(held)
-        return self._keep(held, keys)
+        figure = self._keep(held, keys)
+        if refusal is not None:
+            raise refusal
+        return figure
 
     def _keep(self, held: dict[Kind, _Held], keys: dict[Kind, PrivateKey]) -> str:
         """Renew what is due; say until when there are certificates."""
@@ -324,6 +334,9 @@ class Enroller:
             before = held.get(kind)
             if before is None or before.ends < certificate.not_valid_after_utc:
                 self._put(kind, certificate)
+        if self._request_file.exists():
+            with contextlib.suppress(OSError), fat_writable(self._places):
+                self._request_file.unlink()
 
     # What is asked over the network.
 
