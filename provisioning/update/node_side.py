@@ -31,7 +31,7 @@ from provisioning.update.memory import Memory, Refusal, Standing, Trial
 from provisioning.update.pull import Offer, Puller, Running, UnreachableError, choose
 from provisioning.update.release import READS, architecture_here, debian_here
 from provisioning.update.releases import Releases
-from provisioning.update.trial import HOLD_S, WITHIN_S, Judge, Verdict, best
+from provisioning.update.trial import HOLD_S, WITHIN_S, Judge, Verdict, best, floor_after
 
 log = logging.getLogger(__name__)
 
@@ -261,13 +261,13 @@ class Update:
     def _after_going_back(self, trial: Trial, why: str) -> None:
         """See that the old one does better, else it was not the new one's fault; tell."""
         said = f"{trial.old} is back: {trial.new} was taken back ({why})"
-        self._tell("warn", said)
+        self._tell("pass", said)  # a warning would have the old one do worse than before
         known = Memory.load(self._places.memory).refused.get(trial.new)
         times = 1 if known is None else known.times + 1
         again = times < MOST_TRIES
         self._refuse(trial.new, Refusal(why=why, times=times, again=again and why == CUT_OFF))
         self._remove(trial.new)
-        verdict = self._watch(trial.old, trial.before)
+        verdict = self._watch(trial.old, floor_after(why, trial.before))
         if not verdict.good:
             said += f"; {trial.old} does no better now: {verdict.why}"
             log.error("%s does no better: %s", trial.old, verdict.why)

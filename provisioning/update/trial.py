@@ -22,6 +22,7 @@ HOLD_S: Final = 60.0
 MOST_ENDS: Final = 3
 """A daemon that ended so often does not stay up; systemd gives it up at eight."""
 CLOCKS: Final[tuple[ClockSource, ...]] = ("free", "ntp", "gps", "pps")
+_CONDITION: Final = "it is "
 CONDITIONS: Final[tuple[Condition, ...]] = ("failed", "degraded", "ok")
 
 
@@ -60,8 +61,19 @@ def lacks(now: Standing | None, version: str, floor: Standing) -> list[str]:
     if floor.connected and not now.connected:
         found.append("it does not reach the broker")
     if CONDITIONS.index(now.condition) < CONDITIONS.index(floor.condition):
-        found.append(f"it is {now.condition}, and was {floor.condition}")
+        found.append(f"{_CONDITION}{now.condition}, and was {floor.condition}")
     return found
+
+
+def floor_after(why: str, before: Standing) -> Standing:
+    """Say how the old one has to do after a trial that ended so, for the new one to be at fault.
+
+    A daemon that starts after one that crashed or hung tells for ten minutes how that ended, and is
+    degraded by it: only where nothing else was wrong with the new one does the condition count.
+    """
+    if why.startswith(_CONDITION):
+        return before
+    return before.model_copy(update={"condition": CONDITIONS[0]})
 
 
 class Judge:

@@ -5,6 +5,7 @@ And what a cut of power leaves at each step: a node that starts, and an update t
 
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, Final
 import pytest
 
 from node.errors import ProvisioningError
+from node.vitals import TELL_LAST_RUN_S
 from provisioning.places import Places
 from provisioning.update import node_side
 from provisioning.update.archive import Entry
@@ -66,6 +68,7 @@ class Machine:
     manager: FakeManager = field(default_factory=FakeManager)
     now_s: float = 0.0
     starts: int = 0
+    crashed_s: float = -math.inf
     moods: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,13 @@ class Machine:
     @property
     def told(self) -> dict[str, str]:
         return json.loads((self.places.reports / "update.json").read_text())
+
+    @property
+    def warned(self) -> bool:
+        """Whether the daemon tells of something: of an update, or of how its last run ended."""
+        told = self.places.reports / "update.json"
+        crashed_s = self.now_s - self.crashed_s
+        return crashed_s < TELL_LAST_RUN_S or (told.exists() and self.told["verdict"] == "warn")
 
     @property
     def memory(self) -> Memory:
@@ -131,6 +141,7 @@ class Machine:
         file = self.places.status_file
         if not stands:
             self.manager.ended += 1
+            self.crashed_s = self.now_s
             file.unlink(missing_ok=True)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +152,7 @@ class Machine:
                     "pid": os.getpid(),
                     "checks": [],
                     "hears": stands["hears"],
-                    "condition": stands["condition"],
+                    "condition": "degraded" if self.warned else stands["condition"],
                     "clock": {"source": stands["clock"]},
                     "broker": {"connected": stands["connected"]},
                     "firmware": version,
@@ -270,6 +281,8 @@ def test_a_bad_release_is_taken_back_told_and_not_taken_again(
     assert standing.hears
     assert world.machine.told["verdict"] == "warn"
     assert word in world.machine.told["figure"]
+    assert "does no better" not in world.machine.told["figure"]
+    assert not world.machine.memory.refused["1.1.0"].again
     assert not (world.machine.places.releases / "1.1.0").exists()
     starts = world.machine.starts
     world.machine.run()
