@@ -25,22 +25,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import tomli_w
-
-from node.board import Board
-from node.board.light import Code
-from node.board.service import Service
 from node.errors import ProvisioningError, SettingsError
 from node.settings import BoardSettings, load_board
 from node.settings import load as load_settings
-from node.timing.host import utc_now_ns
 from provisioning.first_boot_file import FirstBootFile, NetworkSettings, load
 from provisioning.machine import machine_id
 from provisioning.memory import Memory, Named, read_memory, write_memory
 from provisioning.places import Places
 from provisioning.whole import fat_writable, write_whole
+
+if TYPE_CHECKING:
+    from node.board.service import Service
 
 log = logging.getLogger("first-boot")
 
@@ -76,29 +73,35 @@ class Fault:
     starts: bool
 
 
-def apply(places: Places, now_ns: int, machine: str | None) -> Fault | None:
+def apply(places: Places, now_ns: Callable[[], int], machine: str | None) -> Fault | None:
     """Apply the card's file, and make this boot's configuration; None where all is well.
 
     Parameters
     ----------
     now_ns
-        UTC as the host's clock has it, ns since 1970.
+        Gives UTC as the host's clock has it, ns since 1970.
     machine
         Which board this is; None where that cannot be said.
     """
     memory = read_memory(places)
     file: FirstBootFile | None = None
     fault: Fault | None = None
-    try:
-        file = load(places.card_file, now_ns)
-    except ProvisioningError as error:
-        told = str(error).replace(f"{places.card_file}", places.card_file.name)
-        fault = Fault("SETTINGS", tuple(told.splitlines()), _has_settings(places))
+    known = _is_known(places, memory)
+    if not known:
+        try:
+            file = load(places.card_file, now_ns())
+        except ProvisioningError as error:
+            told = str(error).replace(f"{places.card_file}", places.card_file.name)
+            fault = Fault("SETTINGS", tuple(told.splitlines()), _has_settings(places))
     if _is_copy(places, memory, file, machine):
         fault = Fault("KEY", _copied(memory, machine), False)
-    elif file is not None:
+    elif known or file is not None:
         try:
-            memory = _take(places, memory, file, machine)
+            memory = (
+                _stay(places, memory, machine)
+                if file is None
+                else (_take(places, memory, file, machine))
+            )
         except OSError as error:
             fault = Fault(
                 "DISK",
@@ -113,13 +116,27 @@ def apply(places: Places, now_ns: int, machine: str | None) -> Fault | None:
     return fault
 
 
+def _is_known(places: Places, memory: Memory) -> bool:
+    """Say whether the card's file is the one in force."""
+    try:
+        data = places.card_file.read_bytes()
+    except OSError:
+        return False
+    return memory.sha256 == hashlib.sha256(data).hexdigest() and places.settings_file.exists()
+
+
+def _stay(places: Places, memory: Memory, machine: str | None) -> Memory:
+    """Go on with what is in force; a card that is not enrolled may stand in another board now."""
+    if machine not in (None, memory.machine):
+        memory = memory.model_copy(update={"machine": machine})
+        write_memory(places, memory)
+    return memory
+
+
 def _take(places: Places, memory: Memory, file: FirstBootFile, machine: str | None) -> Memory:
-    """Make a file that is right the one in force; what is in force already is left alone."""
-    if memory.sha256 == file.sha256 and places.settings_file.exists():
-        if memory.machine != machine and machine is not None:
-            memory = memory.model_copy(update={"machine": machine})
-            write_memory(places, memory)
-        return memory
+    """Make a file that is right the one in force."""
+    import tomli_w
+
     settings = file.settings
     token = settings.enrolment.token if settings.enrolment else None
     fresh = Memory(
@@ -348,6 +365,8 @@ def _tell(places: Places, fault: Fault | None) -> None:
 
 def words_of(fault: Fault) -> str:
     """Give what is written to the card, as Notepad shows it."""
+    from node.board.light import Code
+
     code = Code[fault.code]
     head = {
         "SETTINGS": "gunfire-node.toml is not right, and was not taken.",
@@ -369,10 +388,14 @@ def show(
 ) -> None:
     """Show the fault that was left, by the light: for a while where the node starts, else for good.
 
-    The service manager is told "ready" when the node may have the light.
+    The service manager is told "ready" when the node may have the light. It ends, too, once another
+    run of first boot has found all well.
     """
+    from node.board import Board, Code
+
+    file = places.reports / FAULT
     try:
-        said = json.loads((places.reports / FAULT).read_bytes())
+        said = json.loads(file.read_bytes())
         code, starts = Code[said["code"]], bool(said["starts"])
     except (OSError, ValueError, KeyError, TypeError):
         service.ready()
@@ -381,7 +404,7 @@ def show(
         service.ready()
     until_s = time.monotonic() + light_s
     with Board(_board(places)) as board:
-        while not stopped() and not (starts and time.monotonic() >= until_s):
+        while file.exists() and not stopped() and not (starts and time.monotonic() >= until_s):
             board.show(code)
             time.sleep(_LOOK_S)
     service.ready()
@@ -398,8 +421,14 @@ def _board(places: Places) -> BoardSettings:
 
 def _apply_here(places: Places) -> int:
     """Give the exit code: 0 where the node may start."""
+
+    def now_ns() -> int:
+        from node.timing.host import utc_now_ns  # and numpy with it
+
+        return utc_now_ns()
+
     try:
-        fault = apply(places, utc_now_ns(), machine_id(places))
+        fault = apply(places, now_ns, machine_id(places))
     except Exception:  # a defect of ours must not silence a node that could hear
         log.exception("first boot has failed")
         return 0 if _has_settings(places) else 1
@@ -407,6 +436,8 @@ def _apply_here(places: Places) -> int:
 
 
 def _show_here(places: Places) -> int:
+    from node.board.service import Service
+
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
     show(places, Service(), lambda: bool(asked))

@@ -20,10 +20,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from node.capture import built_in_arrays
 from node.errors import ProvisioningError, SettingsError
 from node.settings import Settings, validated
-from node.types import NS_PER_S
 from provisioning import words
 
 NAME: Final = "gunfire-node.toml"
@@ -437,7 +435,7 @@ def _together(
         )
     ends_ns = words.authority_ends_ns(enrolment.ca)
     if ends_ns < now_ns:
-        days = (now_ns - ends_ns) // (86_400 * NS_PER_S)
+        days = (now_ns - ends_ns) // (86_400 * 10**9)
         yield (
             "enrolment.ca",
             f"enrolment.ca: the CA's certificate ended {days} days ago; put in the ca.crt that the "
@@ -446,6 +444,8 @@ def _together(
 
 
 def _array(settings: CardSettings) -> Iterator[tuple[str, str]]:
+    from node.capture import built_in_arrays  # numpy, for which a known file's boot has no use
+
     capture = settings.capture
     known = built_in_arrays()
     if capture.array.endswith(".toml"):

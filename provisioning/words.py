@@ -7,9 +7,6 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,256}")
 """A one-time token: what `secrets.token_urlsafe(16)` gives, or a longer one."""
 
@@ -50,6 +47,9 @@ def token(text: str) -> str:
 
 def authority(pem: str) -> str:
     """Take a CA's certificate in PEM; one or several, each a CA's."""
+    from cryptography import x509  # a boot with a file that is known has no use for it
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     again = "put in the whole ca.crt of the fleet, from -----BEGIN to -----END"
     if "PRIVATE KEY" in pem:
         raise ValueError(f"holds a private key, which must not leave the fleet's machine; {again}")
@@ -74,6 +74,8 @@ def authority(pem: str) -> str:
 
 def authority_ends_ns(pem: str) -> int:
     """Give when the first of the CA's certificates ends, in ns since 1970."""
+    from cryptography import x509
+
     ends = [c.not_valid_after_utc for c in x509.load_pem_x509_certificates(pem.encode())]
     return int(min(ends).timestamp()) * 1_000_000_000
 

@@ -18,7 +18,7 @@ from provisioning.card.cli import cli
 from provisioning.card.disks import Target
 from provisioning.card.image import Image
 from provisioning.first_boot import apply
-from tests.unit.provisioning.cards import BOARD, NOW_NS, node, right_text
+from tests.unit.provisioning.cards import BOARD, node, now_ns, right_text
 
 MB = 2**20
 FAT_AT, FAT_MB, SIZE_MB = 4 * MB, 40, 64
@@ -311,7 +311,7 @@ def test_the_node_writes_to_a_partition_that_is_read_only_and_leaves_it_so(
         pytest.skip(f"may not mount {kind} here: {mounted.stderr.splitlines()[0]}")
     try:
         subprocess.run(["mount", "-o", "remount,ro", places.boot], check=True)
-        assert apply(places, NOW_NS, BOARD) is not None  # there is no file
+        assert apply(places, now_ns, BOARD) is not None  # there is no file
         assert b"is not there" in places.error_file.read_bytes()
         assert os.statvfs(places.boot).f_flag & os.ST_RDONLY
         with pytest.raises(OSError, match="Read-only"):

@@ -26,6 +26,11 @@ BOARD: Final = "board:10000000abcdef01"
 OTHER_BOARD: Final = "board:10000000abcdef02"
 
 
+def now_ns() -> int:
+    """Give what a node's clock says."""
+    return NOW_NS
+
+
 @cache
 def authority(*, ca: bool = True, ended_days: int = -3650) -> str:
     """Give a CA's certificate in PEM."""

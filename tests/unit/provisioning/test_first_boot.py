@@ -16,7 +16,7 @@ import pytest
 from gpiozero import Device
 from gpiozero.pins.mock import MockFactory
 
-from node.board.light import Code
+from node.board import Board, Code
 from node.board.service import Service
 from node.settings import load
 from provisioning import first_boot, whole
@@ -27,13 +27,13 @@ from provisioning.memory import Memory, Named, forget_token, read_memory, withou
 from provisioning.places import Places
 from tests.unit.provisioning.cards import (
     BOARD,
-    NOW_NS,
     OTHER_BOARD,
     OTHER_TOKEN,
     TOKEN,
     authority,
     enrolled,
     node,
+    now_ns,
     put,
     right_text,
 )
@@ -51,7 +51,7 @@ def state(places: Places) -> dict[str, bytes]:
 
 def test_a_file_becomes_the_daemons_settings(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     settings = load(places.settings_file, {}).settings
     assert (settings.node.id, settings.node.site) == ("node-0001", "riverside")
     assert settings.timing.gpsd == "localhost:2947"
@@ -75,7 +75,7 @@ def test_the_places_filled_in_are_those_that_enrolment_writes() -> None:
 
 def test_what_enrolment_and_update_need_is_remembered_by_root_alone(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     memory = read_memory(places)
     assert memory.node is not None
     assert memory.enrolment is not None
@@ -93,10 +93,10 @@ def test_what_enrolment_and_update_need_is_remembered_by_root_alone(tmp_path: Pa
 
 def test_at_the_next_boot_nothing_is_written_but_this_boots_configuration(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     before, inodes = state(places), places.settings_file.stat().st_ino
     (places.root / "run/gunfire-node-setup/gpsd").unlink()
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     assert state(places) == before
     assert places.settings_file.stat().st_ino == inodes
     assert 'DEVICES="/dev/gunfire-gps /dev/pps0"' in run_file(places, "gunfire-node-setup/gpsd")
@@ -104,16 +104,16 @@ def test_at_the_next_boot_nothing_is_written_but_this_boots_configuration(tmp_pa
 
 def test_settings_that_are_gone_are_made_again(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     before = state(places)
     places.settings_file.unlink()
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     assert state(places) == before
 
 
 def test_this_boots_configuration_is_what_the_file_says(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     wifi = run_file(places, "systemd/network/20-gunfire-node-wifi.network")
     wired = run_file(places, "systemd/network/20-gunfire-node-wired.network")
     for line in ("Type=wlan", "DHCP=no", "Address=192.168.1.20/24", "Gateway=192.168.1.1"):
@@ -134,13 +134,13 @@ def test_this_boots_configuration_is_what_the_file_says(tmp_path: Path) -> None:
 
 def test_what_the_file_no_longer_says_goes_from_this_boots_configuration(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     put(
         places,
         '[node]\nid = "a.b_c"\nsite = "there"\n[capture]\nchannels = 1\n'
         '[mqtt]\nurl = "mqtt://10.0.0.1"\n',
     )
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     run = places.root / "run"
     assert {str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()} == {
         "systemd/network/20-gunfire-node-wired.network",
@@ -156,12 +156,12 @@ def test_a_key_of_ssh_is_root_s_and_without_one_there_is_none(tmp_path: Path) ->
         "[network]", '[network]\nssh_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me"'
     )
     places = node(tmp_path, text)
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     keys = places.root / "run/gunfire-node-setup/authorized_keys"
     assert keys.read_text() == "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me\n"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     put(places, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     assert not keys.exists()
 
 
@@ -178,10 +178,10 @@ def test_an_open_wifi_and_a_receiver_by_usb() -> None:
 
 def test_after_a_mistake_the_node_goes_on_with_the_settings_before(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     before = state(places)
     put(places, right_text().replace("channels = 5", "channels = 50"))
-    fault = apply(places, NOW_NS, BOARD)
+    fault = apply(places, now_ns, BOARD)
     assert fault is not None
     assert (fault.code, fault.starts) == ("SETTINGS", True)
     assert state(places) == before
@@ -195,20 +195,20 @@ def test_after_a_mistake_the_node_goes_on_with_the_settings_before(tmp_path: Pat
 
 def test_words_on_the_card_go_away_once_it_is_mended(tmp_path: Path) -> None:
     places = node(tmp_path, "x")
-    assert apply(places, NOW_NS, BOARD) is not None
+    assert apply(places, now_ns, BOARD) is not None
     assert places.error_file.exists()
     assert (places.reports / "first-boot-fault").exists()
     put(places, right_text())
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     assert not places.error_file.exists()
     assert not (places.reports / "first-boot-fault").exists()
 
 
 def test_the_same_words_are_not_written_again_at_each_boot(tmp_path: Path) -> None:
     places = node(tmp_path, "x")
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     written = places.error_file.stat()
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     assert places.error_file.stat().st_ino == written.st_ino
 
 
@@ -216,7 +216,7 @@ def test_a_card_that_is_full_or_locked_keeps_no_node_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     put(places, "x")
     real = whole.write_whole
 
@@ -226,7 +226,7 @@ def test_a_card_that_is_full_or_locked_keeps_no_node_from_starting(
         real(path, *rest)
 
     monkeypatch.setattr(first_boot, "write_whole", full)
-    fault = apply(places, NOW_NS, BOARD)
+    fault = apply(places, now_ns, BOARD)
     assert fault is not None
     assert fault.starts
     assert (places.reports / "first-boot-fault").exists()
@@ -244,7 +244,7 @@ def test_a_data_partition_that_takes_nothing_is_told_as_that(
         real(path, *rest)
 
     monkeypatch.setattr(first_boot, "write_whole", locked)
-    fault = apply(places, NOW_NS, BOARD)
+    fault = apply(places, now_ns, BOARD)
     assert fault is not None
     assert (fault.code, fault.starts) == ("DISK", False)
     assert b"2 long, 6 short" in places.error_file.read_bytes()
@@ -252,10 +252,10 @@ def test_a_data_partition_that_takes_nothing_is_told_as_that(
 
 def test_a_memory_that_is_spoilt_counts_as_none(tmp_path: Path) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     before = state(places)
     (places.memory / "first-boot.json").write_bytes(b'{"sha256": "')
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     assert state(places) == before
 
 
@@ -319,14 +319,14 @@ def test_a_cut_of_power_at_any_step_leaves_the_old_state_or_the_new(
 ) -> None:
     new_text = right_text().replace("riverside", "hillside")
     act: dict[str, Callable[[Places], object]] = {
-        "apply": lambda places: apply(places, NOW_NS, BOARD),
-        "mistake": lambda places: apply(places, NOW_NS, BOARD),
+        "apply": lambda places: apply(places, now_ns, BOARD),
+        "mistake": lambda places: apply(places, now_ns, BOARD),
         "token": forget_token,
     }
     cuts = 0
     while True:
         places = node(tmp_path / str(cuts), right_text())
-        apply(places, NOW_NS, BOARD)
+        apply(places, now_ns, BOARD)
         old = state(places)
         if what != "token":
             put(
@@ -346,7 +346,7 @@ def test_a_cut_of_power_at_any_step_leaves_the_old_state_or_the_new(
         assert site in ("riverside", "hillside")
         json.loads((places.memory / "first-boot.json").read_bytes())
         act[what](places)  # power is back
-        assert apply(places, NOW_NS, BOARD) == apply(places, NOW_NS, BOARD)
+        assert apply(places, now_ns, BOARD) == apply(places, now_ns, BOARD)
         if what == "apply":
             assert load(places.settings_file, {}).settings.node.site == "hillside"
             assert read_memory(places).node == Named(id="node-0001", site="hillside")
@@ -370,12 +370,12 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_state_or_the_new(
     while True:
         at += 1
         places = node(tmp_path / str(at), right_text())
-        apply(places, NOW_NS, BOARD)
+        apply(places, now_ns, BOARD)
         put(places, right_text().replace("riverside", "hillside"))
         with pytest.MonkeyPatch.context() as patch:
             done = strike(patch, at, fill_disk)
             with suppress(OSError):
-                apply(places, NOW_NS, BOARD) if what == "apply" else forget_token(places)
+                apply(places, now_ns, BOARD) if what == "apply" else forget_token(places)
         assert load(places.settings_file, {}).settings.node.site in ("riverside", "hillside")
         assert read_memory(places).node is not None
         if done() < at:
@@ -388,17 +388,17 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_state_or_the_new(
 
 def copied(tmp_path: Path) -> Places:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     enrolled(places)
     forget_token(places)
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     return places
 
 
 def test_a_card_in_another_board_is_refused_in_words_and_by_the_light(tmp_path: Path) -> None:
     places = copied(tmp_path)
     before = state(places)
-    fault = apply(places, NOW_NS, OTHER_BOARD)
+    fault = apply(places, now_ns, OTHER_BOARD)
     assert fault is not None
     assert (fault.code, fault.starts) == ("KEY", False)
     words = places.error_file.read_text("utf-8-sig")
@@ -411,14 +411,14 @@ def test_a_card_in_another_board_is_refused_in_words_and_by_the_light(tmp_path: 
     ):
         assert part in words
     assert state(places) == before
-    assert apply(places, NOW_NS, BOARD) is None  # back where it belongs
+    assert apply(places, now_ns, BOARD) is None  # back where it belongs
     assert not places.error_file.exists()
 
 
 def test_a_copy_with_a_mistake_in_its_file_is_still_a_copy(tmp_path: Path) -> None:
     places = copied(tmp_path)
     put(places, "x")
-    fault = apply(places, NOW_NS, OTHER_BOARD)
+    fault = apply(places, now_ns, OTHER_BOARD)
     assert fault is not None
     assert fault.code == "KEY"
 
@@ -427,9 +427,9 @@ def test_a_card_that_moved_on_purpose_is_taken_once(tmp_path: Path) -> None:
     places = copied(tmp_path)
     text = places.card_file.read_text().replace("[enrolment]", "[enrolment]\nmoved = true")
     put(places, text)
-    assert apply(places, NOW_NS, OTHER_BOARD) is None
+    assert apply(places, now_ns, OTHER_BOARD) is None
     assert read_memory(places).machine == OTHER_BOARD
-    fault = apply(places, NOW_NS, BOARD)  # a copy of that card
+    fault = apply(places, now_ns, BOARD)  # a copy of that card
     assert fault is not None
     assert fault.code == "KEY"
 
@@ -439,9 +439,9 @@ def test_a_new_token_takes_a_card_into_another_board_and_an_old_one_does_not(
 ) -> None:
     places = copied(tmp_path)
     put(places, right_text())  # the token that was spent
-    assert apply(places, NOW_NS, OTHER_BOARD) is not None
+    assert apply(places, now_ns, OTHER_BOARD) is not None
     put(places, right_text().replace(TOKEN, OTHER_TOKEN))
-    assert apply(places, NOW_NS, OTHER_BOARD) is None
+    assert apply(places, now_ns, OTHER_BOARD) is None
     memory = read_memory(places)
     assert memory.enrolment is not None
     assert (memory.machine, memory.enrolment.token) == (OTHER_BOARD, OTHER_TOKEN)
@@ -452,13 +452,13 @@ def test_a_card_that_is_not_enrolled_yet_may_go_into_any_board(
     machine: str | None, tmp_path: Path
 ) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
-    assert apply(places, NOW_NS, machine) is None
+    apply(places, now_ns, BOARD)
+    assert apply(places, now_ns, machine) is None
 
 
 def test_a_board_that_cannot_say_who_it_is_is_no_reason_to_refuse(tmp_path: Path) -> None:
     places = copied(tmp_path)
-    assert apply(places, NOW_NS, None) is None
+    assert apply(places, now_ns, None) is None
     assert read_memory(places).machine == BOARD
 
 
@@ -517,7 +517,7 @@ def test_a_network_card_whose_driver_comes_late_is_waited_for(tmp_path: Path) ->
 def test_the_token_goes_from_card_and_memory_and_nothing_else_does(tmp_path: Path) -> None:
     text = right_text().replace("\n", "\r\n")
     places = node(tmp_path, text)
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     forget_token(places)
     line = f'token = "{TOKEN}"  # ends soon\r\n'
     assert places.card_file.read_bytes().decode() == text.replace(line, "")
@@ -525,7 +525,7 @@ def test_the_token_goes_from_card_and_memory_and_nothing_else_does(tmp_path: Pat
     assert memory.enrolment is not None
     assert memory.enrolment.token is None
     before = state(places)
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     assert state(places) == before
 
 
@@ -552,10 +552,10 @@ def test_a_token_that_was_used_is_not_taken_up_again_from_a_card_that_kept_it(
     tmp_path: Path,
 ) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     forget_token(places)
     put(places, right_text() + "# another remark\n")
-    assert apply(places, NOW_NS, BOARD) is None
+    assert apply(places, now_ns, BOARD) is None
     memory = read_memory(places)
     assert memory.enrolment is not None
     assert memory.enrolment.token is None
@@ -594,11 +594,11 @@ def test_a_fault_is_shown_for_a_while_where_the_node_starts_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = node(tmp_path, right_text())
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     put(places, "x")
-    apply(places, NOW_NS, BOARD)
+    apply(places, now_ns, BOARD)
     shown: list[Code] = []
-    monkeypatch.setattr(first_boot.Board, "show", lambda _board, code: shown.append(code))
+    monkeypatch.setattr(Board, "show", lambda _board, code: shown.append(code))
     service = ToldService()
     show(places, service, lambda: False, light_s=0.6)
     assert set(shown) == {Code.SETTINGS}
@@ -610,7 +610,7 @@ def test_a_fault_is_shown_for_good_where_it_does_not_and_the_boot_waits_for_noth
 ) -> None:
     text = right_text().replace("channels = 5", "channels =")
     places = node(tmp_path, text)
-    assert apply(places, NOW_NS, BOARD) is not None
+    assert apply(places, now_ns, BOARD) is not None
     service = ToldService()
     asked: list[float] = []
 

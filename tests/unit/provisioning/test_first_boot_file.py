@@ -32,7 +32,7 @@ def by_laptop(file: Path) -> list[str]:
 
 
 def by_node(places: Places) -> list[str]:
-    fault = first_boot.apply(places, utc_now_ns(), BOARD)
+    fault = first_boot.apply(places, utc_now_ns, BOARD)
     assert fault is not None
     assert (fault.code, fault.starts) == ("SETTINGS", False)
     words = places.error_file.read_bytes().decode("utf-8-sig")
