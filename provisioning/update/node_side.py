@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -46,6 +47,9 @@ BY_HAND: Final = "by hand"
 UNHEARD_OF_S: Final = 14 * 86400.0
 """A server that was not reached for so long is worth a look."""
 _SMOKE_S: Final = 300.0
+_LONGEST: Final = 300
+# Before what to do about it.
+_TO_DO: Final = re.compile("[;:,] (?=boot |give |look |publish |run |take |and look )")
 _NS_PER_S: Final = 1e9
 _SMOKE: Final = """
 import pathlib, sys
@@ -308,8 +312,11 @@ class Update:
         else:
             self._tell("pass", f"{self._version}; {why}")
 
-    def _tell(self, grade: Grade, figure: str) -> None:
-        report.write(self._places, "update", grade, figure)
+    def _tell(self, grade: Grade, said: str) -> None:
+        """Leave it for the daemon, short and printable: some of it may be a server's own words."""
+        said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)
+        figure, *advice = _TO_DO.split(said, maxsplit=1)
+        report.write(self._places, "update", grade, figure[:_LONGEST], "".join(advice)[:_LONGEST])
 
 
 def smoke(folder: Path, version: str, settings: Path | None) -> str:

@@ -354,6 +354,16 @@ def test_what_does_not_start_at_all_never_takes_the_nodes_place(
     assert "was taken back" in world.machine.told["figure"]
 
 
+def test_what_is_told_is_short_and_printable_with_what_to_do_beside(world: World) -> None:
+    update = world.machine.update()
+    update.fail(ProvisioningError("there is \x1b[31mno room\n" + "x" * 9999))
+    assert len((world.machine.places.reports / "update.json").read_bytes()) < 4096
+    assert "\x1b" not in world.machine.told["figure"]
+    update.fail(ProvisioningError("1.1.0 does not start: no numpy: publish a mended one"))
+    assert world.machine.told["figure"] == "1.0.0 stays: 1.1.0 does not start: no numpy"
+    assert world.machine.told["advice"] == "publish a mended one"
+
+
 def test_a_release_is_seen_to_start_from_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin/python"
