@@ -473,7 +473,7 @@ def test_a_revoked_node_is_kept_out_of_the_broker_refused_and_told(
     again = stage.invite()
     box.put(again)
     assert box.enrol() == REFUSED
-    assert "key was revoked" in box.told["figure"]
+    assert "was revoked" in box.told["figure"]
 
 
 def test_a_certificate_that_ran_out_is_told_and_a_new_token_mends_it(
