@@ -650,9 +650,11 @@ def test_where_the_fleet_cannot_be_reached_request_and_answer_are_carried(
     lies = request.stat().st_mtime_ns
     assert box.enrol() == 0
     assert request.stat().st_mtime_ns == lies  # the card is not written at each boot
+    text = request.read_text()
     done = fleet_command(stage, "sign", request, "--yes")
     assert done.returncode == 0, done.stderr
     assert box.enrol() == 0
+    assert not request.exists()
     assert box.told["verdict"] == "pass"
     check_broker(address(box, broker))
 
@@ -670,7 +672,6 @@ def test_where_the_fleet_cannot_be_reached_request_and_answer_are_carried(
         assert "that the fleet's CA has not issued" in other.told["figure"]
 
     # A name that nobody invited; and a second box under one that was.
-    text = request.read_text()
     request.write_text(text.replace(NODE_ID, "node-0009"))
     done = fleet_command(stage, "sign", request, "--yes")
     assert done.returncode == 2
