@@ -144,7 +144,8 @@ def test_a_node_that_was_installed_by_hand_is_enrolled_by_one_command_and_in_its
     said = machine.run("runuser", "-u", "gunfire-node", "--", python, "-c", script).stdout
     assert said == "-----BEGIN CERTIFICATE-----\n"
 
-    # Once more from scratch, by the unit, which may touch little.
+    # Once more from scratch, by the unit, which may touch little. The card is read-only, and is so
+    # again once the token is out of its file.
     for file in ("mqtt.crt", "signing.crt"):
         machine.path(f"/etc/gunfire-node/{file}").unlink()
     machine.run("rm", "-r", "/var/lib/gunfire-node/mqtt.key", node_key, "/run/gunfire-node-setup")
@@ -154,18 +155,27 @@ def test_a_node_that_was_installed_by_hand_is_enrolled_by_one_command_and_in_its
     said = json.loads(memory.read_text())
     said["enrolment"]["token"] = token
     memory.write_text(json.dumps(said))
+    machine.run("mkdir", "-p", "/boot/firmware")
+    machine.run("mount", "-t", "tmpfs", "tmpfs", "/boot/firmware")
+    card = machine.path("/boot/firmware/gunfire-node.toml")
+    card.write_text(f'[enrolment]\n# a word of ours\ntoken = "{token}"\nmoved = false\n')
+    machine.run("mount", "-o", "remount,ro", "/boot/firmware")
     machine.drop_in(
         "gunfire-node-enrol.service",
         "chronyc",
         "[Service]\nEnvironment=PATH=/usr/local/bin:/usr/bin\n",
     )
     machine.systemctl("start", "gunfire-node-enrol.service")
-    assert "enrolled as node-0003, until" in machine.journal("gunfire-node-enrol.service")
+    journal = machine.journal("gunfire-node-enrol.service")
+    assert "enrolled as node-0003, until" in journal
     told = json.loads(machine.path("/run/gunfire-node-setup/enrolment.json").read_text())
     assert told["verdict"] == "pass"
     said = machine.run("stat", "-c", "%U %a", "/var/lib/gunfire-node/mqtt.key").stdout
     assert said == "gunfire-node 600\n"
-    assert token not in memory.read_text()
+    assert token not in memory.read_text() + journal
+    assert card.read_text() == "[enrolment]\n# a word of ours\nmoved = false\n"
+    options = machine.run("findmnt", "-n", "-o", "OPTIONS", "/boot/firmware").stdout
+    assert options.startswith("ro,")
 
 
 def test_what_serves_strangers_may_do_little(machine: Container) -> None:
