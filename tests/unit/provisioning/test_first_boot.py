@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -171,6 +173,46 @@ def test_an_open_wifi_and_a_receiver_by_usb() -> None:
     assert "key_mgmt=NONE" in wpa
     assert "psk" not in wpa
     assert 'DEVICES="/dev/ttyACM0"' in first_boot.gpsd("/dev/ttyACM0", pulse=False)
+
+
+@pytest.mark.parametrize("kind", ["pulse", "no-pulse", "none"])
+def test_chrony_itself_takes_what_is_written_for_it(kind: str, tmp_path: Path) -> None:
+    if (chronyd := shutil.which("chronyd", path="/usr/sbin")) is None:
+        pytest.skip("needs chrony")
+    text = right_text().replace('kind = "pulse"', f'kind = "{kind}"')
+    places = node(tmp_path, text)
+    assert apply(places, now_ns, BOARD) is None
+    whole_file = tmp_path / "chrony.conf"
+    whole_file.write_text(f"confdir {places.reports / 'chrony'}\n")
+    read = subprocess.run(
+        [chronyd, "-p", "-f", whole_file], capture_output=True, text=True, check=True
+    ).stdout
+    assert "server ntp.local iburst" in read
+    assert ("refclock PPS" in read, "refclock SHM" in read) == (kind == "pulse", kind != "none")
+
+
+@pytest.mark.parametrize("secured", [True, False])
+def test_wpa_supplicant_itself_takes_what_is_written_for_it(secured: bool, tmp_path: Path) -> None:
+    if (program := shutil.which("wpa_supplicant", path="/usr/sbin:/sbin")) is None:
+        pytest.skip("needs wpa_supplicant (apt-get install wpasupplicant)")
+    network = NetworkSettings(
+        wifi_ssid="yärd",
+        wifi_psk="0f" * 32 if secured else None,
+        wifi_open=not secured,
+        country="MN",
+    )
+    file = tmp_path / "wpa_supplicant.conf"
+    file.write_text(first_boot.wpa_supplicant(network))
+    # An interface that is not there ends it once it has read.
+    done = subprocess.run(
+        [program, "-dd", "-D", "none", "-i", "none0", "-c", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert "id=0 ssid=" in done.stdout
+    assert "Failed to read or parse configuration" not in done.stdout
 
 
 # What is wrong.
