@@ -16,6 +16,7 @@ from rich.table import Table
 
 from node.errors import GunfireNodeError, ProvisioningError
 from node.timing.host import utc_now_ns
+from node.utc import parse_utc_ns
 from provisioning.card.disks import Target, target_of
 from provisioning.card.image import Image
 from provisioning.card.presets import PRESETS, Wish, first_boot_text, wifi_key
@@ -124,6 +125,11 @@ def new(output: Path, force: bool, **given: Any) -> None:
 def _wish(given: dict[str, Any]) -> Wish:
     invitation = Invitation.read(given["invitation"]) if given["invitation"] else None
     if invitation is not None:
+        if _has_ended(invitation):
+            raise ProvisioningError(
+                f"{given['invitation']}: its token ended on {invitation.expires_utc}; have it made "
+                "anew: gunfire-fleet invite"
+            )
         for name, mine in (("node_id", "--id"), ("site", "--site"), ("broker", "--broker")):
             theirs = getattr(invitation, name)
             if given[name] not in (None, theirs):
@@ -148,6 +154,13 @@ def _wish(given: dict[str, Any]) -> Wish:
         network=_network(given),
         invitation=invitation,
     )
+
+
+def _has_ended(invitation: Invitation) -> bool:
+    try:
+        return parse_utc_ns(invitation.expires_utc or "") < utc_now_ns()
+    except ValueError:  # it says no end
+        return False
 
 
 def _network(given: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def invitation(folder: Path, **other: Any) -> Path:
         "ca": authority(),
         "enrolment_url": "https://broker.local:8885",
         "token": TOKEN,
-        "expires_utc": "2027-01-01T00:00:00Z",
+        "expires_utc": "2200-01-01T00:00:00Z",
         "update_url": "https://broker.local:8885/releases",
         "update_root": release_root(),
         **other,
@@ -96,6 +96,13 @@ def test_an_invitation_without_a_place_to_ask_is_for_carrying_by_hand(tmp_path: 
     done = run("new", "--invitation", given, "--array", "C", "-o", file)
     assert done.exception is None, done.exception
     assert "by hand: its request will lie on the card" in done.output
+
+
+def test_an_invitation_that_has_ended_is_told(tmp_path: Path) -> None:
+    given = invitation(tmp_path, expires_utc="2026-01-01T00:00:00Z")
+    done = run("new", "--invitation", given, "--array", "A", "-o", tmp_path / "x.toml")
+    assert "ended on 2026-01-01T00:00:00Z; have it made anew" in str(done.exception)
+    assert not (tmp_path / "x.toml").exists()
 
 
 def test_an_invitation_for_another_node_is_told(tmp_path: Path) -> None:
