@@ -181,7 +181,9 @@ def serve(ctx: click.Context, host: str, port: int) -> None:
     Example: gunfire-fleet --fleet /var/lib/gunfire-fleet serve
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    server = make_server(_fleet(ctx), host, port)
+    fleet = _fleet(ctx)
+    server = make_server(fleet, host, port)
+    fleet.write_revocations()  # a power cut may have come between a revocation and its list
     click.echo(f"gunfire-fleet: serves at https://{host}:{port}", err=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Another thread: it waits for those that serve.

@@ -6,6 +6,7 @@ and what is carried by hand call the same methods. What is refused is kept in th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -26,6 +27,7 @@ from node.errors import ProvisioningError
 from node.messages.signing import key_id
 from node.settings import BrokerUrl, TopicLevel
 from provisioning.est import (
+    UNREADABLE,
     CarriedRequest,
     CarriedResponse,
     Kind,
@@ -34,6 +36,7 @@ from provisioning.est import (
     read_request,
     see_that_fits,
 )
+from provisioning.est import name as subject
 from provisioning.fleet.authority import EARLIER, Authority, Use, private_pem
 from provisioning.fleet.files import (
     PUBLIC,
@@ -49,6 +52,7 @@ from provisioning.fleet.inventory import (
     Inventory,
     InventoryFile,
     Issued,
+    IssuedKind,
     Member,
     Reason,
     Revocation,
@@ -66,6 +70,8 @@ RENEWED_WITHIN: Final = 0.5
 """A certificate is renewed in this last part of its life; a node asks in the last third."""
 _TOKEN_BYTES: Final = 24
 _NOBODYS_HASH: Final = "0" * 64
+
+_KINDS: Final[dict[str, IssuedKind]] = {"node": "mqtt", "reader": "reader", "broker": "broker"}
 
 Clock = Callable[[], datetime]
 
@@ -340,6 +346,7 @@ class Fleet:
         at = self.clock()
         with self.inventory.change() as inventory:
             member = _member(inventory, name)
+            self._adopt_what_was_cut_off(inventory, name, member)
             current = member.invitation.made_utc if member.invitation else None
             if old and current is None:
                 raise ProvisioningError(f"{name}: was invited once only: there is nothing older")
@@ -396,6 +403,18 @@ class Fleet:
         """Read a certificate that was issued."""
         file = self.folder / "issued" / f"{issued.serial}.crt"
         return x509.load_pem_x509_certificate(read(file, "bring it back from a backup"))
+
+    def _adopt_what_was_cut_off(self, inventory: Inventory, name: str, member: Member) -> None:
+        """Remember what was issued to a name just before a power cut, which the inventory missed."""
+        known = {i.serial for m in inventory.members.values() for i in m.certificates}
+        for file in (self.folder / "issued").glob("*.crt"):
+            if file.stem in known:
+                continue
+            with contextlib.suppress(OSError, *UNREADABLE):
+                certificate = x509.load_pem_x509_certificate(file.read_bytes())
+                if certificate.subject == subject(name, member.site):
+                    issued = _entry_of(certificate, _KINDS[member.role], moment=None)
+                    member.certificates.insert(0, issued)
 
     def _judged(
         self, node_id: str, who: str, judge: Callable[[Inventory], x509.Certificate]
@@ -560,19 +579,25 @@ class Fleet:
         serial = f"{certificate.serial_number:x}"
         # Before the inventory, which names it.
         write(self.folder / "issued" / f"{serial}.crt", pem(certificate).encode(), PUBLIC)
-        member.certificates.append(
-            Issued(
-                kind="broker" if use == "peer" else use,
-                serial=serial,
-                key_sha256=key_print(over),
-                key_id=_key_id(over.public_key()),
-                issued_utc=text_of(at),
-                not_before_utc=text_of(certificate.not_valid_before_utc),
-                not_after_utc=text_of(certificate.not_valid_after_utc),
-                enrolment_utc=enrolment_utc,
-            )
-        )
+        issued = _entry_of(certificate, "broker" if use == "peer" else use, at)
+        issued.enrolment_utc = enrolment_utc
+        member.certificates.append(issued)
         return certificate
+
+
+def _entry_of(certificate: x509.Certificate, kind: IssuedKind, moment: datetime | None) -> Issued:
+    """Give what the inventory keeps of a certificate."""
+    own = _key_id(certificate.public_key())
+    begins = certificate.not_valid_before_utc
+    return Issued(
+        kind="signing" if own is not None else kind,
+        serial=f"{certificate.serial_number:x}",
+        key_sha256=key_print(certificate),
+        key_id=own,
+        issued_utc=text_of(moment or begins),
+        not_before_utc=text_of(begins),
+        not_after_utc=text_of(certificate.not_valid_after_utc),
+    )
 
 
 def _key_id(public_key: object) -> str | None:

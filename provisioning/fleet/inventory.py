@@ -21,6 +21,7 @@ from provisioning.fleet.files import PUBLIC, SECRET, moment_of, own, read, text_
 MOST_REFUSALS: Final = 20
 """So many are kept of each name, and of names that nobody knows; all are counted."""
 
+IssuedKind = Literal["mqtt", "signing", "reader", "broker"]
 Reason = Literal["stolen", "replaced", "ended"]
 State = Literal["invited", "run out", "enrolled", "expired", "revoked", "cloned"]
 
@@ -49,7 +50,7 @@ class Revocation(_Part):
 class Issued(_Part):
     """A certificate; itself it lies in issued/<serial>.crt."""
 
-    kind: Literal["mqtt", "signing", "reader", "broker"]
+    kind: IssuedKind
     serial: str
     key_sha256: str
     issued_utc: Moment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
 import stat
@@ -16,13 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from node.errors import GunfireNodeError, ProvisioningError
 from node.messages import Status, parse_status
 from node.messages.trust import Trust
-from provisioning.est import decode_request, key_print, make_request, pem
+from provisioning.est import decode_certificates, decode_request, key_print, make_request, pem
 from provisioning.fleet import files
 from provisioning.fleet.cli import cli
 from provisioning.fleet.fleet import RESERVED, Fleet, RefusedError
@@ -307,6 +308,20 @@ def test_a_file_is_there_whole_or_not_at_all(
     assert file.read_bytes() == b"old"
 
 
+def test_what_was_issued_just_before_a_power_cut_is_revoked_with_the_rest(fleet: Fleet) -> None:
+    invitation = fleet.invite("node-0001", None, 14, by_hand=False)
+    before = fleet.inventory.path.read_bytes()
+    enrol(fleet, "node-0001", invitation)
+    fleet.inventory.path.write_bytes(before)
+    enrol(fleet, "node-0002")
+    enrol(fleet, "node-0001", invitation)
+    assert len(list((fleet.folder / "issued").glob("*.crt"))) == 7
+    assert len(fleet.revoke("node-0001", "stolen")) == 4
+    crl = x509.load_pem_x509_crl((fleet.folder / "crl.pem").read_bytes())
+    assert len(crl) == 4
+    assert state(fleet, "node-0002") == "enrolled"
+
+
 # Who watches.
 
 
@@ -392,6 +407,33 @@ def test_who_guesses_waits_and_others_do_not() -> None:
 def test_whatever_is_sent_is_a_request_or_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="is no certificate request"):
         decode_request(data)
+
+
+GOOD = [
+    make_request(key, "node-0001", SITE).public_bytes(serialization.Encoding.DER)
+    for key in (ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate())
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    good=st.sampled_from(GOOD),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.none() | st.integers(0, 400),
+)
+def test_a_request_that_was_changed_on_its_way_is_none_or_none_of_that_key(
+    good: bytes, changes: list[tuple[int, int]], cut: int | None
+) -> None:
+    der = bytearray(good)
+    for at, value in changes:
+        der[at % len(der)] = value
+    assume(bytes(der[:cut]) != good)
+    for decode, data in (
+        (decode_request, base64.b64encode(der[:cut])),
+        (decode_certificates, base64.b64encode(der[:cut])),
+    ):
+        with pytest.raises(ValueError, match=r"is no cert|is not signed|holds no cert"):
+            decode(data)
 
 
 # The command.
