@@ -405,7 +405,7 @@ class Fleet:
         return x509.load_pem_x509_certificate(read(file, "bring it back from a backup"))
 
     def _adopt_what_was_cut_off(self, inventory: Inventory, name: str, member: Member) -> None:
-        """Remember what was issued to a name just before a power cut, which the inventory missed."""
+        """Remember what was issued to a name before a power cut, and the inventory missed."""
         known = {i.serial for m in inventory.members.values() for i in m.certificates}
         for file in (self.folder / "issued").glob("*.crt"):
             if file.stem in known:
