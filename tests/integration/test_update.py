@@ -41,7 +41,7 @@ MISSING = container.missing() or virtual_card.missing_tools()
 FACTORY: Final = f"/usr/lib/gunfire-node/releases/{node.__version__}"
 UPDATE: Final = "gunfire-node-update.service"
 RESUME: Final = "gunfire-node-update-resume.service"
-WITHIN_S: Final = 20.0
+WITHIN_S: Final = 30.0
 HOLD_S: Final = 3.0
 MOST_EXPOSURE: Final = 1.8
 """Root, for links and folders that are root's, and /proc, to see whether the daemon lives."""
