@@ -41,7 +41,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Container]:
     """Boot a Debian whose loopback is ours, with this checkout in /src."""
-    container = Container("broker")
+    container = Container("broker", (ROOT,))
     source = container.place / "src"
     source.mkdir()
     for part in (
