@@ -71,7 +71,7 @@ def signing_key(settings: Settings) -> Iterator[Finding]:
     certified = integrity.certificate_file is not None and integrity.certificate_file.exists()
     if not certified and not os.path.lexists(integrity.key_file):
         figure = f"{integrity.key_file}: not there yet; the first start makes it"
-        advice = "enrol this node then: docs/do/verify-a-log.md"
+        advice = "enrol this node: docs/do/install-a-node.md"
         yield Finding("signing key", "warn", figure, advice, lit=False)
         return
     identity = load_identity(integrity.key_file, integrity.certificate_file, who.id, who.site)
@@ -85,7 +85,7 @@ def signing_key(settings: Settings) -> Iterator[Finding]:
             "signing key",
             "warn",
             f"key_id {key_id}, without a certificate: nobody else can tell whose it is",
-            "have the fleet's CA certify it: docs/do/verify-a-log.md",
+            "enrol this node: docs/do/install-a-node.md",
             lit=False,
         )
     else:
