@@ -235,7 +235,10 @@ class PortAudioSource:
 
     def _compare_clocks(self) -> bool:
         before = time.monotonic_ns()
-        reading_s = float(self._stream.get_time())
+        try:
+            reading_s = float(self._stream.get_time())
+        except OSError:  # PyAudio's word for a time of 0: the driver has stamped nothing yet
+            reading_s = 0.0
         after = time.monotonic_ns()
         slack = CLOCKS_AGREE_S * NS_PER_S
         same = before - slack <= reading_s * NS_PER_S <= after + slack

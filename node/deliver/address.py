@@ -125,7 +125,7 @@ def new_client(
         Whether the broker is to forget an earlier session; in MQTT 5 it is told when connecting.
     """
     speaks_5 = address.protocol == "5"
-    client = Client(
+    client = _UnboundClient(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if speaks_5 else clean_start,
@@ -137,6 +137,17 @@ def new_client(
     if context is not None:
         client.tls_set_context(context)
     return client
+
+
+class _UnboundClient(Client):
+    """A client that leaves its own address to the kernel.
+
+    paho binds its socket to "any address, any port" first, which says nothing and is forbidden to
+    the node: its unit has `SocketBindDeny=any`, so that it can never listen.
+    """
+
+    def _create_socket_connection(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=self.connect_timeout)
 
 
 def explain(error: Exception) -> str:

@@ -11,6 +11,7 @@ from node.utc import parse_utc_ns
 from tests.evidence import Claim, Detail
 from tests.hil.virtual_card import VirtualCard
 from tests.image_test.bench import ON_S, Bench, bench, by_pulse, is_online
+from tests.image_test.inside import UNITS
 from tests.image_test.sound import RATE, Expected
 from tests.parts import Part, Tell
 
@@ -32,7 +33,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
     tell("writing the card")
     card = stage.card(NODE)
     began_s = time.monotonic()
-    with stage.guest(card) as (_, heard):
+    with stage.guest(card, units=UNITS) as (_, heard):
         tell("waiting for the node at the broker")
         office = stage.office
         office.wait("status", NODE, ON_S, is_online)

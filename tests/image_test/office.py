@@ -106,7 +106,7 @@ class Office:
         with (self.folder / "server.log").open("ab") as log:
             self._server = subprocess.Popen(
                 [
-                    *(*self._clock, *FLEET, "--fleet", self.fleet_folder),
+                    *(*self._clock, *FLEET, "--fleet", str(self.fleet_folder)),
                     *("serve", "--host", "127.0.0.1", "--port", str(self.port)),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from node.deliver import BrokerAddress
-from node.deliver.address import explain, explain_refusal
+from node.deliver.address import explain, explain_refusal, new_client
 from node.deliver.session import backoff_s
 from node.errors import BrokerError
 from node.settings import MqttSettings
@@ -73,9 +73,7 @@ def test_before_a_node_is_enrolled_it_starts_all_the_same(tmp_path: Path) -> Non
     settings = MqttSettings(url="mqtts://broker", **files)
     (address,) = BrokerAddress.all_from_settings(settings, may_come=True)
     assert address.tls is not None
-    with pytest.raises(
-        BrokerError, match=r"mqtt.ca_file .*, mqtt.key_file .*: not there yet"
-    ):
+    with pytest.raises(BrokerError, match=r"mqtt.ca_file .*, mqtt.key_file .*: not there yet"):
         address.tls.context()
     files["ca_file"].write_text("junk")
     for name in ("cert_file", "key_file"):
@@ -129,3 +127,19 @@ def test_pauses_double_from_a_second_with_jitter_and_stay_below_the_longest(
     pause = backoff_s(attempt, longest_s)
     assert 0.5 <= pause <= longest_s
     assert pause <= 2.0 ** max(attempt - 1, 0) if attempt < 30 else pause >= longest_s / 2
+
+
+def test_a_client_binds_no_address_which_its_unit_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SocketBindDeny=any` needs a kernel with BPF, which the tests' containers have not."""
+
+    class Unbound(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = BrokerAddress.from_url(f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+        client = new_client(address, None, timeout_s=5.0)
+        monkeypatch.setattr(socket, "socket", Unbound)
+        client.connect(address.host, address.port)
+        client.disconnect()
+        monkeypatch.undo()
