@@ -15,7 +15,7 @@ APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs fake
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run card install uninstall image release test lint bench train evaluate field timing faults units docs clean
+.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -81,6 +81,9 @@ image:  ## build the image to flash, and the release that nodes update to (FRESH
 release:  ## build only the release that nodes update to
 	@provisioning/apt-packages $(APT_IMAGE)
 	@$(AS_ROOT) provisioning/image/build release
+
+image-test: .venv/dev image  ## boot the image under QEMU, from a bare card on; writes docs/evidence/image-test.json
+	@$(BIN)/python -m tests.image_test
 
 test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
 	@$(BIN)/pytest -n 2 --dist loadfile  # they mostly wait; those of a file share what it sets up
