@@ -204,7 +204,8 @@ class Guest:
             arguments += [
                 "-audiodev",
                 f"alsa,id=card0,in.dev={self.sound_name},in.try-poll=off,in.mixing-engine=off,"
-                "out.dev=null",
+                # What is not fetched in time is lost; an emulator on a busy machine is often late.
+                "in.buffer-length=1000000,in.period-length=20000,out.dev=null",
                 *("-device", "virtio-sound-pci,audiodev=card0,streams=2"),
             ]
         self._monitor.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,13 @@ from tests.image_test.sound import Sound, recorded
 WORK: Final = ROOT / "build" / "image-test"
 NO_BATTERY: Final = "2023-01-01T00:00:00"
 """What the machine's clock says as the power comes on, unless a part says otherwise."""
+OF_EMULATION: Final = (
+    # Its serial line is no Pi's.
+    ("receiver", 'device = "/dev/ttyS0"'),
+    # Its card waits for the emulator, which at times does something else for seconds.
+    ("capture", "silence_s = 20.0"),
+)
+"""What a technician would not write."""
 ON_S: Final = 300.0
 """In so long an emulated machine is to be at the broker."""
 
@@ -54,11 +60,12 @@ class Bench:
             *("new", "--invitation", invitation, "--array", "C", "--device", "VirtIO"),
             *("--receiver", "pulse", "-o", file),
         )
-        # QEMU's serial line is no Pi's.
         text = file.read_text("utf-8")
-        changed = re.sub(r"(?m)^\[receiver\]$", '[receiver]\ndevice = "/dev/ttyS0"', text, count=1)
-        assert changed != text, file
-        file.write_text(changed, "utf-8")
+        for table, line in OF_EMULATION:
+            changed = text.replace(f"[{table}]\n", f"[{table}]\n{line}\n", 1)
+            assert changed != text, table
+            text = changed
+        file.write_text(text, "utf-8")
         return file
 
     def card(self, node_id: str) -> Card:
