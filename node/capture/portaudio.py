@@ -56,6 +56,7 @@ class _Delivery(NamedTuple):
     position: int
     data: bytes
     adc_time_s: float
+    stream_time_s: float
     entered_ns: int
     flags: int
 
@@ -139,7 +140,6 @@ class PortAudioSource:
             self._audio.terminate()
             self._audio = None
             raise
-        self._adc_clock_is_monotonic = self._compare_clocks()
         log.info(
             "opened %s: %d channels, %d Hz, %d bit, blocks of %d frames, stream %d",
             device.name,
@@ -171,6 +171,11 @@ class PortAudioSource:
         lost_before_opening = self._lost_frames
         expected = 0
         while delivery := self._wait():
+            if expected == 0:
+                # Not sooner: a driver may have stamped nothing yet, and PyAudio closes a stream
+                # that is asked for its time and has none.
+                has_time = delivery.stream_time_s > 0
+                self._adc_clock_is_monotonic = has_time and self._compare_clocks()
             dropped = delivery.position - expected
             if dropped:
                 log.warning("dropped %d frames: too slow for %s", dropped, self._device_name)
@@ -237,8 +242,8 @@ class PortAudioSource:
         before = time.monotonic_ns()
         try:
             reading_s = float(self._stream.get_time())
-        except OSError:  # PyAudio's word for a time of 0: the driver has stamped nothing yet
-            reading_s = 0.0
+        except OSError:
+            return False  # it has vanished since, which is noticed by its silence
         after = time.monotonic_ns()
         slack = CLOCKS_AGREE_S * NS_PER_S
         same = before - slack <= reading_s * NS_PER_S <= after + slack
@@ -256,7 +261,14 @@ class PortAudioSource:
         flags |= self._flags_of_dropped
         if self._queue.qsize() < self._queue_blocks:
             self._queue.put(
-                _Delivery(self._delivered, data, times["input_buffer_adc_time"], entered_ns, flags)
+                _Delivery(
+                    self._delivered,
+                    data,
+                    times["input_buffer_adc_time"],
+                    times["current_time"],
+                    entered_ns,
+                    flags,
+                )
             )
             self._flags_of_dropped = 0
         else:
