@@ -4,7 +4,7 @@ from typing import Final
 
 from tests.parts import run
 
-PARTS: Final = ("journey",)
+PARTS: Final = ("journey", "clocks", "mistakes", "updates", "refused", "power")
 NOTE: Final = (
     "The image as built, its card written by gunfire-card, booted by QEMU's `virt` board (arm64, "
     "emulated) with nothing typed: its kernel, systemd, gpsd on a serial line, chrony, kernel PPS "

@@ -81,7 +81,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
                 ("sound", stage.sound.about),
                 ("state", f"{online['state']}: {'; '.join(online['reasons']) or 'nothing wrong'}"),
                 ("clock", str(online["clock"])),
-                ("inventory", f"{member['state']}, enrolled {member['enrolled_utc']}"),
+                ("inventory", f"{member['state']}, enrolled {member['certificates'][-1]['issued_utc']}"),
             )),
         ),
     )  # fmt: skip
