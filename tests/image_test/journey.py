@@ -60,6 +60,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
     errors_s = np.array([error_s for error_s, _ in shots])
     right = sum(good for _, good in shots)
     member = office.member(NODE)
+    issued_utc = member["certificates"][-1]["issued_utc"]
     verdict = office.verify()
     return Part(
         (
@@ -81,7 +82,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
                 ("sound", stage.sound.about),
                 ("state", f"{online['state']}: {'; '.join(online['reasons']) or 'nothing wrong'}"),
                 ("clock", str(online["clock"])),
-                ("inventory", f"{member['state']}, enrolled {member['certificates'][-1]['issued_utc']}"),
+                ("inventory", f"{member['state']}, enrolled {issued_utc}"),
             )),
         ),
     )  # fmt: skip
