@@ -89,7 +89,7 @@ test: .venv/asyncapi build/root.made  ## set up, then every test (those on recor
 	@$(BIN)/pytest -n 2 --dist loadfile  # they mostly wait; those of a file share what it sets up
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
-	@$(BIN)/ruff check
+	@$(BIN)/ruff check --no-cache  # its cache keeps what it once thought of the order of imports
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports

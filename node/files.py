@@ -5,6 +5,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+Mark = tuple[int, int, int]
+
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -25,6 +27,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mark(path: Path) -> Mark | None:
+    """Give what changes when a file does: its time of change, size and inode; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _is_credential(path: Path) -> bool:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from node.errors import IdentityError
+from node.files import mark as file_mark
 from node.files import open_to_others, sync_folder
 from node.types import NS_PER_S
 
@@ -141,7 +142,7 @@ class CertificateWatch:
         One that cannot is told in `trouble`, and the one before is used on; so it is when the file
         is gone.
         """
-        mark = None if self._file is None else _mark(self._file)
+        mark = None if self._file is None else file_mark(self._file)
         if self._file is None or mark == self._mark:
             return None
         self._mark = mark
@@ -157,14 +158,6 @@ class CertificateWatch:
             return None
         self._identity = identity
         return identity
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey | None:

@@ -27,7 +27,6 @@ from typing import Final, Protocol
 import click
 import urllib3
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,6 +37,7 @@ from node.deliver.tls import TlsFiles
 from node.errors import BrokerError, GunfireNodeError, ProvisioningError
 from node.files import sync_folder
 from node.identity import KEY_MODE, load_identity
+from node.messages.trust import UNREADABLE, issued, issued_crl
 from node.settings import Settings, load
 from node.timing.chrony import ChronyError
 from node.timing.chrony import ask as ask_chrony
@@ -46,7 +46,6 @@ from provisioning.est import (
     KINDS,
     MOST_BYTES,
     REQUEST_TYPE,
-    UNREADABLE,
     CarriedRequest,
     CarriedResponse,
     Kind,
@@ -447,7 +446,7 @@ class Enroller:
             crl = x509.load_pem_x509_crl(data) if status == 200 else None
         except (_LaterError, *UNREADABLE):
             return
-        if crl is None or not any(_is_of(crl, anchor) for anchor in self._anchors):
+        if crl is None or not any(issued_crl(anchor, crl) for anchor in self._anchors):
             return
         for kind, one in held.items():
             entry = crl.get_revoked_certificate_by_serial_number(one.certificate.serial_number)
@@ -503,7 +502,7 @@ class Enroller:
         for certificate in certificates:
             if key_print(certificate) != key_print(key):
                 continue
-            if not any(_issued(anchor, certificate) for anchor in self._anchors):
+            if not any(issued(anchor, certificate) for anchor in self._anchors):
                 raise ValueError(f"holds a {kind} certificate that the fleet's CA has not issued")
             found = [
                 str(one.value)
@@ -608,21 +607,6 @@ def _print_of_key(file: Path) -> str | None:
     if not isinstance(key, ec.EllipticCurvePrivateKey | Ed25519PrivateKey):
         return None
     return key_print(key)
-
-
-def _issued(anchor: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(anchor)
-    except (InvalidSignature, *UNREADABLE):
-        return False
-    return True
-
-
-def _is_of(crl: x509.CertificateRevocationList, anchor: x509.Certificate) -> bool:
-    try:
-        return crl.issuer == anchor.subject and crl.is_signature_valid(anchor.public_key())  # type: ignore[arg-type]
-    except UNREADABLE:
-        return False
 
 
 def _explained(url: str, error: Exception) -> _LaterError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from node.errors import ProvisioningError
 from node.messages.signing import key_id
+from node.messages.trust import UNREADABLE
 from node.settings import TopicLevel
 from provisioning.words import authority
 
@@ -41,16 +42,6 @@ CA_TYPE: Final = "application/pkcs7-mime"
 MOST_BYTES: Final = 16 * 1024
 """Of a request or an answer; ours have some 500."""
 LEAST_RSA_BITS: Final = 3072
-
-# All that the library raises on what is not as it should be.
-UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 PrivateKey = ec.EllipticCurvePrivateKey | Ed25519PrivateKey
 

@@ -7,7 +7,6 @@ Written beside the broker by `gunfire-fleet invite`, read on the laptop by `gunf
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -100,14 +99,6 @@ class Invitation(BaseModel):
         except (ValueError, RecursionError):
             raise ProvisioningError(f"{path}: is no JSON; {again}") from None
 
-    def write(self, path: Path) -> None:
-        """Write it for its owner alone, whole or not at all: it holds a token."""
-        fresh = path.with_name(path.name + ".new")
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            values = self.model_dump(by_alias=True, exclude_none=True)
-            file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+    def text(self) -> str:
+        """Write it; for its owner alone, since it holds a token."""
+        return json.dumps(self.model_dump(by_alias=True, exclude_none=True), indent=2) + "\n"

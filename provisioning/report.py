@@ -6,11 +6,11 @@ The daemon (node/vitals.py) tells it in status, health message and light; `gunfi
 from __future__ import annotations
 
 import json
-import os
 from typing import Literal
 
 from node.board.findings import Finding, Verdict
 from provisioning.places import Places
+from provisioning.whole import write_whole
 
 
 def write(
@@ -23,10 +23,5 @@ def write(
     """Leave a finding in place of the one before, whole or not at all."""
     finding = Finding(check, verdict, figure, advice)
     places.reports.mkdir(mode=0o755, parents=True, exist_ok=True)
-    file = places.reports / f"{check}.json"
-    fresh = file.with_suffix(".new")
-    fresh.write_text(
-        json.dumps({"verdict": verdict, "figure": figure, "advice": finding.advice}), "utf-8"
-    )
-    os.chmod(fresh, 0o644)
-    fresh.replace(file)
+    said = {"verdict": verdict, "figure": figure, "advice": finding.advice}
+    write_whole(places.reports / f"{check}.json", json.dumps(said))

@@ -18,7 +18,7 @@ from typing import Final
 from cryptography import x509
 
 from node.errors import BrokerError
-from node.files import open_to_others
+from node.files import Mark, mark, open_to_others
 
 WARN_DAYS: Final = 30
 """How long before its end a certificate is told of."""
@@ -26,7 +26,7 @@ WARN_DAYS: Final = 30
 LONG_PAST_UTC_NS: Final = 1_767_225_600 * 10**9
 """The start of 2026: a clock before it is wrong, since this was written later."""
 
-Mark = tuple[tuple[int, int, int], ...]
+Marks = tuple[Mark | None, ...]
 """Time of change, size and inode of some files."""
 
 _DAY_NS: Final = 86_400 * 10**9
@@ -119,9 +119,9 @@ class TlsFiles:
             if (path := getattr(self, name)) is not None and not os.path.lexists(path)
         )
 
-    def mark(self) -> Mark:
+    def marks(self) -> Marks:
         """Give what changes when a file does: its time of change, size and inode."""
-        return tuple(_mark(path) for path in self._paths())
+        return tuple(mark(path) for path in self._paths())
 
     def validities(self) -> tuple[Validity, ...]:
         """Give the dates of the client's certificate and of the CA's, as far as they can be read.
@@ -185,8 +185,8 @@ class TlsWatch:
 
     def __init__(self) -> None:
         self._files: TlsFiles | None = None
-        self._read_mark: Mark = ()
-        self._seen_mark: Mark = ()
+        self._read_marks: Marks = ()
+        self._seen_marks: Marks = ()
         self._validities: tuple[Validity, ...] = ()
         self._unusable = ""
 
@@ -197,7 +197,7 @@ class TlsWatch:
         self._unusable = ""
         if files is None:
             return None
-        self._read_mark = self._seen_mark = files.mark()  # before, so that no change is missed
+        self._read_marks = self._seen_marks = files.marks()  # before, so that no change is missed
         self._validities = files.validities()
         return files.context()
 
@@ -205,11 +205,11 @@ class TlsWatch:
         """Say whether other files stand there than were read, and stand still between two looks."""
         if self._files is None:
             return False
-        before, self._seen_mark = self._seen_mark, self._files.mark()
-        if self._seen_mark == self._read_mark:
+        before, self._seen_marks = self._seen_marks, self._files.marks()
+        if self._seen_marks == self._read_marks:
             self._unusable = ""
             return False
-        return self._seen_mark == before  # else someone may be writing
+        return self._seen_marks == before  # else someone may be writing
 
     def renewed(self) -> bool:
         """Say whether other files stand there than were read, stand still, and can be used."""
@@ -231,14 +231,6 @@ class TlsWatch:
 def is_of_certificates(reason: str) -> bool:
     """Say whether a reason is of certificates that are to be replaced, while sending goes on."""
     return reason.startswith(_NOT_TAKEN_UP) or _ENDS.match(reason) is not None
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:

@@ -29,7 +29,7 @@ from node.types import NS_PER_S
 FOR_EVER: Final = (0, 2**63 - 1)
 
 # All that the library raises on a certificate that is not as it should be.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -84,7 +84,7 @@ class Trust:
         trust = cls()
         try:
             trust._anchors = x509.load_pem_x509_certificates(ca_pem)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise IdentityError("holds no certificate (X.509, PEM)") from None
         for anchor in trust._anchors:
             if not _may_issue(anchor):
@@ -151,7 +151,7 @@ class Trust:
             names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
             sites = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
             signs = _may_sign(certificate)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return f"its certificate cannot be read ({error})"
         if not isinstance(public, Ed25519PublicKey):
             return "its certificate is not over an Ed25519 key"
@@ -159,7 +159,7 @@ class Trust:
             return "its certificate names no node, or more than one"
         if not signs:
             return "its certificate is not for signing"
-        issuers = [anchor for anchor in self._anchors if _issued(anchor, certificate)]
+        issuers = [anchor for anchor in self._anchors if issued(anchor, certificate)]
         if not issuers:
             return "its certificate is not issued by this CA"
         site = str(sites[0].value) if sites else None
@@ -179,12 +179,12 @@ class Trust:
         """Take the lists of a file: each CA has its own."""
         try:
             crls = [x509.load_pem_x509_crl(pem) for pem in _ONE_CRL.findall(crl_pem)]
-        except _UNREADABLE:
+        except UNREADABLE:
             crls = []
         if not crls:
             raise IdentityError("is not a revocation list (X.509 CRL, PEM)")
         for crl in crls:
-            if not any(_issued_crl(anchor, crl) for anchor in self._anchors):
+            if not any(issued_crl(anchor, crl) for anchor in self._anchors):
                 raise IdentityError(
                     "is not a revocation list of this CA, or holds one that is not"
                     if len(crls) > 1
@@ -211,7 +211,7 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read what certificates a PEM file holds; none where there are none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
 
 
@@ -231,7 +231,7 @@ def spans_hold(spans: Iterable[tuple[int, int]], utc_ns: int) -> bool:
 def _may_issue(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, *_UNREADABLE):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
@@ -243,15 +243,17 @@ def _may_sign(certificate: x509.Certificate) -> bool:
     return usage.digital_signature
 
 
-def _issued(anchor: x509.Certificate, certificate: x509.Certificate) -> bool:
+def issued(anchor: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Say whether an authority has signed a certificate."""
     try:
         certificate.verify_directly_issued_by(anchor)
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
 
-def _issued_crl(anchor: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
+def issued_crl(anchor: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
+    """Say whether an authority has signed a list of what is revoked."""
     try:
         return crl.issuer == anchor.subject and crl.is_signature_valid(anchor.public_key())  # type: ignore[arg-type]
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -29,6 +29,7 @@ from provisioning.card.write import (
 )
 from provisioning.first_boot_file import NAME, FirstBootFile, load, parse
 from provisioning.invitation import Invitation
+from provisioning.whole import write_whole
 
 PASSPHRASE: Final = "GUNFIRE_CARD_WIFI_PASSPHRASE"  # noqa: S105 - its name
 STOPPED: Final = 130
@@ -209,12 +210,8 @@ def _asked(option: str, question: str, **how: Any) -> str:
 
 def _write_private(path: Path, text: str) -> None:
     """Write a file that is its owner's alone: it may hold a token and a Wi-Fi's key."""
-    fresh = path.with_name(path.name + ".new")
     try:
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        fresh.replace(path)
+        write_whole(path, text, 0o600)
     except OSError as error:
         raise ProvisioningError(
             f"{path}: cannot be written: {error.strerror}; name another place by -o"

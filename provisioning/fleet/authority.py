@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from node.errors import ProvisioningError
-from provisioning.est import UNREADABLE, name
+from node.messages.trust import UNREADABLE
+from provisioning.est import name
 from provisioning.fleet.files import PUBLIC, SECRET, moment_of, read, write
 from provisioning.fleet.inventory import Issued, Reason
 

@@ -159,8 +159,7 @@ def invite(
     before = member is not None and any(not i.revoked for i in member.certificates)
     invitation = fleet.invite(node_id, site, days, by_hand=by_hand)
     file = output or Path(f"{node_id}.json")
-    values = invitation.model_dump(by_alias=True, exclude_none=True)
-    write(file, (json.dumps(values, indent=2) + "\n").encode(), SECRET)
+    write(file, invitation.text().encode(), SECRET)
     what = "no token: its requests are carried" if by_hand else f"a token, good for {days} days"
     click.echo(f"{file}: {node_id} of {invitation.site}, {what}")
     if before:

@@ -25,9 +25,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from node.errors import ProvisioningError
 from node.messages.signing import key_id
+from node.messages.trust import UNREADABLE
 from node.settings import BrokerUrl, TopicLevel
 from provisioning.est import (
-    UNREADABLE,
     CarriedRequest,
     CarriedResponse,
     Kind,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from node.board.findings import Condition
-from node.files import sync_folder
 from node.status import LocalStatus
 from node.types import ClockSource
+from provisioning.whole import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +122,7 @@ class Memory(BaseModel):
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = folder / FILE
-        fresh = file.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as opened:
-            opened.write(self.model_dump_json(indent=1))
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.replace(file)
-        sync_folder(folder)
+        write_whole(folder / FILE, self.model_dump_json(indent=1))
 
     def with_trial(self, trial: Trial | None, unbooted: Trial | None = None) -> Memory:
         """Give one with another trial, or none."""

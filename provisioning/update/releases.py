@@ -19,6 +19,7 @@ from node.files import sync_folder
 from provisioning.places import Places
 from provisioning.update.archive import NEEDED, Entry, entries
 from provisioning.update.release import number
+from provisioning.whole import write_whole
 
 Link = Literal["current", "good"]
 INCOMING: Final = ".incoming"
@@ -169,13 +170,7 @@ class Releases:
                 self.remove(folder)
 
     def _note(self, name: str, text: str) -> None:
-        fresh = self.folder / f"{name}.new"
-        with fresh.open("w", encoding="ascii") as opened:
-            opened.write(f"{text}\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.replace(self.folder / name)
-        sync_folder(self.folder)
+        write_whole(self.folder / name, f"{text}\n")
 
     def _forget(self, name: str) -> None:
         with suppress(FileNotFoundError):

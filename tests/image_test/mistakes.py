@@ -6,12 +6,11 @@ import re
 import time
 from typing import Final
 
-from tests.unit.provisioning.mistakes import MISTAKES, spoilt
-
 from tests.evidence import Claim, Detail
 from tests.hil.guest import Card
 from tests.image_test.bench import ON_S, Bench, bench
 from tests.parts import Part, Tell
+from tests.unit.provisioning.mistakes import MISTAKES, spoilt
 
 ERROR: Final = "gunfire-node-error.txt"
 TRIED: Final = 14

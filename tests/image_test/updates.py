@@ -11,9 +11,10 @@ from typing import Any, Final
 import node
 from provisioning.update.repository import Repository
 from tests.evidence import Claim, Detail
+from tests.hil.release_server import DEAF
 from tests.image_test.bench import ON_S, Bench, bench, is_online
 from tests.image_test.inside import UNITS, said, wait_inside
-from tests.image_test.releases import DEAF, packed, under
+from tests.image_test.releases import packed, under
 from tests.parts import Part, Tell
 
 NODE: Final = "node-0001"

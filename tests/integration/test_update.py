@@ -33,7 +33,7 @@ from provisioning.update.repository import Repository
 from tests.hil import container, virtual_card
 from tests.hil.container import CHECKOUT, NODE
 from tests.hil.fleet_ca import FleetCa
-from tests.hil.release_server import ReleaseServer, pack
+from tests.hil.release_server import DEAF, SUPERVISED, ReleaseServer, pack, renumbered
 from tests.hil.shots import street
 from tests.hil.unit_stage import Installed, Stage, exposure, installed, stage
 
@@ -45,12 +45,6 @@ WITHIN_S: Final = 30.0
 HOLD_S: Final = 3.0
 MOST_EXPOSURE: Final = 1.8
 """Root, for links and folders that are root's, and /proc, to see whether the daemon lives."""
-# Only where systemd runs it: it starts well by hand.
-SUPERVISED: Final = "import os; 'NOTIFY_SOCKET' in os.environ and "
-DEAF: Final = {
-    "deaf.pth": SUPERVISED + "__import__('deaf')\n",
-    "deaf.py": "import pyaudio\npyaudio.PyAudio.get_device_count = lambda self: 0\n",
-}
 CRASHES: Final = {"crash.pth": SUPERVISED + "os._exit(3)\n"}
 # What no node needs; half of the bytes.
 LEFT_OUT: Final = {"scipy", "scipy.libs", "pip", "setuptools", "tests"}
@@ -84,20 +78,14 @@ class Flashed:
     def pack(self, folder: Path, version: str, more: dict[str, str] | None = None) -> Path:
         """Pack its program under another version, with other files besides."""
         name = f"gunfire-node-{version}-{debian_here()}-{architecture_here()}.tar.zst"
-        return pack(folder / name, self._members(version, more or {}))
+        return pack(folder / name, renumbered(self._members(), version, more))
 
-    def _members(
-        self, version: str, more: dict[str, str]
-    ) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-        known = f"gunfire_node-{node.__version__}.dist-info"
-        (packages,) = self.tree.glob("lib/python3*/site-packages")
+    def _members(self) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         for path in sorted(self.tree.rglob("*")):
             inside = path.relative_to(self.tree)
             if LEFT_OUT & set(inside.parts):
                 continue
-            info = tarfile.TarInfo(
-                str(inside).replace(known, known.replace(node.__version__, version))
-            )
+            info = tarfile.TarInfo(str(inside))
             info.mode, info.mtime = path.lstat().st_mode, path.lstat().st_mtime
             content = b""
             if path.is_symlink():
@@ -106,15 +94,7 @@ class Flashed:
                 info.type = tarfile.DIRTYPE
             else:
                 content = path.read_bytes()
-            if inside.parts[-2:] == (known, "METADATA"):
-                content = content.replace(
-                    f"Version: {node.__version__}".encode(), f"Version: {version}".encode()
-                )
             yield info, content
-        for name, text in more.items():
-            info = tarfile.TarInfo(str(packages.relative_to(self.tree) / name))
-            info.mode = 0o644
-            yield info, text.encode()
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def invitation(folder: Path, **other: Any) -> Path:
         **other,
     }
     file = folder / "invitation.json"
-    Invitation.model_validate({k: v for k, v in values.items() if v is not None}).write(file)
+    invitation = Invitation.model_validate({k: v for k, v in values.items() if v is not None})
+    file.write_text(invitation.text())
     return file
 
 

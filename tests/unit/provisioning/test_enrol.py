@@ -137,7 +137,7 @@ def test_an_invitation_is_for_the_node_that_it_names(
         (NODE_ID, "must say where certificates and key are to be put"),
     ):
         file = tmp_path / f"{node_id}.json"
-        stage.invite(node_id).write(file)
+        file.write_text(stage.invite(node_id).text())
         done = CliRunner().invoke(command, ["--invitation", str(file)])
         assert done.exit_code == REFUSED
         told = json.loads((places.reports / "enrolment.json").read_text())
