@@ -145,7 +145,11 @@ class Authority:
     def revocation_list(
         self, revoked: Iterable[Issued], number: int, now: datetime, days: int
     ) -> bytes:
-        """Write the list of what is revoked, PEM."""
+        """Write the list of what is revoked, PEM; the serial numbers stand before it in words.
+
+        By them the broker's side tells one that somebody was added to from one that was renewed.
+        """
+        entries = [_entry(issued) for issued in revoked if issued.revoked is not None]
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
@@ -157,10 +161,11 @@ class Authority:
                 critical=False,
             )
         )
-        for issued in revoked:
-            if issued.revoked is not None:
-                builder = builder.add_revoked_certificate(_entry(issued))
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        for entry in entries:
+            builder = builder.add_revoked_certificate(entry)
+        pem = builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        serials = sorted(f"revoked {entry.serial_number:x}\n" for entry in entries)
+        return "".join(serials).encode() + pem
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

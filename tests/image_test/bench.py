@@ -22,9 +22,11 @@ NO_BATTERY: Final = "2023-01-01T00:00:00"
 """What the machine's clock says as the power comes on, unless a part says otherwise."""
 OF_EMULATION: Final = (
     # Its serial line is no Pi's.
-    ("receiver", 'device = "/dev/ttyS0"'),
+    ("[receiver]\n", '[receiver]\ndevice = "/dev/ttyS0"\n'),
     # Its card waits for the emulator, which at times does something else for seconds.
-    ("capture", "silence_s = 20.0"),
+    ("[capture]\n", "[capture]\nsilence_s = 20.0\n"),
+    # It has neither light nor button.
+    ("enabled = true\n", "enabled = false\n"),
 )
 """What a technician would not write."""
 ON_S: Final = 300.0
@@ -61,10 +63,9 @@ class Bench:
             *("--receiver", "pulse", "-o", file),
         )
         text = file.read_text("utf-8")
-        for table, line in OF_EMULATION:
-            changed = text.replace(f"[{table}]\n", f"[{table}]\n{line}\n", 1)
-            assert changed != text, table
-            text = changed
+        for shipped, here in OF_EMULATION:
+            assert text.count(shipped) == 1, shipped
+            text = text.replace(shipped, here)
         file.write_text(text, "utf-8")
         return file
 

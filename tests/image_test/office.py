@@ -174,8 +174,9 @@ class Office:
         return said
 
     def use_revocations(self) -> None:
-        """Have the broker read its files again, as the shipped path unit does."""
-        self.broker.reload()
+        """Have the broker begin anew with its files, as the shipped path unit does."""
+        self.broker.end()
+        self.broker.start(self._clock)
 
     def watch(self) -> None:
         """Have `gunfire-fleet watch` run from now on."""

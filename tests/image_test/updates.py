@@ -57,7 +57,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
         proven_s = time.monotonic() - began_s
         rows.append((f"{GOOD}, good", proven["update"]["figure"]))
         after = office.wait("node", NODE, ON_S, lambda word: word["firmware"] == GOOD)
-        same = all(first[key] == after[key] for key in ("node_id", "site", "key_id"))
+        same = all(first[key] == after[key] for key in ("node_id", "site", "key"))
 
         tell(f"{BAD}: deaf")
         office.fleet("release", "add", bad)

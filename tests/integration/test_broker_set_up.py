@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event
 
+import paho.mqtt.client as mqtt
 import pytest
 from deliver_node import wait_until
 
@@ -17,6 +19,7 @@ from node.deliver.batch import check_broker
 from node.errors import BrokerError
 from provisioning.enrol import REFUSED
 from provisioning.invitation import Invitation
+from provisioning.places import Places
 from tests.hil.container import CHECKOUT, NODE, ROOT, Container, missing, own_network
 from tests.hil.fleet_stage import NODE_ID, Box, SetClock
 
@@ -57,6 +60,34 @@ def machine() -> Iterator[Container]:
         yield container
 
 
+class _Connection(mqtt.Client):
+    """A client that is connected, and does not come back."""
+
+    def __init__(self, places: Places) -> None:
+        super().__init__(mqtt.CallbackAPIVersion.VERSION2, client_id=NODE_ID)
+        self.ended, self.let_in = Event(), Event()
+        self.tls_set(str(places.authority_file), str(places.mqtt_certificate), str(places.mqtt_key))
+        self.on_connect = lambda *_: self.let_in.set()
+        self.on_disconnect = lambda *_: self.ended.set()
+
+
+@contextmanager
+def _connection(places: Places) -> Iterator[_Connection]:
+    client = _Connection(places)
+    client.connect("localhost", 8883)
+    client.loop_start()
+    try:
+        assert client.let_in.wait(30)
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _journal(machine: Container) -> str:
+    return machine.run("journalctl", "--unit", "gunfire-fleet-broker.service").stdout
+
+
 def test_from_one_command_to_an_enrolled_node_and_its_end(
     machine: Container, tmp_path: Path
 ) -> None:
@@ -93,11 +124,15 @@ def test_from_one_command_to_an_enrolled_node_and_its_end(
         return True
 
     assert let_in()
-    machine.systemctl("start", "gunfire-fleet-renew.service")
-    assert let_in()
-    assert f"{NODE_ID}" in machine.run(FLEET, "list").stdout
-    machine.run(FLEET, "revoke", NODE_ID)
-    assert wait_until(lambda: not let_in())
+    with _connection(places) as stays:
+        machine.systemctl("start", "gunfire-fleet-renew.service")
+        assert wait_until(lambda: _journal(machine).count("for the broker: crl.pem") == 1)
+        assert let_in()
+        assert f"{NODE_ID}" in machine.run(FLEET, "list").stdout
+        assert not stays.ended.is_set()
+        machine.run(FLEET, "revoke", NODE_ID)
+        assert stays.ended.wait(30), "whoever is connected already stays, though revoked"
+        assert wait_until(lambda: not let_in())
     assert box.enrol() == REFUSED
     assert "revoked by the fleet" in box.told["figure"]
 

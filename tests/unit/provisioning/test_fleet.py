@@ -180,8 +180,11 @@ def test_of_a_replaced_box_the_old_keys_are_revoked_and_the_new_ones_stay(
     found = fleet.revoke("node-0001", "replaced", since, old=True)
     assert [issued.key_sha256 for issued in found] == old
     assert state(fleet, "node-0001") == "enrolled"
-    crl = x509.load_pem_x509_crl((fleet.folder / "crl.pem").read_bytes())
+    written = (fleet.folder / "crl.pem").read_bytes()
+    crl = x509.load_pem_x509_crl(written)
     listed = {f"{entry.serial_number:x}": entry for entry in crl}
+    in_words = written.decode().partition("-----BEGIN")[0].splitlines()
+    assert in_words == sorted(f"revoked {serial}" for serial in listed)
     assert set(listed) == {issued.serial for issued in found}
     for entry in listed.values():
         lost = entry.extensions.get_extension_for_class(x509.InvalidityDate).value
