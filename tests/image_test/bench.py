@@ -121,7 +121,7 @@ def run_card(*arguments: str | Path) -> str:
 
 def is_online(status: Mapping[str, Any]) -> bool:
     """Say whether a status is of a node that is there."""
-    return status["state"] in ("online", "degraded")
+    return status.get("state") in ("online", "degraded")
 
 
 def by_pulse(status: Mapping[str, Any]) -> bool:
