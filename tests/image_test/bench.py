@@ -120,7 +120,7 @@ def run_card(*arguments: str | Path) -> str:
 
 
 def is_online(status: Mapping[str, Any]) -> bool:
-    """Say whether a status is of a node that is there."""
+    """Say whether a word is the status of a node that is there."""
     return status.get("state") in ("online", "degraded")
 
 

@@ -46,11 +46,11 @@ def _measure(stage: Bench, tell: Tell) -> Part:
         by_pulse_s = time.monotonic() - began_s
         tell("listening")
         expected = stage.sound.expected(stage.folder)
-        first, began_s = len(office.words()), time.monotonic()
-        most_s = PATIENCE * PASSES * stage.sound.seconds
+        first = len(office.words())
+        until_s = time.monotonic() + PATIENCE * PASSES * stage.sound.seconds
         shots: list[Shot] = []
         # One more: the last may still be revised.
-        while sum(shot.whole for shot in shots) <= PASSES and time.monotonic() < began_s + most_s:
+        while sum(shot.whole for shot in shots) <= PASSES and time.monotonic() < until_s:
             time.sleep(2.0)
             shots = _judge(office.words()[first:], heard, expected, stage.sound.seconds)
             tell(f"listening, {len(shots)} shots")
