@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,23 +43,21 @@ def delayed(detection: Detection) -> bool:
     return detection.transport.delayed
 
 
-def run_node(outbox: Path, url: str, first: int, count: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+@contextmanager
+def node_running(outbox: Path, url: str, first: int, count: int) -> Iterator[None]:
+    """Run a node of its own that has so many detections; it is killed at the end."""
+    with subprocess.Popen(
         [sys.executable, NODE, outbox, url, str(first), str(count)],
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    told = [process.stdout.readline().strip() for _ in range(count)]
-    assert told == [id_of(number) for number in range(first, first + count)]
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = [process.stdout.readline().strip() for _ in range(count)]
+            assert told == [id_of(number) for number in range(first, first + count)]
+            yield
+        finally:
+            process.kill()
 
 
 def test_a_detection_made_while_connected_arrives_at_once_and_is_not_called_delayed(
@@ -104,23 +103,23 @@ def test_broker_stopped_and_node_killed_midway_every_event_arrives_once_and_late
     address = BrokerAddress.from_url(broker.url)
     file = tmp_path / "node.sqlite3"
     with Subscription(address, client_id="city", session_expiry_s=3600) as words:
-        node = run_node(file, broker.url, first=0, count=10)
-        first_ten = detections(words, IN_TIME_S, wanted=10)
-        assert [detection.event_id for detection in first_ten] == [id_of(n) for n in range(10)]
-        kill(node)
+        with node_running(file, broker.url, first=0, count=10):
+            # In any order: those made before it was connected are late, behind the fresh ones.
+            first_ten = detections(words, IN_TIME_S, wanted=10)
+            assert sorted(detection.seq for detection in first_ten) == list(range(1, 11))
+            assert {detection.event_id for detection in first_ten} == {id_of(n) for n in range(10)}
 
         broker.kill()
-        node = run_node(file, broker.url, first=10, count=10)
-        kill(node)
+        with node_running(file, broker.url, first=10, count=10):
+            pass
 
         broker.start()
-        node = run_node(file, broker.url, first=20, count=10)
-        late = detections(words, IN_TIME_S, wanted=20)
-        assert sorted(detection.seq for detection in late) == list(range(11, 31))
-        assert {detection.event_id for detection in late} == {id_of(n) for n in range(10, 30)}
-        assert all(delayed(detection) for detection in late if detection.seq <= 20)
-        assert detections(words, 1.5, wanted=1) == []
-        kill(node)
+        with node_running(file, broker.url, first=20, count=10):
+            late = detections(words, IN_TIME_S, wanted=20)
+            assert sorted(detection.seq for detection in late) == list(range(11, 31))
+            assert {detection.event_id for detection in late} == {id_of(n) for n in range(10, 30)}
+            assert all(delayed(detection) for detection in late if detection.seq <= 20)
+            assert detections(words, 1.5, wanted=1) == []
 
 
 def test_what_a_dying_node_had_under_way_arrives_after_its_restart(
@@ -128,12 +127,12 @@ def test_what_a_dying_node_had_under_way_arrives_after_its_restart(
 ) -> None:
     file = tmp_path / "node.sqlite3"
     with Subscription(BrokerAddress.from_url(broker.url)) as words:
-        kill(run_node(file, broker.url, first=0, count=300))  # killed while it sends
-        node = run_node(file, broker.url, first=300, count=1)
-        arrived = detections(words, IN_TIME_S, wanted=301)
-        assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(301)}
-        assert len(arrived) == 301
-        kill(node)
+        with node_running(file, broker.url, first=0, count=300):
+            pass  # killed while it sends
+        with node_running(file, broker.url, first=300, count=1):
+            arrived = detections(words, IN_TIME_S, wanted=301)
+            assert {detection.event_id for detection in arrived} == {id_of(n) for n in range(301)}
+            assert len(arrived) == 301
 
 
 def test_late_ones_are_sent_in_order_of_onset(broker: PrivateBroker, outbox: Outbox) -> None:
@@ -200,9 +199,8 @@ def test_the_last_will_says_offline_when_a_node_is_killed_and_names_its_boot(
     broker: PrivateBroker, tmp_path: Path
 ) -> None:
     with Subscription(BrokerAddress.from_url(broker.url)) as words:
-        node = run_node(tmp_path / "node.sqlite3", broker.url, first=0, count=1)
-        _, up = next(statuses(words, 10))
-        kill(node)
+        with node_running(tmp_path / "node.sqlite3", broker.url, first=0, count=1):
+            _, up = next(statuses(words, 10))
         _, down = next(statuses(words, 10))
     assert (up.state, down.state) == ("online", "offline")
     assert down.boot_id == up.boot_id
