@@ -57,24 +57,34 @@ def publish(
     claims: Sequence[Claim],
     note: str = "",
     details: Sequence[Detail] = (),
+    *,
+    part: str = "",
+    commit: str = "",
 ) -> None:
-    """Print a table, write docs/evidence/<target>.json, renew docs/look-up/evidence.md."""
-    record: dict[str, Any] = {
-        "target": target,
-        "command": command,
-        "commit": _commit(),
+    """Print a table, write docs/evidence/<target>.json, renew docs/look-up/evidence.md.
+
+    With `part`, the table is that of one part of the target, measured by itself (at `commit`; this
+    one by default); the others' stay as they are.
+    """
+    measured: dict[str, Any] = {
+        "commit": commit or commit_now(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "machine": f"{platform.machine()}, {platform.system()}",
-        "note": note,
         "claims": [_record(claim) for claim in claims],
     }
     if details:
-        record["details"] = [asdict(detail) for detail in details]
+        measured["details"] = [asdict(detail) for detail in details]
+    record = {"target": target, "command": command, "note": note}
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{target}.json"
+    if part:
+        before = json.loads(file.read_text("utf-8"))["parts"] if file.exists() else {}
+        record["parts"] = before | {part: measured}
+    else:
+        record |= measured
     file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     PAGE.write_text(page(), "utf-8")
-    show(command, claims, details)
+    show(f"{command}: {part}" if part else command, claims, details)
 
 
 def show(command: str, claims: Sequence[Claim], details: Sequence[Detail] = ()) -> None:
@@ -101,22 +111,34 @@ def page() -> str:
     ]
     for file in sorted(FOLDER.glob("*.json")):
         record = json.loads(file.read_text("utf-8"))
-        versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
         parts.append(f"## {record['target']}\n")
-        parts.append(f"`{record['command']}` at commit `{record['commit']}` ({record['machine']}; ")
-        parts[-1] += f"{versions})\n"
-        if record["note"]:
+        if "parts" in record:
+            parts.append(f"`{record['command']}`; its parts can be measured one by one.\n")
             parts.append(record["note"] + "\n")
-        claims = record["claims"]
-        columns = _columns([Claim(**claim) for claim in claims])
-        parts.append(_markdown(columns, [_cells(claim, len(columns)) for claim in claims]))
-        picture = file.with_suffix(".png")
-        if picture.exists():
-            parts.append(f"![{record['target']}](../evidence/{picture.name})\n")
-        for detail in record.get("details", ()):
-            parts.append(f"### {detail['title']}\n")
-            parts.append(_markdown(detail["columns"], detail["rows"]))
+        for name, measured in record.get("parts", {"": record}).items():
+            level, command = "###", record["command"]
+            if name:
+                parts.append(f"### {name}\n")
+                package = record["target"].replace("-", "_")
+                level, command = "####", f"python -m tests.{package} --only {name}"
+            parts.append(_measured_by(command, measured))
+            if measured.get("note"):
+                parts.append(measured["note"] + "\n")
+            claims = measured["claims"]
+            columns = _columns([Claim(**claim) for claim in claims])
+            parts.append(_markdown(columns, [_cells(claim, len(columns)) for claim in claims]))
+            picture = file.with_suffix(".png")
+            if picture.exists():
+                parts.append(f"![{record['target']}](../evidence/{picture.name})\n")
+            for detail in measured.get("details", ()):
+                parts.append(f"{level} {detail['title']}\n")
+                parts.append(_markdown(detail["columns"], detail["rows"]))
     return "\n".join(parts)
+
+
+def _measured_by(command: str, measured: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
+    return f"`{command}` at commit `{measured['commit']}` ({measured['machine']}; {versions})\n"
 
 
 def _record(claim: Claim) -> dict[str, Any]:
@@ -148,12 +170,15 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _commit() -> str:
+def commit_now() -> str:
+    """Name the commit that is checked out, and say if what is measured differs from it."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "node", "models", "tests")
+    measured = ("node", "models", "provisioning", "systemd", "tests")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *measured)
     return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from tests.evidence import FOLDER, Claim, Detail, publish, show
+from tests.evidence import FOLDER, Claim, Detail, commit_now, publish, show
 
 SILENT_S: Final = 20.0
 """Between two lines of progress that go into a file."""
@@ -51,12 +51,9 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
 
     Reads the command line: with `--only`, those parts alone are measured, and nothing is written.
     """
-    parser = ArgumentParser(prog=f"python -m tests.{target}", description=description)
-    parser.add_argument(
-        "--only", choices=names, action="append", help="measure this part; nothing is written"
-    )
-    only = parser.parse_args().only
-    parts = _measure(target, only or names)
+    only = _only(target, description, names, "measure this part; nothing is written")
+    measured = only or names
+    parts = [_measure(target, name, measured) for name in measured]
     claims = [claim for part in parts for claim in part.claims]
     details = [detail for part in parts for detail in part.details]
     if only:
@@ -67,27 +64,56 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
     publish(target, f"make {target}", claims, note, details)
 
 
-def _measure(target: str, names: Sequence[str]) -> list[Part]:
-    parts, package = [], target.replace("-", "_")
+def run_apart(target: str, description: str | None, names: Sequence[str], note: str) -> None:
+    """Measure parts that take hours in all: each is written as it ends, with its own commit.
+
+    With `--only`, the rows of those parts alone are renewed. A part that breaks off does not end
+    the others; it is told, its rows stay as they were, and the exit code is 1.
+    """
+    only = _only(target, description, names, "measure this part, and renew its rows alone")
+    measured, broken = only or names, []
+    for name in measured:
+        commit = commit_now()
+        try:
+            part = _measure(target, name, measured)
+        except Exception:
+            Console(stderr=True).print_exception()
+            broken.append(name)
+            continue
+        publish(
+            target, f"make {target}", part.claims, note, part.details, part=name, commit=commit
+        )
+    if broken:
+        raise SystemExit(f"broke off, and not measured: {', '.join(broken)}")
+
+
+def _only(target: str, description: str | None, names: Sequence[str], what: str) -> list[str]:
+    package = target.replace("-", "_")
+    parser = ArgumentParser(prog=f"python -m tests.{package}", description=description)
+    parser.add_argument("--only", choices=names, action="append", help=what)
+    return parser.parse_args().only or []
+
+
+def _measure(target: str, name: str, of: Sequence[str]) -> Part:
     console, silent_until_s = Console(stderr=True), 0.0
+    began_s = time.monotonic()
+    place = f"{of.index(name) + 1} of {len(of)}: {name}"
     with console.status("starting") as status:
-        for number, name in enumerate(names, 1):
-            began_s = time.monotonic()
-            place = f"{number} of {len(names)}: {name}"
 
-            def tell(what: str, place: str = place, began_s: float = began_s) -> None:
-                nonlocal silent_until_s
-                now_s = time.monotonic()
-                line = f"{place}: {what} ({now_s - began_s:.0f} s)"
-                status.update(line)
-                if not console.is_terminal and now_s >= silent_until_s:
-                    console.print(line)
-                    silent_until_s = now_s + SILENT_S
+        def tell(what: str) -> None:
+            nonlocal silent_until_s
+            now_s = time.monotonic()
+            line = f"{place}: {what} ({now_s - began_s:.0f} s)"
+            status.update(line)
+            if not console.is_terminal and now_s >= silent_until_s:
+                console.print(line)
+                silent_until_s = now_s + SILENT_S
 
-            tell("starting")
-            parts.append(importlib.import_module(f"tests.{package}.{name}").measure(tell))
-            console.print(f"{place}: {time.monotonic() - began_s:.0f} s")
-    return parts
+        tell("starting")
+        package = target.replace("-", "_")
+        part: Part = importlib.import_module(f"tests.{package}.{name}").measure(tell)
+    console.print(f"{place}: {time.monotonic() - began_s:.0f} s")
+    return part
 
 
 def _draw(target: str, pictures: Sequence[Draw]) -> None:
