@@ -80,9 +80,7 @@ def run_apart(target: str, description: str | None, names: Sequence[str], note: 
             Console(stderr=True).print_exception()
             broken.append(name)
             continue
-        publish(
-            target, f"make {target}", part.claims, note, part.details, part=name, commit=commit
-        )
+        publish(target, f"make {target}", part.claims, note, part.details, part=name, commit=commit)
     if broken:
         raise SystemExit(f"broke off, and not measured: {', '.join(broken)}")
 

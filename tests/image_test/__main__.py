@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from tests.parts import run
+from tests.parts import run_apart
 
-PARTS: Final = ("journey", "clocks", "mistakes", "updates", "refused", "power")
+PARTS: Final = ("building", "journey", "clocks", "mistakes", "updates", "refused", "power")
 NOTE: Final = (
     "The image as built, its card written by gunfire-card, booted by QEMU's `virt` board (arm64, "
     "emulated) with nothing typed: its kernel, systemd, gpsd on a serial line, chrony, kernel PPS "
@@ -14,4 +14,4 @@ NOTE: Final = (
 )
 
 if __name__ == "__main__":
-    run("image-test", __doc__, PARTS, NOTE)
+    run_apart("image-test", __doc__, PARTS, NOTE)
