@@ -138,7 +138,18 @@ def test_from_one_command_to_an_enrolled_node_and_its_end(
 
     # Whoever works as root beside the services leaves nothing that they cannot read.
     machine.run("systemctl", "restart", "gunfire-fleet.service")
-    assert Box(tmp_path / "other", SetClock(), _invited(machine, "node-0002")).enrol() == 0
+    other = Box(tmp_path / "other", SetClock(), _invited(machine, "node-0002"))
+    assert wait_until(lambda: other.enrol() == 0)  # it may not listen yet
+
+    # Power was cut after the broker got a list, and before it began anew with it.
+    with _connection(other.places) as stays:
+        machine.path("/etc/mosquitto/gunfire/crl.begun").write_text("")
+        machine.systemctl("start", TO_BROKER)
+        assert stays.ended.wait(30)
+        machine.systemctl("start", TO_BROKER)
+    with _connection(other.places) as stays:
+        machine.systemctl("start", TO_BROKER)
+        assert not stays.ended.wait(1), "all connections are younger than the list"
 
 
 def test_a_node_that_was_installed_by_hand_is_enrolled_by_one_command_and_in_its_sandbox(
