@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from tests.evidence import Claim, Detail
+from tests.hil.virtual_receiver import VirtualReceiver
 from tests.image_test.bench import ON_S, Bench, bench, is_online
 from tests.image_test.inside import UNITS, wait_inside
 from tests.parts import Part, Tell
@@ -91,7 +92,11 @@ def _twice(stage: Bench, tell: Tell) -> Told:
         office.wait("status", TWICE, ON_S, is_online)
         office.wait("detection", TWICE, ON_S)
     copy = card.copy(stage.folder / "copy.img")
-    with stage.guest(card, units=UNITS) as (guest, _), stage.guest(copy):
+    with (
+        VirtualReceiver() as another,
+        stage.guest(card, units=UNITS) as (guest, _),
+        stage.guest(copy, nmea=another.device),
+    ):
         until_s = time.monotonic() + 3 * ON_S
         while not office.member(TWICE).get("cloned_utc") and time.monotonic() < until_s:
             time.sleep(2.0)
