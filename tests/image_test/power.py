@@ -12,6 +12,7 @@ from typing import Final
 from tests.evidence import Claim, Detail
 from tests.hil.guest import Guest
 from tests.image_test.bench import ON_S, Bench, bench, is_online
+from tests.image_test.office import Office
 from tests.parts import Part, Tell
 
 NODE: Final = "node-0001"
@@ -65,14 +66,8 @@ def _measure(stage: Bench, tell: Tell) -> Part:
                 word["schema"].startswith("gunfire.detection/") for word in office.words()[before:]
             )
             cuts.append(Cut("at boot" if early else "hearing", on_s, shots, _outbox(guest)))
-        tell("waiting until nothing waits")
-        office.wait(
-            "status",
-            NODE,
-            DRAIN_S,
-            lambda said: is_online(said) and said["outbox"]["depth"] == 0,
-            after=before,
-        )
+        tell("waiting for what waited")
+        office.wait("detection", NODE, DRAIN_S, lambda _: _without_holes(office))
         tell("waiting for a checkpoint")
         last = max(w["seq"] for w in office.words() if w["schema"].startswith("gunfire.detection/"))
         office.wait("checkpoint", NODE, ON_S, lambda said: said["seq"] >= last)
@@ -96,6 +91,14 @@ def _measure(stage: Bench, tell: Tell) -> Part:
                 (cut.when, f"{cut.after_s:.0f}", str(cut.shots), cut.outbox) for cut in cuts)),
         ),
     )  # fmt: skip
+
+
+def _without_holes(office: Office) -> bool:
+    """Say whether each detection from the first to the newest has arrived."""
+    heard = {
+        word["seq"] for word in office.words() if word["schema"].startswith("gunfire.detection/")
+    }
+    return heard == set(range(1, max(heard) + 1))
 
 
 def _outbox(guest: Guest) -> str:
