@@ -68,9 +68,9 @@ def _measure(stage: Bench, tell: Tell) -> Part:
             cuts.append(Cut("at boot" if early else "hearing", on_s, shots, _outbox(guest)))
         tell("waiting for what waited")
         office.wait("detection", NODE, DRAIN_S, lambda _: _without_holes(office))
-        tell("waiting for a checkpoint")
+        # Told anew at each connection: all that was signed before the last cut.
+        vouched = office.wait("checkpoint", NODE, ON_S, after=before)["seq"]
         last = max(w["seq"] for w in office.words() if w["schema"].startswith("gunfire.detection/"))
-        office.wait("checkpoint", NODE, ON_S, lambda said: said["seq"] >= last)
     verdict = office.verify()
     whole = sum(cut.outbox == "ok" for cut in cuts)
     return Part(
@@ -83,6 +83,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
             Claim("outbox whole after the cut (SQLite's own check)", whole, "", f"= {len(cuts)}",
                   whole == len(cuts)),
             Claim("detections of its life, verified from the first on", last, ""),
+            Claim("of them vouched for by the checkpoint after the last cut", vouched, ""),
             Claim("of them altered, missing, foreign, forked", verdict["found"], "", "0",
                   verdict["found"] == 0 and verdict["holds"]),
         ),
