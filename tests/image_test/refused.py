@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Any, Final
 
 from tests.evidence import Claim, Detail
 from tests.hil.virtual_receiver import VirtualReceiver
@@ -88,33 +88,36 @@ def _twice(stage: Bench, tell: Tell) -> Told:
     """Two boxes that cannot be told apart: a copy on purpose."""
     office, card = stage.office, stage.card(TWICE)
     office.watch()
-    with stage.guest(card, units=UNITS) as (guest, _):
+    with stage.guest(card):
         office.wait("status", TWICE, ON_S, is_online)
         office.wait("detection", TWICE, ON_S)
     copy = card.copy(stage.folder / "copy.img")
     with (
         VirtualReceiver() as another,
-        stage.guest(card, units=UNITS) as (guest, _),
+        stage.guest(card),
         stage.guest(copy, nmea=another.device),
     ):
         until_s = time.monotonic() + 3 * ON_S
         while not office.member(TWICE).get("cloned_utc") and time.monotonic() < until_s:
             time.sleep(2.0)
-        now = wait_inside(
-            guest,
-            ON_S,
-            lambda now: any("took our place" in c["figure"] for c in now["status"]["checks"]),
-        )
+        said = office.wait("status", TWICE, ON_S, lambda word: bool(_other_client(word)))
         office.fleet("revoke", TWICE)
         office.use_revocations()
         time.sleep(ALONE_S / 2)
         heard = len(office.words())
         time.sleep(ALONE_S)
         came = [w for w in office.words()[heard:] if w["node_id"] == TWICE and is_online(w)]
-    said = "; ".join(c["figure"] for c in now["status"]["checks"] if "place" in c["figure"])
     member = office.member(TWICE)
     told = bool(member.get("cloned_utc"))
-    return told and not came, said, f"{member['state']}, twice since {member.get('cloned_utc')}"
+    return (
+        told and not came,
+        _other_client(said),
+        f"{member['state']}, twice since {member.get('cloned_utc')}",
+    )
+
+
+def _other_client(status: dict[str, Any]) -> str:
+    return "; ".join(reason for reason in status.get("reasons", ()) if "other client" in reason)
 
 
 def _late(stage: Bench, tell: Tell) -> Told:
