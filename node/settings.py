@@ -7,7 +7,9 @@ are refused. Where a value came from is kept beside it for `gunfire-node config 
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -37,14 +39,31 @@ def _topic_level(name: str) -> str:
     return name
 
 
-def _broker_url(url: str) -> str:
-    parts = urlsplit(url)
+def is_address(text: str) -> bool:
+    """Say whether this is the address of a host; IPv6 may say of which link, after a %."""
     try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[^%]*(%[\w.-]+)?", text, re.ASCII) is not None
+
+
+def is_host(text: str) -> bool:
+    """Say whether this may be the name or the address of a host."""
+    label = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    # What ends in a number is no name, but an address that is wrong.
+    name = re.fullmatch(rf"({label}\.)*(?![0-9]+\.?$){label}\.?", text)
+    return is_address(text) or (len(text) <= 253 and name is not None)
+
+
+def _broker_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:  # it says what stands there, which may be a password
         raise ValueError(
-            "its port is no number from 1 to 65535; in a password write %23 for #, %2F for /, %40 "
-            "for @"
+            "its host or port is not right: a port is a number from 1 to 65535, an address of IPv6 "
+            "stands in [ ]; in a password write %23 for #, %2F for /, %40 for @"
         ) from None
     if parts.scheme not in ("mqtt", "mqtts"):
         raise ValueError("must start with mqtt:// or mqtts://, such as mqtt://broker.local:1883")
@@ -52,7 +71,11 @@ def _broker_url(url: str) -> str:
         raise ValueError("names no host, such as mqtt://broker.local:1883")
     if port == 0:
         raise ValueError("port 0 is not a port")
-    if parts.path.strip("/") or parts.query or parts.fragment or " " in url:
+    if not is_host(parts.hostname):
+        raise ValueError(
+            "its host is neither a name nor an address, such as mqtt://broker.local:1883"
+        )
+    if parts.path.strip("/") or parts.query or parts.fragment or re.search(r"[\0- \x7f]", url):
         raise ValueError("must end with host or host:port, such as mqtt://broker.local:1883")
     return url
 
@@ -442,7 +465,7 @@ class MqttSettings(_Section):
     @model_validator(mode="after")
     def _certificates_are_used(self) -> Self:
         files = self.ca_file or self.cert_file or self.key_file
-        if files and not any(url.startswith("mqtts:") for url in self.brokers):
+        if files and not any(urlsplit(url).scheme == "mqtts" for url in self.brokers):
             raise ValueError("certificates are given, but mqtt:// is without TLS; write mqtts://")
         if self.expiry_s is not None and self.protocol != "5":
             raise ValueError('mqtt.expiry_s needs mqtt.protocol = "5"; leave it out for 3.1.1')
@@ -664,19 +687,27 @@ def load_board(path: Path | None = None) -> BoardSettings:
     Where even that cannot be read there is no light.
     """
     try:
-        lines = (path or DEFAULT_FILE).read_text("utf-8-sig", errors="replace").splitlines()
+        data = (path or DEFAULT_FILE).read_bytes()
     except OSError:
         return BoardSettings()
-    inside, kept = False, []
-    for line in lines:
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
+    for part in (text, "\n".join(_lines_of_board(text))):
+        try:
+            return BoardSettings.model_validate(tomllib.loads(part).get("board", {}))
+        except (ValueError, RecursionError):
+            continue
+    return BoardSettings()
+
+
+def _lines_of_board(text: str) -> Iterator[str]:
+    """Give the lines that say of the board, out of a text that is no TOML."""
+    inside: bool | None = None  # not in a table yet
+    for line in text.splitlines():
         if line.lstrip().startswith("["):
-            inside = line.split("#")[0].strip() == "[board]"
-        if inside:
-            kept.append(line)
-    try:
-        return BoardSettings.model_validate(tomllib.loads("\n".join(kept)).get("board", {}))
-    except (ValueError, RecursionError):
-        return BoardSettings()
+            inside = re.match(r"""\s*\[\s*["']?board["']?\s*\]""", line) is not None
+        if inside or (inside is None and re.match(r"\s*board\s*[.=]", line)):
+            yield line
 
 
 def _load(path: Path | None, environment: Mapping[str, str]) -> Loaded:
@@ -779,24 +810,40 @@ def _sentences(
     error: ValidationError, origins: Mapping[str, str], where: str, model: type[BaseModel]
 ) -> Iterator[str]:
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        origin = _origin_of(name, origins, where)
+        location = problem["loc"]
+        origin = _origin_of(".".join(map(str, location)), origins, where)
+        name = ".".join(map(_shown, location))
         message = problem["msg"].removeprefix("Value error, ")
-        if not name or (problem["type"] == "value_error" and isinstance(problem["input"], dict)):
+        if problem["type"] == "json_invalid":  # what nests deeper than JSON may
+            yield f"{where}: is nested too deep"
+        elif not name or (problem["type"] == "value_error" and isinstance(problem["input"], dict)):
             # Settings do not go together; the message names them.
             yield f"{_origins_in(message, origins, origin)}: {message}"
         elif problem["type"] == "extra_forbidden":
-            yield f"{origin}: {name}: no such setting{_nearest(problem['loc'], model)}"
+            yield f"{origin}: {name}: no such setting{_nearest(location, model)}"
         elif problem["type"] == "missing":
             yield f"{origin}: {name}: is missing; give it, or leave its whole section out"
+        elif problem["type"] == "model_type":  # what was given may be a secret
+            yield (
+                f"{origin}: {name}: is a section; write [{name}] in single brackets on a line of "
+                "its own, and its settings below it"
+            )
         else:
-            given = _given(problem["loc"], problem["input"], model)
+            given = _given(location, problem["input"], model)
             yield f"{origin}: {name} = {given}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(part: int | str) -> str:
+    """Give a part of a name so that it stays on its line."""
+    text = str(part)
+    return text if text and text.isprintable() else json.dumps(text)
 
 
 def _origins_in(message: str, origins: Mapping[str, str], where: str) -> str:
     """Give every place that set what a message names."""
-    places = {origin: None for name, origin in origins.items() if name in message}
+    # A section's name may be a word of any sentence.
+    named = (name for name in origins if "." in name and name in message)
+    places = {origins[name]: None for name in named}
     return " and ".join(places) or where
 
 
@@ -830,7 +877,9 @@ def _given(location: tuple[int | str, ...], value: Any, model: type[BaseModel]) 
     """Give a value as it may be shown: shortened, and a secret (`repr=False`) not at all."""
     section = _section_of(location, model)
     field = None if section is None else section.model_fields.get(str(location[-1]))
-    if field is not None and not field.repr:
+    if (field is not None and not field.repr) or isinstance(value, dict):
+        return "***"
+    if "PRIVATE KEY" in str(value):
         return "***"
     given = _without_password(json.dumps(value, default=str))
     return given if len(given) <= MOST_GIVEN else f"{given[: MOST_GIVEN // 2]}…"

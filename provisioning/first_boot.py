@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from node.errors import ProvisioningError, SettingsError
 from node.settings import BoardSettings, load_board
 from node.settings import load as load_settings
-from provisioning.first_boot_file import FirstBootFile, NetworkSettings, load
+from provisioning.first_boot_file import FirstBootFile, NetworkSettings, key_lines, load
 from provisioning.machine import machine_id
 from provisioning.memory import Memory, Named, read_memory, write_memory
 from provisioning.places import Places
@@ -89,7 +90,7 @@ def apply(places: Places, now_ns: Callable[[], int], machine: str | None) -> Fau
     known = _is_known(places, memory)
     if not known:
         try:
-            file = load(places.card_file, now_ns())
+            file = _with_its_files(places, load(places.card_file, now_ns()))
         except ProvisioningError as error:
             told = str(error).replace(f"{places.card_file}", places.card_file.name)
             fault = Fault("SETTINGS", tuple(told.splitlines()), _has_settings(places))
@@ -114,6 +115,25 @@ def apply(places: Places, now_ns: Callable[[], int], machine: str | None) -> Fau
     _make_volatile(places, memory)
     _tell(places, fault)
     return fault
+
+
+def _with_its_files(places: Places, file: FirstBootFile) -> FirstBootFile:
+    """Refuse what names a file that this node has not; the laptop cannot know."""
+    capture, classify = file.settings.capture, file.settings.classify
+    named = {
+        "capture.array": capture.array if capture.array.endswith(".toml") else None,
+        "classify.model": classify.model,
+    }
+    lines = key_lines(file.text)
+    gone = [
+        f"{places.card_file}, line {lines[key]}: {key} = {json.dumps(str(path))}: is not on this "
+        "node; name a file that is, or take the line out"
+        for key, path in named.items()
+        if path is not None and not os.path.exists(places.root / str(path).lstrip("/"))
+    ]
+    if gone:
+        raise ProvisioningError("\n".join(gone))
+    return file
 
 
 def _is_known(places: Places, memory: Memory) -> bool:
@@ -148,7 +168,7 @@ def _take(places: Places, memory: Memory, file: FirstBootFile, machine: str | No
         receiver=settings.receiver,
         enrolment=settings.enrolment,
         update=settings.update,
-        mdns=any(host.endswith(".local") for host in file.broker_hosts),
+        mdns=any(host.endswith(".local") for host in file.hosts),
     )
     if token and fresh.enrolment and memory.token_sha256 == fresh.token_sha256 and memory.enrolment:
         # It is known; where it was used and forgotten, it stays so.

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from node.errors import ProvisioningError, SettingsError
-from node.settings import Settings, validated
+from node.settings import Settings, is_address, validated
 from provisioning import words
 
 NAME: Final = "gunfire-node.toml"
@@ -79,6 +79,7 @@ class NetworkSettings(_Table):
     )
     ssh_key: Annotated[str, AfterValidator(words.ssh_key)] | None = Field(
         default=None,
+        repr=False,  # the private one may stand there by mistake
         description="Public key that root may log in with; absent means that nobody may, and no "
         "port is open.",
     )
@@ -104,6 +105,7 @@ class EnrolmentSettings(_Table):
 
     url: Annotated[str, AfterValidator(words.https_url)] | None = Field(
         default=None,
+        repr=False,  # the token may stand there by mistake
         description="The fleet's enrolment, https://; absent where requests are carried by hand.",
     )
     token: Annotated[str, AfterValidator(words.token)] | None = Field(
@@ -112,7 +114,8 @@ class EnrolmentSettings(_Table):
         description="One-time token for this node; taken out of the file once it is used.",
     )
     ca: Annotated[str, AfterValidator(words.authority)] = Field(
-        description="The fleet's CA certificate, PEM."
+        repr=False,  # a private key may stand there by mistake
+        description="The fleet's CA certificate, PEM.",
     )
     moved: bool = Field(
         default=False,
@@ -163,14 +166,9 @@ class FirstBootFile:
     text: str
 
     @property
-    def broker_hosts(self) -> tuple[str, ...]:
-        """Give the hosts that the node has to find by their names."""
-        urls = [*self.settings.mqtt.brokers]
-        if self.settings.enrolment and self.settings.enrolment.url:
-            urls.append(self.settings.enrolment.url)
-        if self.settings.update:
-            urls.append(self.settings.update.url)
-        return tuple(dict.fromkeys(urlsplit(url).hostname or "" for url in urls))
+    def hosts(self) -> tuple[str, ...]:
+        """Give the hosts that the node has to find."""
+        return _hosts(self.settings)
 
 
 def load(path: Path, now_ns: int) -> FirstBootFile:
@@ -203,6 +201,13 @@ def load(path: Path, now_ns: int) -> FirstBootFile:
 
 def parse(data: bytes, name: str, now_ns: int) -> FirstBootFile:
     """Check what a file holds; `name` is what errors call it. See `load`."""
+    try:
+        return _parsed(data, name, now_ns)
+    except RecursionError:
+        raise ProvisioningError(f"{name}: is nested too deep; type it anew") from None
+
+
+def _parsed(data: bytes, name: str, now_ns: int) -> FirstBootFile:
     text = _decoded(data, name)
     values = _toml(text, name)
     lines = key_lines(text)
@@ -216,12 +221,7 @@ def parse(data: bytes, name: str, now_ns: int) -> FirstBootFile:
     if not told:
         _fill(values)
     settings = None
-    # A table's name may be a word of any sentence: only those that are none of ours are wanted.
-    origins = {
-        key: f"{name}, line {line}"
-        for key, line in lines.items()
-        if "." in key or key not in CardSettings.model_fields
-    }
+    origins = {key: f"{name}, line {line}" for key, line in lines.items()}
     try:
         settings = validated(CardSettings, values, origins, name)
         told += _together(settings, values, now_ns)
@@ -252,27 +252,52 @@ def key_lines(text: str) -> dict[str, int]:
     return found
 
 
-# What the last line of a statement of several has in it.
-_ENDS: Final = re.compile(r"\"\"\"|'''|[]}]")
+_PIECE: Final = re.compile(
+    r"""(?P<long>\"{3}|'{3})|"(?:[^"\\]|\\.)*"|'[^']*'|\#.*|(?P<open>[\[{])|(?P<shut>[]}])"""
+)
+_LONG_ENDS: Final = {
+    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!""))*"{3,5}'),
+    "'''": re.compile(r"(?:[^']|'(?!''))*'{3,5}"),
+}
+
+
+def _open_after(line: str, long: str, depth: int) -> tuple[str, int]:
+    """Give what is open after a line: the long quotes, and how many brackets; see the line before.
+
+    To have each line read once: whether all is right tomllib says.
+    """
+    at = 0
+    while True:
+        if long:
+            end = _LONG_ENDS[long].match(line, at)
+            if end is None:
+                return long, depth
+            at, long = end.end(), ""
+        piece = _PIECE.search(line, at)
+        if piece is None:
+            return "", depth
+        at, long = piece.end(), piece["long"] or ""
+        depth += (piece["open"] is not None) - (piece["shut"] is not None)
 
 
 def statements(text: str) -> Iterator[tuple[int, int, dict[str, Any] | None, str]]:
     """Take a TOML text apart: first and last line of each statement, its values, and its table.
 
-    What does not end, as quotes that are never closed, comes last and without values.
+    What does not end, as quotes that are never closed, or is wrong comes last, without values, and
+    with all that follows it.
     """
     table = ""
-    first, held = 1, ""
     lines = text.split("\n")
+    first, long, depth = 1, "", 0
     for number, line in enumerate(lines, 1):
-        more = bool(held)
-        held += line + "\n"
-        if more and not _ENDS.search(line):
+        long, depth = _open_after(line, long, depth)
+        if long or depth > 0:
             continue
+        held = "\n".join(lines[first - 1 : number]) + "\n"
         try:
             values = tomllib.loads(held)
         except (ValueError, RecursionError):
-            continue
+            break
         if values:
             if held.lstrip().startswith("["):
                 table = ""
@@ -280,8 +305,8 @@ def statements(text: str) -> Iterator[tuple[int, int, dict[str, Any] | None, str
                 table = _only_path(values)
             else:
                 yield first, number, values, table
-        first, held = number + 1, ""
-    if held.strip():
+        first = number + 1
+    if any(line.strip() for line in lines[first - 1 :]):
         yield first, len(lines), None, table
 
 
@@ -308,6 +333,11 @@ def _decoded(data: bytes, name: str) -> str:
     if len(data) > LARGEST_BYTES:
         raise ProvisioningError(
             f"{name}: is larger than {LARGEST_BYTES // 1024} KiB and cannot be the file; {again}"
+        )
+    if data and not data[:64].strip(b"\0"):
+        raise ProvisioningError(
+            f"{name}, line 1: begins with zeros, as a cut of power while it is written leaves it; "
+            f"{again}"
         )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:64]:
         raise ProvisioningError(
@@ -346,8 +376,6 @@ _SYNTAX: Final = (
 def _toml(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except RecursionError:
-        raise ProvisioningError(f"{name}: is nested too deep; type it anew") from None
     except ValueError as error:
         what = str(error)
     at = re.search(r" \(at line (\d+), column \d+\)$", what)
@@ -358,6 +386,8 @@ def _toml(text: str, name: str) -> dict[str, Any]:
     step = next((mend for sign, mend in _SYNTAX if sign in what), "type that line anew")
     if re.search("[“”„‘’«»]", line):
         step = 'those quotes are typographic; type plain ones (")'
+    elif re.search(r"=\s*[-+]?(\d+,\d|0\d)", line):
+        step = "a number has a point, and no 0 before it, such as 47.85 or 5"
     what = re.sub(r" \(at .*?\)$", "", what)
     raise ProvisioningError(
         f"{name}, line {number or 1}: is not TOML: {what[0].lower()}{what[1:]}; {step}"
@@ -385,7 +415,7 @@ def _before(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     key = "mqtt.urls" if urls else "mqtt.url"
     brokers = [mqtt["url"]] if "url" in mqtt else []
     for url in [*brokers, *(urls if isinstance(urls, list) else [])]:
-        if isinstance(url, str) and url.startswith("mqtt://"):
+        if isinstance(url, str) and url.lower().startswith("mqtt://"):
             yield (
                 key,
                 "the broker is mqtt://, without TLS, yet [enrolment] is for certificates; write "
@@ -422,6 +452,7 @@ def _together(
         )
     yield from _array(settings)
     yield from _receiver(settings)
+    yield from _pins(settings)
     yield from _wifi(settings.network)
     yield from _address(settings)
     enrolment = settings.enrolment
@@ -484,6 +515,22 @@ def _receiver(settings: CardSettings) -> Iterator[tuple[str, str]]:
         )
 
 
+def _pins(settings: CardSettings) -> Iterator[tuple[str, str]]:
+    board = settings.board
+    taken = {}
+    if settings.receiver.kind == "pulse":
+        taken[4] = "the receiver's pulse"
+    if board.thermometer:
+        taken[23] = "the thermometer"
+    for name in ("led_pin", "button_pin", "tamper_pin"):
+        pin = getattr(board, name)
+        if board.enabled and pin in taken:
+            yield (
+                f"board.{name}",
+                f"board.{name} = {pin}: GPIO {pin} is for {taken[pin]}; take another",
+            )
+
+
 def _wifi(network: NetworkSettings) -> Iterator[tuple[str, str]]:
     if network.wifi_ssid is None:
         for name in ("wifi_psk", "wifi_open"):
@@ -515,31 +562,56 @@ def _address(settings: CardSettings) -> Iterator[tuple[str, str]]:
             )
         return
     interface = ipaddress.ip_interface(network.address)
-    if network.gateway is not None:
-        gateway = ipaddress.ip_address(network.gateway)
-        if gateway not in interface.network:
+    net = interface.network
+    gateway = None if network.gateway is None else ipaddress.ip_address(network.gateway)
+    if gateway is not None:
+        of_the_link = gateway.version == 6 and gateway.is_link_local
+        if gateway not in net and not of_the_link:
             yield (
                 "network.gateway",
-                f'network.gateway = "{gateway}": lies outside {interface.network}, the net of '
-                "network.address; mend one of the two",
+                f'network.gateway = "{gateway}": lies outside {net}, the net of network.address; '
+                "mend one of the two",
             )
         elif gateway == interface.ip:
             yield (
                 "network.gateway",
                 f"network.gateway = \"{gateway}\": is the node's own address; write the router's",
             )
-    hosts = [urlsplit(url).hostname or "" for url in settings.mqtt.brokers]
-    if not network.dns and any(map(_needs_dns, hosts)):
+        elif words.is_of_the_net(ipaddress.ip_interface(f"{gateway}/{net.prefixlen}")):
+            yield (
+                "network.gateway",
+                f"network.gateway = \"{gateway}\": is the net's own address; write the router's",
+            )
+    hosts = _hosts(settings)
+    unknown = next(filter(_needs_dns, hosts), None)
+    if unknown is not None and not network.dns:
         yield (
             "network.address",
-            'network.dns: is missing; with a fixed address write dns = ["192.168.1.1"] too, or the '
-            "broker's address in place of its name",
+            f"network.dns: is missing, and {unknown} is found by it; with a fixed address write "
+            'dns = ["192.168.1.1"] too, or the host\'s address in place of its name',
         )
+    addresses = [ipaddress.ip_address(host) for host in (*network.dns, *hosts) if is_address(host)]
+    for address in addresses:
+        near = address in net or address.is_loopback or address.is_link_local
+        if gateway is None and address.version == net.version and not near:
+            yield (
+                "network.address",
+                f"network.gateway: is missing, and {address} lies outside {net}, the net of "
+                "network.address; write the router's address as gateway",
+            )
+            break
+
+
+def _hosts(settings: CardSettings) -> tuple[str, ...]:
+    urls = [*settings.mqtt.brokers]
+    if settings.enrolment and settings.enrolment.url:
+        urls.append(settings.enrolment.url)
+    if settings.update:
+        urls.append(settings.update.url)
+    named = [urlsplit(url).hostname or "" for url in urls]
+    named += [host.lower() for host in settings.network.ntp]
+    return tuple(dict.fromkeys(host.rstrip(".") for host in named))
 
 
 def _needs_dns(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return not host.endswith(".local") and host != "localhost"
-    return False
+    return not (is_address(host) or host.endswith(".local") or host == "localhost")

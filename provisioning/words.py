@@ -7,6 +7,8 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from node.settings import is_address, is_host
+
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,256}")
 """A one-time token: what `secrets.token_urlsafe(16)` gives, or a longer one."""
 
@@ -26,7 +28,7 @@ def https_url(url: str) -> str:
         )
     if parts.scheme != "https":
         raise ValueError("must start with https://, such as https://broker.local:8885")
-    if not parts.hostname or port == 0 or re.search(r"\s", url):
+    if not is_host(parts.hostname or "") or port == 0 or re.search(r"[\0- \x7f]", url):
         raise ValueError("names no host, such as https://broker.local:8885")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must hold no user or password; the token has a line of its own")
@@ -46,9 +48,10 @@ def token(text: str) -> str:
 
 
 def authority(pem: str) -> str:
-    """Take a CA's certificate in PEM; one or several, each a CA's."""
+    """Take a CA's certificate in PEM; one or several, each a CA's. Give it as OpenSSL takes it."""
     from cryptography import x509  # a boot with a file that is known has no use for it
     from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding
 
     again = "put in the whole ca.crt of the fleet, from -----BEGIN to -----END"
     if "PRIVATE KEY" in pem:
@@ -69,7 +72,8 @@ def authority(pem: str) -> str:
         raise ValueError(f"is no certificate in PEM; {again}") from None
     if not all(constraints):
         raise ValueError(f"is a certificate, but no CA's; {again}")
-    return pem.strip() + "\n"
+    # OpenSSL reads no PEM that is indented, or all in one line.
+    return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
 
 
 def authority_ends_ns(pem: str) -> int:
@@ -101,34 +105,39 @@ def address_of_net(text: str) -> str:
     example = "such as 192.168.1.20/24"
     if "/" not in text:
         raise ValueError(f"must say how long its net is, {example}")
+    # networkd passes over whatever else Python takes.
+    if "%" in text or not re.search(r"/[1-9][0-9]*$", text):
+        raise ValueError(
+            f"must end with the length of its net as a number, {example} for 255.255.255.0"
+        )
     try:
         interface = ipaddress.ip_interface(text)
     except ValueError:
         raise ValueError(f"is no address, {example}") from None
-    net = interface.network
-    short = net.prefixlen < net.max_prefixlen - 1
-    if short and interface.ip in (net.network_address, net.broadcast_address) and net.version == 4:
+    if is_of_the_net(interface):
         raise ValueError(f"is the net's own address and not a node's, {example}")
     return text
 
 
+def is_of_the_net(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> bool:
+    """Say whether an address is its net's own, or for all in it."""
+    net = interface.network
+    short = net.prefixlen < net.max_prefixlen - 1
+    own = (net.network_address, net.broadcast_address)
+    return net.version == 4 and short and interface.ip in own
+
+
 def ip_address(text: str) -> str:
     """Take an address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise ValueError("is no address, such as 192.168.1.1") from None
+    if not is_address(text):
+        raise ValueError("is no address, such as 192.168.1.1")
     return text
 
 
 def host_name(text: str) -> str:
     """Take the name or address of a host."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-        if len(text) > 253 or not re.fullmatch(rf"{label}(\.{label})*\.?", text):
-            raise ValueError("is neither a host's name nor an address") from None
+    if not is_host(text):
+        raise ValueError("is neither a host's name nor an address")
     return text
 
 
@@ -156,6 +165,10 @@ def country(text: str) -> str:
     """Take a country by its two letters."""
     if not re.fullmatch("[A-Z]{2}", text):
         raise ValueError("must be two capital letters, such as MN, DE or US")
+    if text == "UK":
+        raise ValueError("is not the United Kingdom's letters; write GB")
+    if re.fullmatch("AA|EU|Q[M-Z]|X[A-JL-Z]|ZZ", text):  # ISO 3166-1 gives these to no country
+        raise ValueError("is no country; write where the node stands, such as MN, DE or US")
     return text
 
 
@@ -170,7 +183,17 @@ def ssh_key(text: str) -> str:
     """Take a public key of SSH."""
     if "PRIVATE KEY" in text:
         raise ValueError("is the private key, which must stay where it is; give the .pub file")
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
     kinds = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+)"
-    if "\n" in text.strip() or not re.fullmatch(rf"{kinds} [A-Za-z0-9+/=]+( .*)?", text.strip()):
+    line = text.strip()
+    if "\n" in line or not re.fullmatch(rf"{kinds} [A-Za-z0-9+/=]+( .*)?", line):
         raise ValueError("is no public key of SSH: give the one line of the .pub file")
-    return text.strip()
+    try:
+        load_ssh_public_key(line.encode())
+    except UnsupportedAlgorithm:  # a key in a token, which this cryptography cannot judge
+        return line
+    except ValueError:
+        raise ValueError("is not a whole key: give the one line of the .pub file") from None
+    return line

@@ -48,8 +48,10 @@ def first_boot_page() -> str:
         "mend.\n",
         "Where `[enrolment]` is there, the node's certificates lie where enrolment puts them, and "
         "no `mqtt.ca_file`, `mqtt.cert_file`, `mqtt.key_file` or `integrity.certificate_file` is "
-        "needed; with a receiver, no `timing.gpsd`. This page is made by `make docs`; do not edit "
-        "it.\n",
+        "needed; with a receiver, no `timing.gpsd`. With a fixed `address`, `gateway` and `dns` "
+        "are wanted unless every host that is named is in its net or ends in `.local`. A file that "
+        "`capture.array` or `classify.model` names must be on the node, which alone can tell. This "
+        "page is made by `make docs`; do not edit it.\n",
     ]
     tables: dict[str, type[BaseModel]] = {
         "network": NetworkSettings,

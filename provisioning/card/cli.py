@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -23,6 +24,7 @@ from provisioning.card.presets import PRESETS, Wish, first_boot_text, wifi_key
 from provisioning.card.write import (
     compare_image,
     need_mtools,
+    placed,
     put_file,
     spans_bytes,
     write_image,
@@ -36,6 +38,8 @@ STOPPED: Final = 130
 
 _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 _image = click.argument("image_path", type=click.Path(path_type=Path), metavar="IMAGE")
+
+_force = click.option("--force", is_flag=True, help="Write over a file that is there.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,14 +107,13 @@ def cli() -> None:
     metavar="FILE",
     help="Where to write it.",
 )
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@_force
 def new(output: Path, force: bool, **given: Any) -> None:
     """Make a first-boot file; what is not given is asked for.
 
     Example: gunfire-card new --invitation node-0001.invitation.json --array A
     """
-    if output.exists() and not force:
-        raise ProvisioningError(f"{output}: is there already; name another by -o, or say --force")
+    _need_room(output, force)
     text = first_boot_text(_wish(given))
     try:
         file = parse(text.encode(), str(output), utc_now_ns())
@@ -208,9 +211,19 @@ def _asked(option: str, question: str, **how: Any) -> str:
     return str(click.prompt(question, err=True, **how))
 
 
-def _write_private(path: Path, text: str) -> None:
+def _need_room(path: Path, force: bool, content: bytes | None = None) -> None:
+    """See that no file is lost: there is none, the same is there, or somebody says so."""
+    same = content is not None and path.is_file() and path.read_bytes() == content
+    if force or same or not path.exists():
+        return
+    raise ProvisioningError(f"{path}: is there already; name another by -o, or say --force")
+
+
+def _write_private(path: Path, text: str | bytes) -> None:
     """Write a file that is its owner's alone: it may hold a token and a Wi-Fi's key."""
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         write_whole(path, text, 0o600)
     except OSError as error:
         raise ProvisioningError(
@@ -271,7 +284,7 @@ def _summary(file: FirstBootFile) -> str:
     metavar="DEVICE|FILE",
     help="The card, such as /dev/sdb or /dev/mmcblk0; or a file.",
 )
-@click.option("--yes", is_flag=True, help="Erase the card without asking.")
+@click.option("--yes", is_flag=True, help="Erase what is there without asking.")
 def write(image_path: Path, file: Path, target_path: Path, yes: bool) -> None:
     """Write image and first-boot file to a card, and read both back.
 
@@ -285,20 +298,31 @@ def write(image_path: Path, file: Path, target_path: Path, yes: bool) -> None:
     parse(text, str(file), utc_now_ns())
     image = Image.of(image_path)
     target = target_of(target_path, image.size_bytes)
+    for mine in (file, *image.files):
+        if mine.exists() and target.path.exists() and mine.samefile(target.path):
+            raise ProvisioningError(
+                f"{target.path}: is what is written from ({mine}); name another by --to"
+            )
+    image.need_ours()
     _confirm(target, yes)
     with _progress() as stage:
         known = image.check_sum(stage("image: checksum", image.packed_bytes))
-        spans = write_image(image, target, stage("card: writing", image.packed_bytes))
-        compare_image(target, spans, stage("card: reading back", spans_bytes(spans)))
-        put_file(target, text)
+        with placed(target) as card:
+            spans = write_image(image, card, stage("card: writing", image.packed_bytes))
+            compare_image(card, spans, stage("card: reading back", spans_bytes(spans)))
+            put_file(card, text)
     size = spans_bytes(spans)
     click.echo(
         f"wrote {size / 1e6:.0f} MB and {file.name} to {target.path}, and read both back: the same"
     )
-    if not known:
-        click.echo(f"the image itself was not checked: no {image_path.name}.sha256 lies beside it")
+    _say_checked(image_path, known)
     if target.is_device:
         click.echo("take the card out, and put it into the node")
+
+
+def _say_checked(image: Path, known: bool) -> None:
+    if not known:
+        click.echo(f"the image itself was not checked: no {image.name}.sha256 lies beside it")
 
 
 def _whole(file: Path) -> bytes:
@@ -310,7 +334,7 @@ def _whole(file: Path) -> bytes:
 
 
 def _confirm(target: Target, yes: bool) -> None:
-    if not target.is_device:
+    if not target.path.exists():
         return
     click.echo(f"{target.path}: {target.about}")
     if yes:
@@ -352,7 +376,8 @@ def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     metavar="FILE",
     help="Where to draw it; .pdf, .png or .svg, 62 × 29 mm.",
 )
-def label(file: Path, output: Path) -> None:
+@_force
+def label(file: Path, output: Path, force: bool) -> None:
     """Draw the label of a node's lid: name, site and a QR code; no secret.
 
     Example: gunfire-card label gunfire-node.toml -o node-0001.pdf
@@ -360,6 +385,7 @@ def label(file: Path, output: Path) -> None:
     from provisioning.card.label import Label, draw
 
     said = Label.of(load(file, utc_now_ns()))
+    _need_room(output, force)
     draw(said, output)
     click.echo(f"drew {output}; its code says: {said.code}")
 
@@ -390,10 +416,12 @@ def label(file: Path, output: Path) -> None:
     metavar="TAG",
     help="With --raspberry-pi-os: which branch or tag.",
 )
+@_force
 def imager(
     image_path: Path,
     file: Path,
     output: Path,
+    force: bool,
     raspberry_pi_os: bool,
     source: str | None,
     version: str,
@@ -410,32 +438,36 @@ def imager(
     if raspberry_pi_os and not source:
         raise ProvisioningError("--source is missing; give the URL that git clones this from")
     image = Image.of(image_path)
+    with _progress() as stage:
+        known = image.check_sum(stage("image: checksum", image.packed_bytes))
+        manifest = make.manifest(
+            image,
+            said,
+            output / make.ICON,
+            raspberry_pi_os=raspberry_pi_os,
+            read=stage("image: unpacking", image.packed_bytes),
+        )
+    files = {make.MANIFEST: make.text_of(manifest), NAME: text.decode("utf-8-sig")}
+    if raspberry_pi_os:
+        files["user-data"] = make.user_data(said, str(source), version)
+        files["network-config"] = make.network_config(said)
+        files["meta-data"] = make.meta_data(said)
+    contents = {name: content.encode() for name, content in files.items()}
+    contents[make.ICON] = make.icon(Label.of(said))
+    for name, content in contents.items():
+        _need_room(output / name, force, content)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        make.icon(Label.of(said), output / "icon.png")
-        with _progress() as stage:
-            manifest = make.manifest(
-                image,
-                said,
-                output / "icon.png",
-                raspberry_pi_os=raspberry_pi_os,
-                read=stage("image: checksum", image.packed_bytes),
-            )
-        files = {make.MANIFEST: make.text_of(manifest)}
-        if raspberry_pi_os:
-            files["user-data"] = make.user_data(said, str(source), version)
-            files["network-config"] = make.network_config(said)
-            files["meta-data"] = make.meta_data(said)
-        for name, content in files.items():
-            (output / name).write_text(content, "utf-8")
-        _write_private(output / NAME, text.decode("utf-8-sig"))
     except OSError as error:
         raise ProvisioningError(
-            f"{error.filename or output}: cannot be written: {error.strerror}; name another by -o"
+            f"{output}: cannot be made: {error.strerror}; name another by -o"
         ) from None
+    for name, content in contents.items():
+        _write_private(output / name, content)
+    _say_checked(image_path, known)
     table = Table("file", "goes", box=None, header_style="bold")
     table.add_row(make.MANIFEST, "into Imager: App Options, Content Repository, Use custom file")
-    for name in sorted({*files, NAME} - {make.MANIFEST}):
+    for name in sorted({*files} - {make.MANIFEST}):
         table.add_row(name, "onto the card's first partition, after Imager has written it")
     Console().print(table)
 
@@ -445,12 +477,20 @@ def main() -> None:
     try:
         cli(prog_name="gunfire-card", standalone_mode=False)
     except GunfireNodeError as error:
-        for line in str(error).splitlines():
-            click.echo(f"gunfire-card: {line}", err=True)
-        sys.exit(2)
+        _end(str(error))
+    except UnicodeError as error:
+        _end(f"what was given is no text ({error}); give it in UTF-8")
+    except OSError as error:
+        _end(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         click.echo("\ngunfire-card: stopped", err=True)
-        sys.exit(STOPPED)
+        _end(str(error.__cause__ or ""), STOPPED)  # click makes its own of a Ctrl-C
+
+
+def _end(said: str, code: int = 2) -> NoReturn:
+    for line in said.splitlines():
+        click.echo(f"gunfire-card: {line}", err=True)
+    sys.exit(code)

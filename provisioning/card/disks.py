@@ -54,6 +54,10 @@ def target_of(path: Path, image_bytes: int | None) -> Target:
     ProvisioningError
         It may not be written to; says why, and what to do.
     """
+    if "@@" in os.path.realpath(path):
+        raise ProvisioningError(
+            f"{path}: mtools takes what follows @@ for an offset; name another without @@"
+        )
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -10,6 +10,7 @@ doc/json-schema/os-list-schema.json and doc/os_customisation_formats.md.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from provisioning.card.label import Label
 from provisioning.first_boot_file import NAME, FirstBootFile
 
 MANIFEST: Final = "gunfire-node.rpi-imager-manifest"
+ICON: Final = "icon.png"
 _TAGS: Final = ("pi5-64bit", "pi4-64bit", "pi3-64bit")
 _BOOT: Final = "/boot/firmware"
 _SOURCE: Final = "/opt/gunfire-node-source"
@@ -180,9 +182,11 @@ def meta_data(file: FirstBootFile) -> str:
     return json.dumps({"instance-id": f"{file.settings.node.id}-{file.sha256[:12]}"}) + "\n"
 
 
-def icon(label: Label, path: Path) -> None:
-    """Draw the picture that Imager shows beside the name: the node's code."""
-    segno.make(label.code, micro=False).save(str(path), scale=4)
+def icon(label: Label) -> bytes:
+    """Draw the picture that Imager shows beside the name, as PNG: the node's code."""
+    drawn = io.BytesIO()
+    segno.make(label.code, micro=False).save(drawn, kind="png", scale=4)
+    return drawn.getvalue()
 
 
 def _host_name(node_id: str) -> str:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from node.errors import ProvisioningError
 from provisioning.first_boot_file import FirstBootFile
+from provisioning.whole import write_whole
 
 FORMAT: Final = "gunfire-node/1"
 KINDS: Final = (".pdf", ".png", ".svg")
@@ -64,7 +65,8 @@ def draw(label: Label, path: Path) -> None:
     ProvisioningError
         It is another ending, or cannot be written.
     """
-    if path.suffix not in KINDS:
+    kind = path.suffix.lower()
+    if kind not in KINDS:
         raise ProvisioningError(f"{path}: must end with {', '.join(KINDS)}")
     import segno
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,9 +91,9 @@ def draw(label: Label, path: Path) -> None:
     ):
         figure.text(x, y, text, fontsize=size, family="monospace" if y < 0.3 else "sans-serif")
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:])
+    figure.savefig(drawn, format=kind[1:])
     try:
-        path.write_bytes(drawn.getvalue())
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise ProvisioningError(f"{path}: cannot be written: {error.strerror}") from None
 

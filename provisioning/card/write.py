@@ -13,7 +13,11 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from node.errors import ProvisioningError
@@ -38,6 +42,38 @@ def need_mtools() -> None:
         raise ProvisioningError("mcopy is missing; run: sudo apt-get install -y mtools")
 
 
+@contextmanager
+def placed(target: Target) -> Iterator[Target]:
+    """Give where to write: a card itself; a file under another name, until it is whole.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Somebody stops it; says what has become of the card.
+    ProvisioningError
+        There is no room for a file.
+    """
+    if target.is_device:
+        try:
+            yield target
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{target.path}: {_HALF}") from None
+        return
+    path = target.path.resolve()
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    except OSError as error:
+        raise ProvisioningError(
+            f"{path}: cannot be written: {error.strerror}; name another by --to"
+        ) from None
+    os.close(descriptor)
+    try:
+        yield replace(target, path=Path(name))
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def write_image(image: Image, target: Target, read: Told) -> tuple[Span, ...]:
     """Write what is used of an image; give what was written, each stretch with its SHA-256.
 
@@ -58,12 +94,12 @@ def write_image(image: Image, target: Target, read: Told) -> tuple[Span, ...]:
         raise ProvisioningError(f"{target.path}: {error.strerror}; {advice}") from None
     try:
         return tuple(_copy(image, descriptor, target, read))
-    except OSError as error:
-        small = error.errno == errno.ENOSPC
-        advice = "take a larger card" if small else f"take another card; {_HALF}"
-        raise ProvisioningError(
-            f"{target.path}: cannot be written: {error.strerror}; {advice}"
-        ) from None
+    except (OSError, ProvisioningError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            advice = "take a larger card" if error.errno == errno.ENOSPC else "take another card"
+            said = f"{target.path}: cannot be written: {error.strerror}; {advice}"
+        raise ProvisioningError(f"{said}; {_HALF}" if target.is_device else said) from None
     finally:
         os.close(descriptor)
 
@@ -86,18 +122,13 @@ def _copy(image: Image, descriptor: int, target: Target, read: Told) -> Iterator
             if target.is_device or part.count(0) != len(part):
                 _write_all(descriptor, part, max(span.start, at))
         at = end
-    if image.size_bytes is not None and at != image.size_bytes:
-        raise ProvisioningError(
-            f"{image.path}: is {at} bytes, not the {image.size_bytes} that are told; fetch it anew"
-        )
     if not target.is_device:
         os.ftruncate(descriptor, at)
     os.fsync(descriptor)
     for span, digest in zip(spans, digests, strict=True):
         if span.sha256 not in (None, digest.hexdigest()):
             raise ProvisioningError(
-                f"{image.path}: differs from its map (.bmap) at byte {span.start}; fetch both "
-                f"anew; {_HALF}"
+                f"{image.path}: differs from its map (.bmap) at byte {span.start}; fetch both anew"
             )
         yield Span(span.start, min(span.end, at), digest.hexdigest())
 

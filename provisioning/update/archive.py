@@ -7,6 +7,8 @@ reach beyond the release's own folder, or is none of: folder, file, symbolic lin
 from __future__ import annotations
 
 import ast
+import io
+import os
 import re
 import stat
 import tarfile
@@ -24,6 +26,12 @@ MOST_ENTRIES: Final = 60_000
 MOST_BYTES: Final = 2**30
 _MOST_WINDOW: Final = 2**27  # what `zstd --long` needs: 128 MB of a node's memory
 _LONGEST: Final = 1024
+_LONGEST_PART: Final = 255  # of ext4, in bytes
+_LATEST_S: Final = 2**32
+# What tar says of its files, and reads into memory: at once, and for each. A name of 1024 bytes
+# takes 2560.
+_MOST_SAID: Final = 2**16
+_SAID_OF_EACH: Final = 3 * 2**10
 # A virtual environment's own links to Debian's interpreter.
 _INTERPRETER: Final = re.compile(r"/usr/bin/python3(?:\.[0-9]{1,2})?")
 _PACKAGES: Final = r"lib/python(3\.[0-9]{1,2})/site-packages"
@@ -127,8 +135,11 @@ def facts_of(archive: Path) -> Facts:
 
 
 def _entries(name: str, packed: IO[bytes], most_bytes: int) -> Iterator[Entry]:
-    unpacked = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).stream_reader(
-        packed, read_across_frames=True
+    unpacked = _Bounded(
+        name,
+        zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).stream_reader(
+            packed, read_across_frames=True
+        ),
     )
     left = most_bytes
     seen: set[PurePosixPath] = set()
@@ -138,7 +149,10 @@ def _entries(name: str, packed: IO[bytes], most_bytes: int) -> Iterator[Entry]:
             if len(seen) >= MOST_ENTRIES:
                 raise ProvisioningError(f"{name}: holds more than {MOST_ENTRIES} files")
             path = _path(name, member.name)
-            if path == PurePosixPath() and member.isdir():
+            if path == PurePosixPath():
+                if not member.isdir():
+                    raise ProvisioningError(f"{name}: something in it has no name; build it anew")
+                unpacked.allow(0)
                 continue
             for folder in reversed(path.parents):
                 if folder in seen and folder not in folders:
@@ -149,6 +163,7 @@ def _entries(name: str, packed: IO[bytes], most_bytes: int) -> Iterator[Entry]:
                     yield Entry(folder, "folder")
             if path in seen:
                 if member.isdir() and path in folders:
+                    unpacked.allow(0)
                     continue
                 raise ProvisioningError(f"{name}: {path} is in it twice")
             seen.add(path)
@@ -158,7 +173,33 @@ def _entries(name: str, packed: IO[bytes], most_bytes: int) -> Iterator[Entry]:
             left -= entry.size
             if left < 0:
                 raise ProvisioningError(f"{name}: holds more than {most_bytes} bytes")
+            unpacked.allow(entry.size)
             yield entry
+
+
+class _Bounded(io.RawIOBase):
+    """Hands a stream on to tar, which would take what it says of its files at any length."""
+
+    def __init__(self, name: str, stream: IO[bytes]) -> None:
+        super().__init__()
+        self._name = name
+        self._stream = stream
+        self._left = _MOST_SAID
+
+    def allow(self, size: int) -> None:
+        """Let a file of this size pass, and what is said of the next one."""
+        blocks = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        self._left = min(self._left + _SAID_OF_EACH, _MOST_SAID) + blocks
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; tarfile asks for 10 KB at a time."""
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ProvisioningError(
+                f"{self._name}: says more of its files than names need; build it anew"
+            )
+        return data
 
 
 def _entry(name: str, path: PurePosixPath, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Entry:
@@ -168,6 +209,11 @@ def _entry(name: str, path: PurePosixPath, member: tarfile.TarInfo, tar: tarfile
         _check_link(name, path, member.linkname)
         return Entry(path, "link", target=member.linkname)
     if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        if not 0 <= member.mtime < _LATEST_S:  # so is nan
+            raise ProvisioningError(
+                f"{name}: {path} was written at {member.mtime} s, which no node can give it; "
+                "build it anew"
+            )
         mode = 0o755 if member.mode & stat.S_IXUSR else 0o644
         return Entry(
             path, "file", mode, "", member.size, float(member.mtime), tar.extractfile(member)
@@ -177,9 +223,17 @@ def _entry(name: str, path: PurePosixPath, member: tarfile.TarInfo, tar: tarfile
 
 def _path(name: str, told: str) -> PurePosixPath:
     path = PurePosixPath(told)
-    if path.is_absolute() or ".." in path.parts or "\0" in told or len(told) > _LONGEST:
+    if path.is_absolute() or ".." in path.parts or "\0" in told or _is_long(told):
         raise ProvisioningError(f"{name}: {told[:80]!r} would lie outside of the release's folder")
+    if any(len(os.fsencode(part)) > _LONGEST_PART for part in path.parts):
+        raise ProvisioningError(
+            f"{name}: a name in {told[:80]!r} is longer than {_LONGEST_PART} bytes; build it anew"
+        )
     return path
+
+
+def _is_long(told: str) -> bool:
+    return len(os.fsencode(told)) > _LONGEST
 
 
 def _check_link(name: str, path: PurePosixPath, target: str) -> None:
@@ -191,7 +245,7 @@ def _check_link(name: str, path: PurePosixPath, target: str) -> None:
     while up < len(parts) and parts[up] == "..":
         up += 1
     inside = up <= len(path.parent.parts) and ".." not in parts[up:]
-    if not parts or target.startswith("/") or "\0" in target or not inside:
+    if not parts or target.startswith("/") or "\0" in target or _is_long(target) or not inside:
         raise ProvisioningError(
             f"{name}: the link {path} leads to {target[:80]!r}, outside of the release's folder"
         )

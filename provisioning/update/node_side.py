@@ -138,15 +138,18 @@ class Update:
             self._tell("pass", f"{self._version}, waits for a clock that can be trusted")
             return
         before = Standing.read(self._places.status_file)
-        memory = Memory.load(self._places.memory)
         now_s = utc_now_ns() / _NS_PER_S
+        since_s = self._since_reached_s(now_s)
         self._releases.tidy()
+        if since_s > UNHEARD_OF_S:  # before it is asked: it may hold the node up until it is killed
+            self._tell_unreachable(since_s, "the server of releases was not reached")
         try:
             offers, wrong = puller.offers()
         except UnreachableError as error:
-            self._tell_unreachable(memory, now_s, str(error))
+            log.warning("%s", error)
+            self._tell_unreachable(since_s, str(error))
             return
-        memory = memory.model_copy(update={"looked_utc_s": now_s})
+        memory = Memory.load(self._places.memory).model_copy(update={"looked_utc_s": now_s})
         memory.save(self._places.memory)
         running = Running(self._version, debian_here(), architecture_here(), READS)
         offer, why_not = choose(offers, running, memory.refused)
@@ -186,7 +189,9 @@ class Update:
     def fail(self, error: GunfireNodeError | OSError) -> None:
         """Tell why nothing was done; what is half done gives its room back."""
         self._releases.tidy()
-        self._tell("warn", f"{self._version} stays: {error}")
+        to_do = ": look for room on /data, or give the node another card"
+        said = f"{error}{to_do if isinstance(error, OSError) else ''}"
+        self._tell("warn", f"{self._version} stays: {said}")
 
     @property
     def _version(self) -> str:
@@ -302,11 +307,18 @@ class Update:
     def _tell_trial(self, trial: Trial) -> None:
         self._tell("pass", f"tries {trial.new} in place of {trial.old}, since {trial.since}")
 
-    def _tell_unreachable(self, memory: Memory, now_s: float, why: str) -> None:
-        if not memory.looked_utc_s:
-            memory.model_copy(update={"looked_utc_s": now_s}).save(self._places.memory)
-        since_s = now_s - (memory.looked_utc_s or now_s)
-        log.warning("%s", why)
+    def _since_reached_s(self, now_s: float) -> float:
+        """Say for how long the server was not reached; from now on, where that is not known.
+
+        Nor is it where the clock was wrong, and ahead.
+        """
+        memory = Memory.load(self._places.memory)
+        if 0 < memory.looked_utc_s <= now_s:
+            return now_s - memory.looked_utc_s
+        memory.model_copy(update={"looked_utc_s": now_s}).save(self._places.memory)
+        return 0.0
+
+    def _tell_unreachable(self, since_s: float, why: str) -> None:
         if since_s > UNHEARD_OF_S:
             self._tell("warn", f"{self._version}; for {since_s / 86400:.0f} d {why}")
         else:

@@ -6,6 +6,7 @@ older than what was seen before, and has not ended. Out comes an archive that is
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import ssl
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Any, Final, Self
 
 import urllib3
 from tuf.api.exceptions import (
@@ -40,7 +41,8 @@ MOST_ARCHIVE_BYTES: Final = 512 * 2**20
 SPARE_BYTES: Final = 64 * 2**20
 """Left free beside a release: the outbox goes on meanwhile."""
 _SILENCE_S: Final = 30.0
-_LONGEST_S: Final = 2 * 3600.0  # for one file: 512 MB by 0.6 Mbit/s
+_METADATA_WITHIN_S: Final = 600.0  # all of it: 1 MB by 15 kbit/s
+_ARCHIVE_WITHIN_S: Final = 2 * 3600.0  # 512 MB by 0.6 Mbit/s
 _BLOCK: Final = 2**17
 _CONFIG: Final = UpdaterConfig(
     max_root_rotations=64,
@@ -157,6 +159,9 @@ class Puller:
         """
         self._metadata.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for half in self._metadata.glob("tmp*"):  # of python-tuf, where it was killed
+            half.unlink()
+        self._fetcher.end_within(_METADATA_WITHIN_S)
         with self._told():
             updater = Updater(
                 str(self._metadata),
@@ -209,6 +214,7 @@ class Puller:
             )
         self._incoming.mkdir(mode=0o700, exist_ok=True)
         archive = self._incoming / facts.name
+        self._fetcher.end_within(_ARCHIVE_WITHIN_S)
         with self._told():
             self._updater.download_target(offer.target, str(archive))
         return archive
@@ -248,6 +254,16 @@ class _Fetcher(FetcherInterface):
         self._authority = authority
         self._scratch = scratch
         self._pool: urllib3.PoolManager | None = None
+        self._within_s = self._end_s = math.inf
+
+    def end_within(self, seconds: float) -> None:
+        """Give all that is fetched from now on so much time together."""
+        self._within_s, self._end_s = seconds, time.monotonic() + seconds
+
+    def check_time(self) -> None:
+        """Raise SlowRetrievalError where the time is up."""
+        if time.monotonic() > self._end_s:
+            raise SlowRetrievalError(f"takes more than {self._within_s:.0f} s")
 
     @contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:
@@ -267,6 +283,7 @@ class _Fetcher(FetcherInterface):
             context = ssl.create_default_context()
             if self._authority.exists():
                 context.load_verify_locations(self._authority)
+            context.sslsocket_class = _checked(self.check_time)
             self._pool = urllib3.PoolManager(
                 ssl_context=context,
                 retries=False,
@@ -280,13 +297,23 @@ class _Fetcher(FetcherInterface):
         return _blocks(answer)
 
 
+def _checked(check: Callable[[], None]) -> type[ssl.SSLSocket]:
+    """Give sockets that look at the time before each piece, whatever is read of them.
+
+    A server that sends a byte now and then, in its answer's head too, is never silent for long.
+    """
+
+    class Socket(ssl.SSLSocket):
+        def recv_into(self, *args: Any, **options: Any) -> int:
+            check()
+            return super().recv_into(*args, **options)
+
+    return Socket
+
+
 def _blocks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    give_up_s = time.monotonic() + _LONGEST_S
     try:
-        for block in answer.stream(_BLOCK, decode_content=False):
-            if time.monotonic() > give_up_s:
-                raise SlowRetrievalError(f"takes more than {_LONGEST_S:.0f} s")
-            yield block
+        yield from answer.stream(_BLOCK, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
         raise DownloadError(f"broke off: {error}") from error
     finally:

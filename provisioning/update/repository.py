@@ -8,9 +8,11 @@ snapshot and timestamp stay, so that a timer renews what ends soon (docs/decisio
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -23,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, StorageError
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
@@ -37,7 +39,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from node.errors import ProvisioningError
 from node.files import sync_folder
-from provisioning.fleet.files import PUBLIC, SECRET, make_folder, now, own, write
+from provisioning.fleet.files import PUBLIC, SECRET, make_folder, now, own, read, write
 from provisioning.update.archive import facts_of
 from provisioning.update.release import Facts, number
 
@@ -56,6 +58,7 @@ LIFE_DAYS: Final[dict[Role, int]] = {
     "timestamp": 30,
 }
 _CLOSED: Final = b"BEGIN ENCRYPTED"
+_BACKUP: Final = "take it from your backup"
 _SERIALIZER: Final = JSONSerializer(compact=False)
 _Signed = TypeVar("_Signed", Root, Targets, Snapshot, Timestamp)
 
@@ -80,7 +83,7 @@ class Repository:
     def root(self) -> bytes:
         """The root of trust, for invitations: the newest."""
         version = self._load("root", Root).signed.version
-        return (self._metadata / f"{version}.root.json").read_bytes()
+        return read(self._metadata / f"{version}.root.json", _BACKUP)
 
     @property
     def releases(self) -> list[Facts]:
@@ -117,8 +120,9 @@ class Repository:
             root.add_key(signer.public_key, role)
             closed = role not in OFTEN and passphrase
             self._write_key(role, signer, passphrase if closed else None)
-        self._sign("root", Metadata(root), passphrase)
-        self._sign("targets", Metadata(Targets(expires=_in_days(LIFE_DAYS["targets"]))), passphrase)
+        targets = Metadata(Targets(expires=_in_days(LIFE_DAYS["targets"])))
+        self._sign("root", Metadata(root), self._signer("root", passphrase))
+        self._sign("targets", targets, self._signer("targets", passphrase))
         self._sign_snapshot(Metadata(Snapshot()), 1)
         self._sign_timestamp(Metadata(Timestamp()), 1)
 
@@ -128,23 +132,26 @@ class Repository:
         Raises
         ------
         ProvisioningError
-            It is not what its name says, or not above what is published for that system.
+            It is not what its name says, or not above what is published for that system; or it
+            cannot be read, or copied.
         """
-        facts = facts_of(archive)
-        targets = self._load("targets", Targets)
-        for known in self.releases:
-            same = (known.debian, known.architecture) == (facts.debian, facts.architecture)
-            if same and known.number >= facts.number:
-                raise ProvisioningError(
-                    f"{archive.name}: {known.version} is published already, and nodes take nothing "
-                    "that is not above it; raise the version in pyproject.toml, and build it anew"
-                )
-        target = TargetFile.from_file(facts.name, str(archive), ["sha256"])
+        try:
+            facts = facts_of(archive)
+            self._check_above(facts)
+            target = TargetFile.from_file(facts.name, str(archive), ["sha256"])
+        except (OSError, StorageError) as error:
+            raise ProvisioningError(
+                f"{archive}: cannot be read ({error}); build it anew, or copy it again"
+            ) from None
         target.unrecognized_fields["custom"] = facts.model_dump()
-        served = self._served / "targets" / f"{target.hashes['sha256']}.{facts.name}"
-        _copy(archive, served)
-        targets.signed.targets[facts.name] = target
-        self._publish(targets)
+        signer = self._opened("targets")
+        with self._alone():
+            self._check_above(facts)  # somebody else may have published one meanwhile
+            _copy(archive, self._file_of(target))
+            targets = self._load("targets", Targets)
+            targets.signed.targets[facts.name] = target
+            self._sign_targets(targets, signer)
+            self._publish()
         return facts
 
     def withdraw(self, version: str) -> list[Facts]:
@@ -155,20 +162,16 @@ class Repository:
         ProvisioningError
             It is not published.
         """
-        number(version)
-        gone = [facts for facts in self.releases if facts.version == version]
-        if not gone:
-            raise ProvisioningError(
-                f"{version}: is not published; see `gunfire-fleet release list`"
-            )
-        targets = self._load("targets", Targets)
-        files = []
-        for facts in gone:
-            target = targets.signed.targets.pop(facts.name)
-            files.append(self._served / "targets" / f"{target.hashes['sha256']}.{facts.name}")
-        self._publish(targets)
-        for file in files:
-            file.unlink(missing_ok=True)
+        self._published(version)
+        signer = self._opened("targets")
+        with self._alone():
+            gone = self._published(version)
+            targets = self._load("targets", Targets)
+            files = [self._file_of(targets.signed.targets.pop(facts.name)) for facts in gone]
+            self._sign_targets(targets, signer)
+            self._publish()
+            for file in files:
+                _remove(file)
         return gone
 
     def refresh(self) -> list[Role]:
@@ -176,27 +179,24 @@ class Repository:
 
         What has no passphrase and ends so is signed anew, too.
         """
-        soon = _in_days(60)
-        ending: list[Role] = [role for role in ("root", "targets") if self.ends[role] < soon]
-        left = [role for role in ending if not self._signs_alone(role)]
-        if "root" in ending and "root" not in left:
-            root = self._load("root", Root)
-            root.signed.version += 1
-            root.signed.expires = _in_days(LIFE_DAYS["root"])
-            self._sign("root", root, None)
-        if "targets" in ending and "targets" not in left:
-            self._publish(self._load("targets", Targets))
-        else:
-            self._publish(None)
+        with self._alone():
+            soon = _in_days(60)
+            ending: list[Role] = [role for role in ("root", "targets") if self.ends[role] < soon]
+            left = [role for role in ending if not self._signs_alone(role)]
+            if "root" in ending and "root" not in left:
+                self._renew_root(self._signer("root", None))
+            if "targets" in ending and "targets" not in left:
+                self._sign_targets(self._load("targets", Targets), self._signer("targets", None))
+            self._publish()
         return left
 
     def renew(self) -> None:
         """Sign targets and root anew, with their passphrase, for as long as at first."""
-        root = self._load("root", Root)
-        root.signed.version += 1
-        root.signed.expires = _in_days(LIFE_DAYS["root"])
-        self._sign("root", root, self._asked("root"))
-        self._publish(self._load("targets", Targets))
+        root, targets = self._opened("root"), self._opened("targets")
+        with self._alone():
+            self._renew_root(root)
+            self._sign_targets(self._load("targets", Targets), targets)
+            self._publish()
 
     def replace_key(self, role: Role, passphrase: str | None = None) -> None:
         """Have a new key sign for a role, by the word of the root's key; the old one never again.
@@ -211,33 +211,81 @@ class Repository:
                 "root: its key is what nodes trust from their first boot on; make another "
                 "repository, and give nodes its root by their card"
             )
-        root = self._load("root", Root)
-        signer = CryptoSigner.generate_ed25519()
-        for old in list(root.signed.roles[role].keyids):
-            root.signed.revoke_key(old, role)
-        root.signed.add_key(signer.public_key, role)
-        root.signed.version += 1
-        self._sign("root", root, self._asked("root"))
-        self._write_key(role, signer, passphrase if role == "targets" else None)
-        if role == "targets":
-            self._publish(self._load("targets", Targets), passphrase)
-        else:
-            self._publish(None)
+        roots, signer = self._opened("root"), CryptoSigner.generate_ed25519()
+        with self._alone():
+            root = self._load("root", Root)
+            for old in list(root.signed.roles[role].keyids):
+                root.signed.revoke_key(old, role)
+            root.signed.add_key(signer.public_key, role)
+            root.signed.version += 1
+            self._sign("root", root, roots)
+            self._write_key(role, signer, passphrase if role == "targets" else None)
+            if role == "targets":
+                self._sign_targets(self._load("targets", Targets), signer)
+            self._publish()
 
     @property
     def _metadata(self) -> Path:
         return self._served / "metadata"
 
-    def _publish(self, targets: Metadata[Targets] | None, passphrase: str | None = None) -> None:
-        """Sign what has changed, and what leads to it; the last file written makes it count."""
+    def _file_of(self, target: TargetFile) -> Path:
+        return self._served / "targets" / f"{target.hashes['sha256']}.{target.path}"
+
+    def _check_above(self, facts: Facts) -> None:
+        for known in self.releases:
+            same = (known.debian, known.architecture) == (facts.debian, facts.architecture)
+            if same and known.number >= facts.number:
+                raise ProvisioningError(
+                    f"{facts.name}: {known.version} is published already, and nodes take nothing "
+                    "that is not above it; raise the version in pyproject.toml, and build it anew"
+                )
+
+    def _published(self, version: str) -> list[Facts]:
+        number(version)
+        found = [facts for facts in self.releases if facts.version == version]
+        if not found:
+            raise ProvisioningError(
+                f"{version}: is not published; see `gunfire-fleet release list`"
+            )
+        return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have nobody else sign meanwhile: no version is signed twice. Ask for passphrases before.
+
+        A timer's `refresh` waits for as long as it takes to copy a release.
+        """
+        try:
+            descriptor = os.open(self._keys, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ProvisioningError(
+                f"{self._keys}: cannot be opened: {error.strerror}: run `gunfire-fleet release "
+                "init`, or bring the medium that the keys are kept on"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _renew_root(self, signer: CryptoSigner) -> None:
+        root = self._load("root", Root)
+        root.signed.version += 1
+        root.signed.expires = _in_days(LIFE_DAYS["root"])
+        self._sign("root", root, signer)
+
+    def _sign_targets(self, targets: Metadata[Targets], signer: CryptoSigner) -> None:
+        targets.signed.version += 1
+        targets.signed.expires = _in_days(LIFE_DAYS["targets"])
+        self._sign("targets", targets, signer)
+
+    def _publish(self) -> None:
+        """Have the newest targets count: sign what leads to them; the last file makes it so.
+
+        What a cut has kept from nodes reaches them by the next.
+        """
+        version = self._load("targets", Targets).signed.version
         snapshot = self._load("snapshot", Snapshot)
-        if targets is not None:
-            targets.signed.version += 1
-            targets.signed.expires = _in_days(LIFE_DAYS["targets"])
-            self._sign("targets", targets, passphrase or self._asked("targets"))
-            version = targets.signed.version
-        else:
-            version = snapshot.signed.meta["targets.json"].version
         timestamp = self._load("timestamp", Timestamp)
         snapshot.signed.version += 1
         self._sign_snapshot(snapshot, version)
@@ -247,15 +295,15 @@ class Repository:
     def _sign_snapshot(self, snapshot: Metadata[Snapshot], targets_version: int) -> None:
         snapshot.signed.meta["targets.json"] = MetaFile(targets_version)
         snapshot.signed.expires = _in_days(LIFE_DAYS["snapshot"])
-        self._sign("snapshot", snapshot, None)
+        self._sign("snapshot", snapshot, self._signer("snapshot", None))
 
     def _sign_timestamp(self, timestamp: Metadata[Timestamp], snapshot_version: int) -> None:
         timestamp.signed.snapshot_meta = MetaFile(snapshot_version)
         timestamp.signed.expires = _in_days(LIFE_DAYS["timestamp"])
-        self._sign("timestamp", timestamp, None)
+        self._sign("timestamp", timestamp, self._signer("timestamp", None))
 
-    def _sign(self, role: Role, metadata: Metadata[_Signed], passphrase: str | None) -> None:
-        metadata.sign(self._signer(role, passphrase))
+    def _sign(self, role: Role, metadata: Metadata[_Signed], signer: CryptoSigner) -> None:
+        metadata.sign(signer)
         name = "timestamp" if role == "timestamp" else f"{metadata.signed.version}.{role}"
         write(self._metadata / f"{name}.json", metadata.to_bytes(_SERIALIZER), PUBLIC)
 
@@ -268,40 +316,35 @@ class Repository:
                 f"{self._metadata}: there are no releases yet; run `gunfire-fleet release init`"
             )
         try:
-            metadata = Metadata[_Signed].from_file(str(files[-1]))
+            metadata = Metadata[_Signed].from_bytes(read(files[-1], _BACKUP))
         except RepositoryError as error:
-            raise ProvisioningError(
-                f"{files[-1]}: is damaged ({error}); take it from your backup"
-            ) from None
+            raise ProvisioningError(f"{files[-1]}: is damaged ({error}); {_BACKUP}") from None
         if not isinstance(metadata.signed, kind):
-            raise ProvisioningError(f"{files[-1]}: is of another kind; take it from your backup")
+            raise ProvisioningError(f"{files[-1]}: is of another kind; {_BACKUP}")
         return metadata
 
-    def _asked(self, role: Role) -> str | None:
-        closed = _CLOSED in self._key_file(role).read_bytes()
-        return self._passphrase(role) if closed else None
+    def _opened(self, role: Role) -> CryptoSigner:
+        """Open a role's key, by its passphrase where it has one."""
+        closed = _CLOSED in self._key(role)
+        return self._signer(role, self._passphrase(role) if closed else None)
 
     def _signs_alone(self, role: Role) -> bool:
-        file = self._keys / f"{role}.pem"
-        return file.exists() and _CLOSED not in file.read_bytes()
+        return (self._keys / f"{role}.pem").exists() and _CLOSED not in self._key(role)
 
-    def _key_file(self, role: Role) -> Path:
-        file = self._keys / f"{role}.pem"
-        if not file.exists():
-            raise ProvisioningError(
-                f"{file}: is not here; bring the medium that the {role} key is kept on, or its copy"
-            )
-        return file
+    def _key(self, role: Role) -> bytes:
+        return read(
+            self._keys / f"{role}.pem",
+            f"bring the medium that the {role} key is kept on, or its copy",
+        )
 
     def _signer(self, role: Role, passphrase: str | None) -> CryptoSigner:
-        file = self._key_file(role)
+        pem = self._key(role)
         try:
-            key = load_pem_private_key(
-                file.read_bytes(), None if passphrase is None else passphrase.encode()
-            )
+            key = load_pem_private_key(pem, None if passphrase is None else passphrase.encode())
         except (ValueError, TypeError):
             raise ProvisioningError(
-                f"{file}: does not open; give the passphrase that it was made with"
+                f"{self._keys / f'{role}.pem'}: does not open; give the passphrase that it was "
+                "made with"
             ) from None
         return CryptoSigner(key, SSlibKey.from_crypto(key.public_key()))
 
@@ -324,11 +367,31 @@ def _in_days(days: int) -> dt.datetime:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
     fresh = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, fresh)
-    with fresh.open("rb") as opened:
-        own(opened.fileno(), target.parent)
-        os.fchmod(opened.fileno(), PUBLIC)
-        os.fsync(opened.fileno())
-    fresh.replace(target)
-    sync_folder(target.parent)
+    try:
+        try:
+            shutil.copyfile(source, fresh)
+            with fresh.open("rb") as opened:
+                own(opened.fileno(), target.parent)
+                os.fchmod(opened.fileno(), PUBLIC)
+                os.fsync(opened.fileno())
+            fresh.replace(target)
+        finally:
+            fresh.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise ProvisioningError(
+            f"{target.parent}: {source.name} cannot be copied to it: {error.strerror}: make room, "
+            "and add it again"
+        ) from None
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ProvisioningError(
+            f"{file}: is offered no more, but cannot be removed: {error.strerror}: remove it by "
+            "hand"
+        ) from None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from click.testing import CliRunner, Result
 
+from node.errors import ProvisioningError
 from provisioning.card import write as writing
-from provisioning.card.cli import cli
+from provisioning.card.cli import cli, main
 from provisioning.card.disks import Target
 from provisioning.card.image import Image
 from provisioning.first_boot import apply
@@ -124,7 +130,7 @@ def test_a_file_written_again_replaces_the_one_before(
     card.write_bytes(b"\xff" * (SIZE_MB + 1) * MB)
     for text in (right_text(), right_text().replace("riverside", "hillside")):
         file.write_text(text)
-        assert run(image, file, "--to", card).exception is None
+        assert run(image, file, "--to", card, "--yes").exception is None
         assert on_fat(card) == text.encode()
     assert beyond_fat(card) == beyond_fat(image)
 
@@ -157,6 +163,32 @@ def test_an_image_that_is_cut_short_is_told(
     assert "fetch it anew" in str(done.exception)
 
 
+def test_an_image_that_does_not_tell_its_size_and_is_cut_short_is_told(
+    image: Path, file: Path, tmp_path: Path
+) -> None:
+    whole = zstandard.ZstdCompressor(write_content_size=False).compress(image.read_bytes())
+    path = image.with_name("node.img.zst")
+    card = tmp_path / "card.img"
+    for cut in (whole[: len(whole) // 2], whole[:-1], whole[:2], whole + b"x", b""):
+        path.write_bytes(cut)
+        done = run(path, file, "--to", card)
+        assert f"{path}: is broken or cut short" in str(done.exception)
+        assert not card.exists()
+    path.write_bytes(whole)
+    assert run(path, file, "--to", card).exception is None
+
+
+def test_an_image_of_several_frames_is_as_large_as_all(
+    image: Path, file: Path, tmp_path: Path
+) -> None:
+    data, path = image.read_bytes(), image.with_name("node.img.zst")
+    pack = zstandard.ZstdCompressor(write_checksum=True).compress
+    skipped = bytes.fromhex("502a4d18 03000000") + b"abc"
+    path.write_bytes(pack(data[: 9 * MB]) + skipped + pack(data[9 * MB :]))
+    assert Image.of(path).size_bytes == len(data)
+    assert run(path, file, "--to", tmp_path / "card.img").exception is None
+
+
 def test_an_image_that_is_not_the_one_of_its_map_is_told(
     image: Path, file: Path, tmp_path: Path
 ) -> None:
@@ -179,11 +211,174 @@ def test_a_map_that_is_none_is_told(
     assert words in str(run(image, file, "--to", tmp_path / "card.img").exception)
 
 
+def summed(text: str) -> str:
+    """Give a map its checksum, as bmaptool does."""
+    blank = re.sub("[0-9a-f]{64}(?= </BmapFileChecksum>)", "0" * 64, text)
+    right = hashlib.sha256(blank.encode()).hexdigest()
+    return re.sub("0{64}(?= </BmapFileChecksum>)", right, blank)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other", "words"),
+    [
+        (r"(?s)<Range[^\n]*\n(?=[^\n]*</BlockMap>)", "", "its checksum is another"),
+        (r"<BmapFileChecksum>.*</BmapFileChecksum>", "", "it has no checksum"),
+    ],
+)
+def test_a_map_that_was_changed_is_told(
+    pattern: str, other: str, words: str, image: Path, file: Path, tmp_path: Path
+) -> None:
+    with_map(image)
+    bmap = image.with_name(image.name + ".bmap")
+    changed = re.sub(pattern, other, bmap.read_text())
+    assert changed != bmap.read_text()
+    bmap.write_text(changed)
+    done = run(image, file, "--to", tmp_path / "card.img")
+    assert words in str(done.exception)
+    assert not (tmp_path / "card.img").exists()
+
+
+RANGE = '<Range chksum="[0-9a-f]+"> [0-9-]+ </Range>'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other"),
+    [
+        (RANGE, "<Range> 600-0 </Range>"),
+        (RANGE, "<Range> 0-2 </Range><Range> 2 </Range>"),
+        (RANGE, "<Range> 5 </Range><Range> 3 </Range>"),
+        (RANGE, "<Range> 99999999 </Range>"),
+        ("<BlockSize> [0-9]+", "<BlockSize> 0"),
+    ],
+)
+def test_a_map_whose_stretches_are_none_is_told(
+    pattern: str, other: str, image: Path, file: Path, tmp_path: Path
+) -> None:
+    with_map(image)
+    bmap = image.with_name(image.name + ".bmap")
+    bmap.write_text(summed(bmap.read_text()))
+    assert run(image, file, "--to", tmp_path / "right.img").exception is None
+    bmap.write_text(summed(re.sub(pattern, other, bmap.read_text(), count=1)))
+    done = run(image, file, "--to", tmp_path / "card.img")
+    assert "is no map of an image" in str(done.exception)
+    assert not (tmp_path / "card.img").exists()
+
+
 def test_an_image_of_something_else_is_told(file: Path, tmp_path: Path) -> None:
     image = tmp_path / "other.img"
     image.write_bytes(bytes(MB))
     done = run(image, file, "--to", tmp_path / "card.img")
-    assert "has no FAT partition" in str(done.exception)
+    assert f"{image}: has no FAT partition" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("which", "words"), [("gzip", "has no FAT partition"), ("another", "is not labelled GUNFIRE")]
+)
+def test_what_is_no_image_of_a_node_erases_nothing(
+    which: str, words: str, image: Path, file: Path, tmp_path: Path
+) -> None:
+    if which == "gzip":
+        image.write_bytes(gzip.compress(bytes(MB)))
+    else:
+        with image.open("rb+") as data:
+            data.seek(FAT_AT + 71)
+            data.write(b"bootfs     ")
+    card = tmp_path / "card.img"
+    card.write_bytes(b"mine")
+    done = run(image, file, "--to", card, "--yes")
+    assert f"{image}: " in str(done.exception)
+    assert words in str(done.exception)
+    assert card.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["node.img", "link", "mine.toml", "node.img.sha256", "node.bmap"])
+def test_what_is_written_from_is_not_written_over(
+    name: str, image: Path, file: Path, tmp_path: Path
+) -> None:
+    sums = image.with_name(image.name + ".sha256")
+    sums.write_text(f"{hashlib.sha256(image.read_bytes()).hexdigest()}  {image.name}\n")
+    with_map(image)
+    image.with_name(image.name + ".bmap").rename(image.with_suffix(".bmap"))
+    (tmp_path / "link").symlink_to(image)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = run(image, file, "--to", tmp_path / name, "--yes")
+    assert f"{tmp_path / name}: is what is written from" in str(done.exception)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_is_there_is_not_replaced_without_being_asked(
+    image: Path, file: Path, tmp_path: Path
+) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("mine")
+    done = run(image, file, "--to", thesis)
+    assert "say --yes if that is meant" in str(done.exception)
+    assert thesis.read_text() == "mine"
+
+
+def test_a_file_that_fails_midway_is_as_it_was(
+    image: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, fresh = tmp_path / "card.img", tmp_path / "fresh.img"
+    card.write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(writing, "_write_all", stopped_after(2, OSError(errno.ENOSPC, "full")))
+    for target in (card, fresh):
+        done = run(image, file, "--to", target, "--yes")
+        assert "cannot be written: full" in str(done.exception)
+        assert "half written" not in str(done.exception)
+    assert card.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_mtools_takes_for_an_offset_is_refused(
+    image: Path, file: Path, tmp_path: Path
+) -> None:
+    done = run(image, file, "--to", tmp_path / "x@@1.img")
+    assert "name another without @@" in str(done.exception)
+    assert not (tmp_path / "x@@1.img").exists()
+
+
+def stopped_after(times: int, why: BaseException) -> Callable[[int, bytes, int], None]:
+    """Write as often, then fail."""
+    write, left = writing._write_all, iter(range(times))
+
+    def stopped(descriptor: int, part: bytes, at: int) -> None:
+        if next(left, None) is None:
+            raise why
+        write(descriptor, part, at)
+
+    return stopped
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "take another card"),
+        (OSError(errno.ENOSPC, "No space left"), "take a larger card"),
+        (ProvisioningError("x.img: is broken or cut short"), "is broken or cut short"),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_a_card_that_is_half_written_is_called_so(
+    why: BaseException,
+    words: str,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(SIZE_MB * MB))
+    # Of a file the kernel ignores O_EXCL, so it stands for a device here.
+    card = Target(disk, SIZE_MB * MB, "a card")
+    monkeypatch.setattr(writing, "_write_all", stopped_after(2, why))
+    with (
+        pytest.raises(BaseException, match="half written and starts no node") as told,
+        writing.placed(card) as placed,
+    ):
+        writing.write_image(Image.of(image), placed, lambda _: None)
+    assert words in str(told.value)
+    assert isinstance(told.value, ProvisioningError | KeyboardInterrupt)
 
 
 def test_nothing_is_written_where_the_file_is_wrong(
@@ -262,6 +457,24 @@ def test_a_device_is_not_erased_without_being_asked(image: Path, file: Path, loo
     assert "say --yes if that is meant" in str(done.exception)
     assert "0.1 GB" in done.output
     assert hashlib.sha256(loop.read_bytes()).digest() == before
+
+
+def test_a_device_that_somebody_stops_writing_is_called_half_written(
+    image: Path,
+    file: Path,
+    loop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = ["gunfire-card", "write", image, file, "--to", loop, "--yes"]
+    monkeypatch.setattr(sys, "argv", [*map(str, words)])
+    monkeypatch.setattr(writing, "_write_all", stopped_after(2, KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    said = capfd.readouterr().err
+    assert "gunfire-card: stopped\n" in said
+    assert f"gunfire-card: {loop}: the card is half written and starts no node" in said
 
 
 def test_a_device_that_is_too_small_is_refused(

@@ -49,6 +49,12 @@ def test_what_may_work_is_taken(tmp_path: Path, text: str) -> None:
         ("[board]\nled_pin = 5\n", 5),
         ("[mqtt]\nurl = nonsense\n[board] # the light\nled_pin = 5\n[node]\nid = 7\n", 5),
         ("[board]\nled_pin = 5\n[board.more]\n", 5),
+        ("[ board ]\nled_pin = 5\n[node]\nid = \n", 5),
+        ('["board"]\nled_pin = 5\n[node]\nid = \n', 5),
+        ("board.led_pin = 5\n[node]\nid = 7\n", 5),
+        ("board.led_pin = 5\n[node]\nid = \n", 5),
+        ("board = {led_pin = 5}\n[node]\nid = \n[x]\nboard.led_pin = 6\n", 5),
+        ("[node]\nid = 7\n[capture]\nboard = {led_pin = 5}\n", 17),
         ("board = 7\n", 17),
         ("[board]\nled_pin = 18\n", 17),
         ("[board]\nled_pin = \n", 17),
@@ -61,6 +67,16 @@ def test_the_light_is_known_though_the_file_is_wrong_elsewhere(
     file = tmp_path / "node.toml"
     file.write_text(text)
     assert load_board(file).led_pin == led_pin
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_the_light_is_known_in_a_file_that_notepad_saved_as_unicode(
+    tmp_path: Path, encoding: str
+) -> None:
+    file = tmp_path / "node.toml"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    file.write_bytes((mark + "[board]\r\nled_pin = 5\r\n").encode(encoding))
+    assert load_board(file).led_pin == 5
 
 
 def test_bytes_that_are_no_text_and_a_file_that_is_not_there_stop_no_light(tmp_path: Path) -> None:

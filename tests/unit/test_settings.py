@@ -47,6 +47,10 @@ def test_the_environment_stands_above_the_file_and_each_origin_is_kept(tmp_path:
         ('[mqtt]\nurl = "mqtt://x:99999"', "mqtt.url"),
         ("[node.position]\nlat_deg = 1.0", "node.position.lon_deg: is missing"),
         ("[sensors]\na = 1", "sensors: no such setting; there are node, capture"),
+        ("mqtt = 1", "mqtt: is a section; write [mqtt] in single brackets"),
+        ('[node]\n"a\\nb" = 1', 'node."a\\nb": no such setting'),
+        ('[""]', '"": no such setting'),
+        (f"a{'.a' * 400} = 1", "is nested too deep"),
         ("channels = ", "is not TOML"),
         ("x = " + "[" * 5000, "is not TOML"),
         ("x = " + "9" * 5000, "is not TOML"),
@@ -210,6 +214,11 @@ def test_every_setting_has_a_sentence() -> None:
         'mqtt.urls = ["mqtt://a", "me:pa//secret@host"]',
         'mqtt.url = "mqtt://user:secret#more@host"',
         'mqtt.url = "mqtt://user:secret"',
+        'mqtt.url = "mqtts://user:secret@bro℀ker:8883"',
+        'mqtt = "secret"',
+        '[[mqtt]]\nurl = "secret"',
+        'node.id = "-----BEGIN PRIVATE KEY-----secret"',
+        'node.id = {password = "secret"}',
     ],
 )
 def test_no_error_repeats_a_password_wherever_it_stands(tmp_path: Path, text: str) -> None:

@@ -31,3 +31,32 @@ def test_what_does_not_go_together_is_refused(values: dict[str, object], sentenc
 
 def test_certificates_are_for_those_of_the_brokers_that_speak_tls() -> None:
     assert MqttSettings(urls=("mqtts://a", "mqtt://b"), ca_file="/ca").ca_file is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mqtt://192.168.1.300",
+        "mqtt://b..local",
+        "mqtt://b;c",
+        f"mqtt://{'b.' * 150}local",
+        "mqtt://brok\ter",
+        "mqtt://[::1:8883",
+        "mqtt://u:secret@bro℀ker:8883",
+        "\x01mqtt://b",
+    ],
+)
+def test_a_host_that_nobody_can_have_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"such as mqtt://|its host or port is not right"):
+        MqttSettings(url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://my_broker", "mqtt://broker.example.org.", "mqtt://[fe80::1%eth0]:8883"]
+)
+def test_a_host_that_may_be_is_taken(url: str) -> None:
+    assert MqttSettings(url=url).url == url
+
+
+def test_the_scheme_of_a_broker_may_be_in_capitals() -> None:
+    assert MqttSettings(url="MQTTS://a", ca_file="/ca").ca_file is not None

@@ -22,6 +22,9 @@ DAY: Final = dt.timedelta(days=1)
 NOW_NS: Final = 1_790_000_000_000_000_000  # in September 2026
 TOKEN: Final = "kJ2h3kjh4kj5h6kj7h8kj9hAAA"  # noqa: S105
 OTHER_TOKEN: Final = "Zz2h3kjh4kj5h6kj7h8kj9hBBB"  # noqa: S105
+SSH_KEY: Final = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop me"
+)
 BOARD: Final = "board:10000000abcdef01"
 OTHER_BOARD: Final = "board:10000000abcdef02"
 
@@ -49,6 +52,20 @@ def authority(*, ca: bool = True, ended_days: int = -3650) -> str:
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@cache
+def private_key() -> str:
+    """Give a private key in PEM, whose lines are secrets."""
+    return (
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        .decode()
+    )
 
 
 @cache

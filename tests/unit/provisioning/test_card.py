@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import os
 import shutil
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from click.testing import CliRunner, Result
 
 from node.errors import ProvisioningError
 from node.settings import Settings
 from provisioning.card import imager
-from provisioning.card.cli import PASSPHRASE, cli
+from provisioning.card.cli import PASSPHRASE, cli, main
 from provisioning.card.disks import look, refusal
+from provisioning.card.image import Image
 from provisioning.card.label import Label, authority_print, draw
 from provisioning.card.presets import PRESETS, wifi_key
 from provisioning.first_boot_file import parse
@@ -31,6 +37,7 @@ from tests.unit.provisioning.cards import (
     right_text,
 )
 
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJUrlFgL4oLEy9t6kdh8UcuMmknwRVx9mq1bnP8OWMVQ me"
 GIVEN = ("--id", "node-0001", "--site", "riverside", "--broker", "mqtt://broker.local")
 
 
@@ -163,7 +170,7 @@ def test_a_passphrase_becomes_a_key_and_stands_nowhere(tmp_path: Path) -> None:
 
 def test_network_position_and_key_are_taken_from_options(tmp_path: Path) -> None:
     file, key = tmp_path / "gunfire-node.toml", tmp_path / "id.pub"
-    key.write_text("ssh-ed25519 AAAA me\n")
+    key.write_text(f"{SSH_KEY}\n")
     fixed = ("--address", "10.0.0.5/24", "--gateway", "10.0.0.1", "--dns", "10.0.0.1")
     more = ("--ntp", "10.0.0.1", "--ssh-key", key, "--position", "47.85", "106.2", "1310", "5")
     done = run("new", *GIVEN, "--array", "C", *fixed, *more, "--device", "UMIK", "-o", file)
@@ -174,7 +181,7 @@ def test_network_position_and_key_are_taken_from_options(tmp_path: Path) -> None
         "gateway": "10.0.0.1",
         "dns": ("10.0.0.1",),
         "ntp": ("10.0.0.1",),
-        "ssh_key": "ssh-ed25519 AAAA me",
+        "ssh_key": SSH_KEY,
     }
     assert made.capture.device == "UMIK"
     assert made.node.position is not None
@@ -326,6 +333,95 @@ def test_a_label_is_drawn_for_a_printer(ending: str, magic: bytes, tmp_path: Pat
     assert "must end with" in str(run("label", file, "-o", tmp_path / "label.bmp").exception)
 
 
+def test_a_label_that_is_there_is_not_drawn_over_unless_forced(tmp_path: Path) -> None:
+    file, drawn = tmp_path / "gunfire-node.toml", tmp_path / "label.PDF"
+    file.write_text(right_text())
+    drawn.write_text("mine")
+    assert "say --force" in str(run("label", file, "-o", drawn).exception)
+    assert drawn.read_text() == "mine"
+    assert run("label", file, "-o", drawn, "--force").exception is None
+    assert drawn.read_bytes().startswith(b"%PDF")
+
+
+def test_a_label_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProvisioningError, match="cannot be written: No space left"):
+        draw(Label("node-0001", "riverside", ""), tmp_path / "label.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+# What goes wrong is one line, and exit code 2.
+
+
+def main_says(capfd: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gunfire-card", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2
+    said = capfd.readouterr().err.removesuffix("\n")
+    assert said.startswith("gunfire-card: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_in_place_of_the_file_is_told(
+    folder: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = main_says(capfd, "new", *GIVEN, "--array", "C", "--force", "-o", folder)
+    assert f"{folder}: cannot be written: Is a directory" in said
+
+
+@pytest.mark.parametrize("option", ["--device", "--wifi"])
+def test_what_is_no_utf_8_is_told(
+    option: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(PASSPHRASE, "password")
+    words = ("new", *GIVEN, "--array", "C", "--country", "MN", "-o", tmp_path / "x.toml")
+    assert "give it in UTF-8" in main_says(capfd, *words, option, "\udce9cole")
+    assert not (tmp_path / "x.toml").exists()
+
+
+def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "gunfire-node.toml"
+    file.write_text(right_text())
+    command = "import sys; from provisioning.card.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", command, "check", file],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "gunfire-card: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [("utf-16", "holds no SHA-256"), ("folder", "Is a directory")]
+)
+def test_a_checksum_that_cannot_be_read_is_told(
+    said: str, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image, file = tmp_path / "x.img", tmp_path / "gunfire-node.toml"
+    image.write_bytes(bytes(512))
+    file.write_text(right_text())
+    sums = tmp_path / "x.img.sha256"
+    sums.mkdir() if said == "folder" else sums.write_text("0" * 64, "utf-16")
+    told = main_says(capfd, "imager", image, file, "-o", tmp_path / "imager")
+    assert str(sums) in told
+    assert words in told
+
+
 # Raspberry Pi Imager.
 
 # What its doc/json-schema/os-list-schema.json asks of an entry, and the formats of Imager 2.
@@ -372,6 +468,48 @@ def test_the_nodes_own_image_takes_no_customisation_of_imagers(tmp_path: Path) -
     ]
 
 
+def test_imager_gets_no_image_that_is_not_the_one_of_its_checksum(tmp_path: Path) -> None:
+    image, file, folder = tmp_path / "x.img", tmp_path / "mine.toml", tmp_path / "imager"
+    image.write_bytes(bytes(512))
+    file.write_text(right_text())
+    Path(f"{image}.sha256").write_text("0" * 64)
+    assert "broken or another" in str(run("imager", image, file, "-o", folder).exception)
+    assert not folder.exists()
+    Path(f"{image}.sha256").unlink()
+    assert "was not checked" in run("imager", image, file, "-o", folder).output
+
+
+def test_imager_gets_no_image_that_is_cut_short(tmp_path: Path) -> None:
+    image, file, folder = tmp_path / "x.img.zst", tmp_path / "mine.toml", tmp_path / "imager"
+    image.write_bytes(zstandard.compress(os.urandom(2**20))[:-1000])
+    file.write_text(right_text())
+    assert "cut short" in str(run("imager", image, file, "-o", folder).exception)
+    assert not folder.exists()
+
+
+def test_an_image_of_another_size_than_it_tells_is_told(tmp_path: Path) -> None:
+    image = tmp_path / "x.img"
+    image.write_bytes(bytes(512))
+    told = dataclasses.replace(Image.of(image), size_bytes=1024)
+    with pytest.raises(ProvisioningError, match="is 512 bytes, not the 1024"):
+        list(told.chunks(lambda _: None))
+
+
+def test_what_imager_gets_for_another_node_is_not_written_over_unless_forced(
+    tmp_path: Path,
+) -> None:
+    folder = imager_folder(tmp_path, *PI_OS)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    imager_folder(tmp_path, *PI_OS)  # the same again is no harm
+    other = right_text().replace("node-0001", "node-0002")
+    (tmp_path / "mine.toml").write_text(other)
+    words = ("imager", tmp_path / "x.img.xz", tmp_path / "mine.toml", "-o", folder, *PI_OS)
+    assert "say --force" in str(run(*words).exception)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert run(*words, "--force").exception is None
+    assert (folder / "gunfire-node.toml").read_text() == other
+
+
 PI_OS = ("--raspberry-pi-os", "--source", "https://example.org/gunfire-node.git")
 
 
@@ -414,7 +552,7 @@ def test_raspberry_pi_os_needs_to_know_where_the_software_is(tmp_path: Path) -> 
     assert "--source is missing" in str(done.exception)
 
 
-KEY = '[network]\nssh_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKBb me"'
+KEY = f'[network]\nssh_key = "{SSH_KEY}"'
 
 
 @pytest.mark.parametrize("text", [right_text(), right_text().replace("[network]", KEY)])

@@ -31,6 +31,7 @@ from tests.unit.provisioning.cards import (
     BOARD,
     OTHER_BOARD,
     OTHER_TOKEN,
+    SSH_KEY,
     TOKEN,
     authority,
     enrolled,
@@ -154,13 +155,11 @@ def test_what_the_file_no_longer_says_goes_from_this_boots_configuration(tmp_pat
 
 
 def test_a_key_of_ssh_is_root_s_and_without_one_there_is_none(tmp_path: Path) -> None:
-    text = right_text().replace(
-        "[network]", '[network]\nssh_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me"'
-    )
+    text = right_text().replace("[network]", '[network]\nssh_key = "' + SSH_KEY + '"')
     places = node(tmp_path, text)
     apply(places, now_ns, BOARD)
     keys = places.root / "run/gunfire-node-setup/authorized_keys"
-    assert keys.read_text() == "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me\n"
+    assert keys.read_text() == f"{SSH_KEY}\n"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     put(places, right_text())
     apply(places, now_ns, BOARD)
@@ -233,6 +232,42 @@ def test_after_a_mistake_the_node_goes_on_with_the_settings_before(tmp_path: Pat
     assert b"goes on with the settings from before" in words
     assert words.count(b"\n") == words.count(b"\r\n")
     assert "DHCP=no" in run_file(places, "systemd/network/20-gunfire-node-wifi.network")
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ('array = "/data/nope.toml"', "capture.array"),
+        ('[classify]\nmodel = "/data/nope.toml"', "classify.model"),
+    ],
+)
+def test_a_file_that_is_named_has_to_be_on_the_node(
+    line: str, setting: str, tmp_path: Path
+) -> None:
+    places = node(tmp_path, right_text().replace('array = "tetrahedron_200mm"', line))
+    fault = apply(places, now_ns, BOARD)
+    assert fault is not None
+    at = right_text()[: right_text().index("array =")].count("\n") + line.count("\n") + 1
+    assert fault.sentences == (
+        f'gunfire-node.toml, line {at}: {setting} = "/data/nope.toml": is not on this node; name '
+        "a file that is, or take the line out",
+    )
+    assert not places.settings_file.exists()
+    board_file(places, "data/nope.toml", "")
+    assert apply(places, now_ns, BOARD) is None
+
+
+def test_a_file_nested_without_end_is_told_on_the_card(tmp_path: Path) -> None:
+    places = node(tmp_path, "a" + ".a" * 3000 + " = 1")
+    assert apply(places, now_ns, BOARD) is not None
+    assert b"is nested too deep" in places.error_file.read_bytes()
+
+
+def test_the_name_of_a_time_server_is_found_in_the_net_too(tmp_path: Path) -> None:
+    text = right_text().replace("broker.local", "192.168.1.2")
+    places = node(tmp_path, text)
+    assert apply(places, now_ns, BOARD) is None
+    assert read_memory(places).mdns
 
 
 def test_words_on_the_card_go_away_once_it_is_mended(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +20,19 @@ from node.settings import Settings
 from node.timing.host import utc_now_ns
 from provisioning import first_boot
 from provisioning.card.cli import cli
-from provisioning.first_boot_file import FILLED, LARGEST_BYTES, load, parse
+from provisioning.first_boot_file import FILLED, LARGEST_BYTES, load, parse, statements
 from provisioning.memory import without_token
 from provisioning.places import Places
-from tests.unit.provisioning.cards import BOARD, NOW_NS, TOKEN, authority, node, right_text
+from tests.unit.provisioning.cards import (
+    BOARD,
+    NOW_NS,
+    SSH_KEY,
+    TOKEN,
+    authority,
+    node,
+    private_key,
+    right_text,
+)
 from tests.unit.provisioning.mistakes import MISTAKES, PSK, spoilt
 
 
@@ -58,6 +69,7 @@ def test_laptop_and_node_name_the_line_of_a_mistake_and_the_mend(
     assert mend in told[0]
     assert TOKEN not in told[0]
     assert PSK not in told[0]
+    assert private_key().split("\n")[1][:20] not in told[0]
 
 
 WHOLES: Final[dict[str, tuple[bytes | None, str]]] = {
@@ -72,7 +84,10 @@ WHOLES: Final[dict[str, tuple[bytes | None, str]]] = {
         "line 4: a character there is not UTF-8",
     ),
     "nested without end": (b"x = " + b"[" * 5000, "gunfire-node.toml"),
-    "zeros": (bytes(512), "gunfire-node.toml"),
+    "nested by dots": (b"a" + b".a" * 3000 + b" = 1", "is nested too deep"),
+    "nested deeper than JSON": (b"a" + b".a" * 400 + b" = 1", "is nested too deep"),
+    "zeros": (bytes(512), "begins with zeros"),
+    "a table without a name": (right_text().encode() + b'[""]\n', '"": no such setting'),
 }
 
 
@@ -117,6 +132,59 @@ def test_a_file_that_notepad_saved_as_utf_8_is_right(mark: bytes, end: str) -> N
     assert file.settings.node.id == "node-0001"
     assert file.settings.enrolment is not None
     assert file.settings.enrolment.ca == authority()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'enrolment = "{TOKEN}"\n',
+        f'network = [{{wifi_psk = "{PSK}"}}]\n',
+        f'mqtt = "{TOKEN}"\n',
+        f'[network]\nssh_key = """\n{private_key()}"""\n',
+        f'[network]\nwifi_ssid = """\n{private_key()}"""\n',
+        f'[enrolment.ca]\ntoken = "{TOKEN}"\n',
+        f'[enrolment]\nca = "{private_key().split(chr(10))[1]}"\n',
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_not_shown(text: str) -> None:
+    told = told_of(text.encode())
+    assert told
+    for secret in (TOKEN, PSK, private_key().split("\n")[1][:20]):
+        assert secret not in told
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [authority().replace("\n", "\n  "), "  " + authority(), authority().replace("\n", " ") + "\n"],
+)
+def test_a_ca_s_certificate_is_written_as_openssl_takes_it(pem: str) -> None:
+    file = parse(right_text().replace(authority(), pem).encode(), "x", NOW_NS)
+    assert file.settings.enrolment is not None
+    assert ssl.create_default_context(cadata=file.settings.enrolment.ca).cert_store_stats()[
+        "x509_ca"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('192.168.1.20/24"\ngateway = "192.168.1.1', 'fd00::20/64"\ngateway = "fe80::1'),
+        ('gateway = "192.168.1.1"\n', ""),
+        ('"192.168.1.1"]', '"192.168.1.1", "fe80::1%wlan0"]'),
+        ("1.20/24", "1.20/31"),
+        ("mqtts://broker.local", "mqtts://u:p%40@[fe80::1]"),
+        ("enabled = true", "enabled = true\ntamper_pin = 23"),
+        ("enabled = true", "led_pin = 4"),
+        ('country = "MN"', f'country = "MN"\nssh_key = "{SSH_KEY}"'),
+    ],
+)
+def test_what_is_right_beside_the_rest_is_taken(before: str, after: str) -> None:
+    text = right_text()
+    assert before in text
+    text = text.replace(before, after)
+    if "/31" in after:
+        text = text.replace('gateway = "192.168.1.1"', 'gateway = "192.168.1.21"')
+    assert told_of(text.encode()) == ""
 
 
 def test_what_follows_from_what_is_said_is_filled_in() -> None:
@@ -188,3 +256,34 @@ def test_a_long_file_is_read_in_no_time() -> None:
     with pytest.raises(ProvisioningError, match="no such setting"):
         parse(text.encode(), "x", NOW_NS)
     assert time.monotonic() - begun_s < 10
+
+
+@pytest.mark.parametrize("opening", ['x = """\n', "x = [\n", "x = 1 1\n"])
+def test_what_is_never_closed_is_found_in_no_time(opening: str) -> None:
+    text = opening + ("{},\n" if "[" in opening else "},\n") * 9000
+    begun_s = time.monotonic()
+    assert "line 1: is not TOML" in told_of(text.encode())
+    assert without_token(text.encode()) == text.encode()
+    assert time.monotonic() - begun_s < 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"""a\n]""""',
+        "'''\n\"\"\"\n''''",
+        '[ # ]\n"]", \']\', "\\"]",\n{a = [1]},\n]',
+        '"""\\\n  a \\"""\n"""',
+        '""',
+        "[\n[\n],\n]",
+    ],
+)
+def test_a_statement_goes_on_until_all_in_it_is_closed(value: str) -> None:
+    text = f"[t]\na = {value}\nb = 1\n"
+    assert set(tomllib.loads(text)["t"]) == {"a", "b"}
+    first, last = 2, 2 + value.count("\n")
+    assert [place[:2] for place in statements(text)] == [
+        (1, 1),
+        (first, last),
+        (last + 1, last + 1),
+    ]

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tuf.api.metadata import Snapshot, Timestamp
 
 from node.errors import ProvisioningError
 from node.vitals import TELL_LAST_RUN_S
@@ -394,6 +396,65 @@ def test_a_server_that_is_away_is_no_alarm_for_two_weeks(
     assert "for 15 d" in world.machine.told["figure"]
 
 
+def test_a_server_that_holds_the_node_up_is_told_before_it_is_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.machine.run()
+    later = time.time_ns() + 15 * 86400 * 10**9
+    monkeypatch.setattr(node_side, "utc_now_ns", lambda: later)
+
+    class KilledError(BaseException):
+        pass
+
+    def held_up(puller: Puller) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(Puller, "offers", held_up)
+    with pytest.raises(KilledError):
+        world.machine.run()
+    assert world.machine.told["verdict"] == "warn"
+    assert "for 15 d" in world.machine.told["figure"]
+
+
+def test_a_server_that_was_never_reached_is_told_after_two_weeks_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(world.fleet / "releases")
+    world.machine.run()
+    assert world.machine.told["verdict"] == "pass"
+    later = time.time_ns() + 15 * 86400 * 10**9
+    monkeypatch.setattr(node_side, "utc_now_ns", lambda: later)
+    world.machine.run()
+    assert world.machine.told["verdict"] == "warn"
+
+
+def test_a_clock_that_was_years_ahead_once_hides_no_server_that_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    ahead = now + 14 * 365 * 86400 * 10**9
+    monkeypatch.setattr(node_side, "utc_now_ns", lambda: ahead)
+    world.machine.run()
+    shutil.rmtree(world.fleet / "releases")
+    for days, verdict in ((0, "pass"), (15, "warn")):
+        monkeypatch.setattr(node_side, "utc_now_ns", lambda s=days: now + s * 86400 * 10**9)
+        world.machine.run()
+        assert world.machine.told["verdict"] == verdict
+
+
+def test_signatures_that_have_ended_are_told(world: World) -> None:
+    for role, kind in (("snapshot", Snapshot), ("timestamp", Timestamp)):
+        repository = Repository(world.fleet, lambda role: "")
+        held = repository._load(role, kind)
+        held.signed.expires -= timedelta(days=400)
+        repository._sign(role, held, repository._signer(role, None))
+    world.machine.run()
+    assert world.machine.version == "1.0.0"
+    assert world.machine.told["verdict"] == "warn"
+    assert "its signatures have ended" in world.machine.told["figure"]
+    assert "release refresh" in world.machine.told["advice"]
+
+
 def test_nothing_is_asked_by_a_clock_that_nobody_vouches_for(world: World) -> None:
     world.publish("1.1.0")
     world.machine.update().look(world.machine.puller(), trusted=False)
@@ -445,6 +506,7 @@ def test_a_disk_that_is_full_in_the_midst_is_told_and_gets_its_room_back(
     world.machine.run()
     assert world.machine.version == "1.0.0"
     assert "No space left" in world.machine.told["figure"]
+    assert "look for room on /data" in world.machine.told["advice"]
     assert not (world.machine.places.releases / ".incoming").exists()
     monkeypatch.undo()
     monkeypatch.setattr(node_side, "debian_here", lambda: "trixie")

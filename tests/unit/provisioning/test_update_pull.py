@@ -4,7 +4,12 @@ import datetime as dt
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +18,7 @@ from tuf.api.metadata import Metadata, Snapshot, Timestamp
 
 from node.errors import ProvisioningError
 from provisioning.places import Places
+from provisioning.update import pull
 from provisioning.update import repository as owners_side
 from provisioning.update.memory import Refusal
 from provisioning.update.pull import (
@@ -41,6 +47,7 @@ class World:
     server: ReleaseServer
     places: Places
     root: bytes
+    ca: FleetCa
 
     @property
     def repository(self) -> Repository:
@@ -77,7 +84,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     repository = Repository(tmp_path / "fleet", lambda role: "")
     repository.make()
     with ReleaseServer(tmp_path / "fleet", ca) as server:
-        yield World(tmp_path, tmp_path / "fleet", server, places, repository.root)
+        yield World(tmp_path, tmp_path / "fleet", server, places, repository.root, ca)
 
 
 def test_the_highest_release_arrives_as_it_was_signed(world: World) -> None:
@@ -135,6 +142,74 @@ def test_what_never_ends_is_cut_off(world: World, name: str) -> None:
     world.server.answers[name] = lambda _: itertools.repeat(b"x" * 65536)
     with pytest.raises(ProvisioningError, match="sends more than was signed"):
         world.pulled()
+
+
+def drips(piece: bytes) -> Iterator[bytes]:
+    """Send something often enough that nobody takes the server for silent."""
+    while True:
+        yield piece
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", ".snapshot.json", ".targets.json", ".tar.zst"])
+@pytest.mark.timeout(30)
+def test_what_drips_is_cut_off_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(pull, "_METADATA_WITHIN_S", 1.0)
+    monkeypatch.setattr(pull, "_ARCHIVE_WITHIN_S", 1.0)
+    world.publish("1.1.0")
+    world.server.answers[name] = lambda _: drips(b"x")
+    began_s = time.monotonic()
+    with pytest.raises(UnreachableError, match="takes more than 1 s"):
+        world.pulled()
+    assert time.monotonic() - began_s < 5.0
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def raw_server(ca: FleetCa, answer: Iterable[bytes]) -> Iterator[str]:
+    """Answer one request by whatever bytes; gives where."""
+    files = ca.issue("raw", addresses=["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+
+    def serve() -> None:
+        with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as one:
+            one.recv(4096)
+            for piece in answer:
+                one.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join(5.0)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", CHUNKED], ids=["head", "chunk"])
+@pytest.mark.timeout(30)
+def test_what_drips_before_any_content_is_cut_off_in_time_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(pull, "_METADATA_WITHIN_S", 1.0)
+    began_s = time.monotonic()
+    with (
+        raw_server(world.ca, itertools.chain([head], drips(b"1"))) as url,
+        pytest.raises(UnreachableError, match="takes more than 1 s"),
+    ):
+        world.puller(url=url).offers()
+    assert time.monotonic() - began_s < 5.0
+
+
+def test_what_a_kill_left_of_what_was_learned_is_removed(world: World) -> None:
+    world.publish("1.1.0")
+    world.pulled()
+    (world.places.memory / "tuf" / "tmpabcd1234").write_bytes(b"{")
+    world.pulled()
+    assert not list((world.places.memory / "tuf").glob("tmp*"))
 
 
 def test_what_was_seen_once_is_not_taken_back_by_older_files(world: World) -> None:
@@ -239,7 +314,8 @@ def test_what_is_signed_but_wrongly_said_is_told(world: World) -> None:
     targets = repository._load("targets", owners_side.Targets)
     (target,) = targets.signed.targets.values()
     target.unrecognized_fields["custom"]["architecture"] = "amd64"
-    repository._publish(targets)
+    repository._sign_targets(targets, repository._opened("targets"))
+    repository._publish()
     offers, wrong = world.puller().offers()
     assert offers == []
     assert "its owner calls it gunfire-node-1.1.0-trixie-amd64" in wrong[0]

@@ -1,11 +1,15 @@
 """The owner's side: keys, signatures, what is published, and what is not."""
 
+import errno
+import os
 import tarfile
+import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from node.errors import ProvisioningError
 from provisioning.update.archive import Entry, entries, facts_of
@@ -94,6 +98,117 @@ def test_a_withdrawn_release_is_offered_no_more(tmp_path: Path) -> None:
         repository.withdraw("1.4.0")
 
 
+@pytest.mark.parametrize("before", ["2.snapshot.json", "timestamp.json"])
+def test_what_a_cut_has_kept_from_nodes_reaches_them_by_the_next_refresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    repository = made(tmp_path / "fleet")
+
+    class CutError(BaseException):
+        pass
+
+    def cut(path: Path, *what: object) -> None:
+        if path.name == before:
+            raise CutError
+        write(path, *what)
+
+    write = Repository._sign.__globals__["write"]
+    monkeypatch.setattr("provisioning.update.repository.write", cut)
+    with pytest.raises(CutError):
+        repository.add(small_release(tmp_path, "1.4.0"))
+    monkeypatch.undo()
+    repository.refresh()
+    snapshot = repository._load("snapshot", Snapshot)
+    assert snapshot.signed.meta["targets.json"].version == 2
+    assert [facts.version for facts in repository.releases] == ["1.4.0"]
+
+
+def test_a_timer_that_signs_while_a_passphrase_is_typed_signs_no_version_twice(
+    tmp_path: Path,
+) -> None:
+    folder, seen = tmp_path / "fleet", dict[str, bytes]()
+    metadata = folder / "releases" / "metadata"
+    made(folder, "horse")
+
+    def typed(role: str) -> str:
+        Repository(folder, nobody).refresh()
+        seen.update({file.name: file.read_bytes() for file in metadata.glob("[0-9]*")})
+        return "horse"
+
+    repository = Repository(folder, typed)
+    repository.add(small_release(tmp_path, "1.4.0"))
+    repository.renew()
+    repository.replace_key("timestamp")
+    repository.withdraw("1.4.0")
+    assert {name: (metadata / name).read_bytes() for name in seen} == seen
+
+
+def test_two_at_once_sign_one_after_the_other(tmp_path: Path) -> None:
+    repository = made(tmp_path / "fleet")
+    threads = [threading.Thread(target=repository.refresh) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert repository._load("snapshot", Snapshot).signed.version == 9
+
+
+def test_a_full_disk_is_told_and_nothing_half_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = made(tmp_path / "fleet")
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(ProvisioningError, match="No space left on device: make room"):
+        repository.add(small_release(tmp_path, "1.4.0"))
+    assert not list((tmp_path / "fleet" / "releases" / "targets").iterdir())
+    monkeypatch.undo()
+    repository.add(small_release(tmp_path, "1.4.0"))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "release-keys/timestamp.pem",
+        "release-keys/targets.pem",
+        "releases/metadata/timestamp.json",
+        "releases/metadata/1.root.json",
+    ],
+)
+def test_a_folder_in_a_files_place_is_told(tmp_path: Path, spoilt: str) -> None:
+    repository = made(tmp_path / "fleet")
+    file = tmp_path / "fleet" / spoilt
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ProvisioningError, match=f"{file.name}: cannot be read"):
+        repository.renew()
+    if "timestamp" in spoilt:
+        with pytest.raises(ProvisioningError, match=f"{file.name}: cannot be read"):
+            repository.refresh()
+    if "root" in spoilt:
+        with pytest.raises(ProvisioningError, match=f"{file.name}: cannot be read"):
+            repository.root  # noqa: B018 - it is read
+
+
+def test_an_archive_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    repository = made(tmp_path / "fleet")
+    archive = tmp_path / "gunfire-node-1.4.0-trixie-arm64.tar.zst"
+    archive.mkdir()
+    with pytest.raises(ProvisioningError, match="cannot be read"):
+        repository.add(archive)
+
+
+def test_a_wrong_passphrase_leaves_no_copy(tmp_path: Path) -> None:
+    made(tmp_path / "fleet", "horse")
+    with pytest.raises(ProvisioningError, match="does not open"):
+        Repository(tmp_path / "fleet", lambda role: "hose").add(small_release(tmp_path, "1.4.0"))
+    assert not list((tmp_path / "fleet" / "releases" / "targets").iterdir())
+
+
 def test_another_key_may_sign_for_a_role_by_the_roots_word(tmp_path: Path) -> None:
     repository = made(tmp_path / "fleet")
     before = (tmp_path / "fleet" / "release-keys" / "targets.pem").read_bytes()
@@ -151,6 +266,13 @@ LINK, HARD, DEVICE = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE
         (member("a", kind=DEVICE), "no file, folder or symbolic link"),
         (member("a", kind=tarfile.FIFOTYPE), "no file, folder or symbolic link"),
         (member("a" * 2000), "outside"),
+        (member("ä" * 600), "outside"),
+        (member(""), "has no name"),
+        (member("."), "has no name"),
+        (member("./", kind=LINK, target="lib"), "has no name"),
+        (member("a" * 256), "longer than 255 bytes"),
+        (member("lib/" + "ä" * 128 + "/a"), "longer than 255 bytes"),
+        (member("a", kind=LINK, target="b/" * 600), "outside"),
     ],
     ids=lambda value: value.name[:24] if isinstance(value, tarfile.TarInfo) else "",
 )
@@ -159,6 +281,48 @@ def test_nothing_in_an_archive_reaches_beyond_the_release(
 ) -> None:
     with pytest.raises(ProvisioningError, match=word):
         facts_of(small_release(tmp_path, "1.4.0", more=[(evil, b"")]))
+
+
+@pytest.mark.parametrize("when", ["nan", "inf", "1e300", "-1", "4294967296"])
+def test_no_file_is_of_a_time_that_no_node_can_give_it(tmp_path: Path, when: str) -> None:
+    odd = member("a")
+    odd.pax_headers = {"mtime": when}
+    with pytest.raises(ProvisioningError, match="a was written at"):
+        facts_of(small_release(tmp_path, "1.4.0", more=[(odd, b"")]))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_what_is_said_of_a_file_takes_no_more_memory_than_a_name_needs(
+    tmp_path: Path, kind: bytes
+) -> None:
+    archive = pack(tmp_path / "a.tar.zst", [(member("pax", kind=kind), bytes(2**26))])
+    assert archive.stat().st_size < 10**4
+    tracemalloc.start()
+    with pytest.raises(ProvisioningError, match="says more of its files than names need"):
+        list(entries(archive))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
+def test_little_is_said_of_each_file_or_it_adds_up(tmp_path: Path) -> None:
+    def talkative(number: int) -> tarfile.TarInfo:
+        info = member(f"{number}")
+        info.pax_headers = {"comment": "x" * 10_000}
+        return info
+
+    few = pack(tmp_path / "few.tar.zst", [(talkative(n), b"x" * 5000) for n in range(5)])
+    assert len(list(entries(few))) == 5
+    many = pack(tmp_path / "many.tar.zst", [(talkative(n), b"x" * 5000) for n in range(20)])
+    with pytest.raises(ProvisioningError, match="says more of its files than names need"):
+        list(entries(many))
+
+
+def test_many_files_with_long_names_are_no_harm(tmp_path: Path) -> None:
+    long = "/".join(["a" * 100] * 9)
+    files = [(member(f"{long}/{n}"), bytes(n % 1000)) for n in range(2000)]
+    archive = pack(tmp_path / "a.tar.zst", files)
+    assert sum(entry.kind == "file" for entry in entries(archive)) == 2000
 
 
 def test_whose_a_file_is_and_what_it_may_is_not_the_archives_to_say(tmp_path: Path) -> None:
