@@ -31,6 +31,8 @@ AUTHORITY_DAYS: Final = 3650
 EARLIER: Final = timedelta(hours=1)
 CRL_EARLIER: Final = timedelta(minutes=10)
 
+_WHERE: Final = "is this the fleet's folder (--fleet)?"
+
 # What a node signs its detections with opens no broker: it is for documents (RFC 9336).
 _DOCUMENTS: Final = ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 _CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -58,8 +60,16 @@ class Authority:
 
     @classmethod
     def make(cls, folder: Path, common_name: str, now: datetime) -> Authority:
-        """Make an authority, ten years long."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Make an authority, ten years long; with the key that is there, if one is.
+
+        Raises
+        ------
+        ProvisioningError
+            That key cannot be used; it is left as it is.
+        """
+        key_file = folder / "ca.key"
+        is_there = key_file.exists()
+        key = _key(key_file) if is_there else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         certificate = (
             x509.CertificateBuilder()
@@ -76,7 +86,8 @@ class Authority:
             )
             .sign(key, hashes.SHA256())
         )
-        write(folder / "ca.key", private_pem(key), SECRET)
+        if not is_there:
+            write(key_file, private_pem(key), SECRET)
         write(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)
         return cls(key, certificate)
 
@@ -89,20 +100,13 @@ class Authority:
         ProvisioningError
             It cannot be read, or key and certificate do not belong together.
         """
-        advice = "is this the fleet's folder (--fleet)?"
         certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
         try:
-            certificate = x509.load_pem_x509_certificate(read(certificate_file, advice))
+            certificate = x509.load_pem_x509_certificate(read(certificate_file, _WHERE))
         except UNREADABLE:
             raise ProvisioningError(f"{certificate_file}: is no certificate (X.509, PEM)") from None
-        try:
-            key = serialization.load_pem_private_key(read(key_file, advice), password=None)
-        except UNREADABLE:
-            # What the library says may quote the file.
-            raise ProvisioningError(f"{key_file}: is no private key (PEM)") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or (
-            key.public_key() != certificate.public_key()
-        ):
+        key = _key(key_file)
+        if key.public_key() != certificate.public_key():
             raise ProvisioningError(f"{key_file}: is not the key of {certificate_file}")
         return cls(key, certificate)
 
@@ -175,6 +179,17 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+
+
+def _key(file: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(read(file, _WHERE), password=None)
+    except UNREADABLE:
+        # What the library says may quote the file.
+        raise ProvisioningError(f"{file}: is no private key (PEM)") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ProvisioningError(f"{file}: is no key of an elliptic curve")
+    return key
 
 
 def _entry(issued: Issued) -> x509.RevokedCertificate:

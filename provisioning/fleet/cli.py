@@ -29,11 +29,13 @@ from provisioning.fleet.inventory import Inventory, Member, Reason
 from provisioning.fleet.nats import users
 from provisioning.fleet.server import PORT, make_server
 from provisioning.fleet.watch import Watch
+from provisioning.invitation import Invitation
 from provisioning.update.cli import release
 
 _STATUS: Final[tuple[Kind, ...]] = ("status",)
 _WIDTH: Final = 200
 """Of a table that goes into a file or a pipe."""
+_STOPPED: Final = 130
 _RELOAD: Final = "the broker goes by it once it has the new crl.pem"
 
 
@@ -157,9 +159,12 @@ def invite(
     fleet = _fleet(ctx)
     member = fleet.inventory.read().members.get(node_id)
     before = member is not None and any(not i.revoked for i in member.certificates)
-    invitation = fleet.invite(node_id, site, days, by_hand=by_hand)
     file = output or Path(f"{node_id}.json")
-    write(file, invitation.text().encode(), SECRET)
+
+    def give(invitation: Invitation) -> None:
+        write(file, invitation.text().encode(), SECRET)
+
+    invitation = fleet.invite(node_id, site, days, by_hand=by_hand, give=give)
     what = "no token: its requests are carried" if by_hand else f"a token, good for {days} days"
     click.echo(f"{file}: {node_id} of {invitation.site}, {what}")
     if before:
@@ -181,6 +186,7 @@ def serve(ctx: click.Context, host: str, port: int) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     fleet = _fleet(ctx)
+    fleet.renew_brokers()  # a power cut may have come between its key and its certificate
     server = make_server(fleet, host, port)
     fleet.write_revocations()  # a power cut may have come between a revocation and its list
     click.echo(f"gunfire-fleet: serves at https://{host}:{port}", err=True)
@@ -378,8 +384,15 @@ def main() -> None:
     """Run the command line; the entry point of `gunfire-fleet`."""
     logging.getLogger("node").addHandler(logging.NullHandler())
     try:
-        cli(prog_name="gunfire-fleet")
-    except GunfireNodeError as error:
+        code = cli(prog_name="gunfire-fleet", standalone_mode=False)
+    except (GunfireNodeError, OSError) as error:
         for line in str(error).splitlines():
-            print(f"gunfire-fleet: {line}", file=sys.stderr)  # noqa: T201
+            click.echo(f"gunfire-fleet: {line}", err=True)
         sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ngunfire-fleet: stopped", err=True)
+        sys.exit(_STOPPED)
+    sys.exit(code)

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,7 @@ from node.messages.signing import key_id
 from node.messages.trust import UNREADABLE
 from node.settings import BrokerUrl, TopicLevel
 from provisioning.est import (
+    KINDS,
     CarriedRequest,
     CarriedResponse,
     Kind,
@@ -63,6 +65,8 @@ from provisioning.words import host_name, https_url
 
 RESERVED: Final = ("operator", "map", "auditor", "evidence", "broker", "fleet")
 """Names that the broker's access list knows, and so no node's; `fleet` is who watches."""
+OWN: Final = "ca"
+"""The name of the fleet's own key and certificate in its folder, and so nobody's."""
 DAYS: Final = 730
 CRL_DAYS: Final = 30
 INVITED_DAYS: Final = 14
@@ -73,6 +77,7 @@ _NOBODYS_HASH: Final = "0" * 64
 
 _KINDS: Final[dict[str, IssuedKind]] = {"node": "mqtt", "reader": "reader", "broker": "broker"}
 
+_Judged = TypeVar("_Judged")
 Clock = Callable[[], datetime]
 
 
@@ -101,9 +106,9 @@ class FleetSettings(BaseModel):
 _SETTINGS: Final = """\
 # Of `gunfire-fleet`. How nodes reach what stands beside it; what is absent, invitations lack.
 site = "{site}"                  # of invitations without --site
-broker = "mqtts://{name}:8883"
-enrolment = "https://{name}:8885"
-update = "https://{name}:8885/releases"
+broker = "mqtts://{host}:8883"
+enrolment = "https://{host}:8885"
+update = "https://{host}:8885/releases"
 certificate_days = {days}          # a node renews its own when a third is left
 crl_days = {crl_days}                  # renewed daily: gunfire-fleet renew
 """
@@ -125,6 +130,8 @@ class Fleet:
     ) -> Fleet:
         """Make a fleet: authority, broker's certificate, empty list of what is revoked.
 
+        Where a cut ended this half-way, it goes on, with the authority that is there.
+
         Raises
         ------
         ProvisioningError
@@ -132,22 +139,28 @@ class Fleet:
         """
         for address in names:
             _host(address)
+        host = f"[{names[0]}]" if ":" in names[0] else names[0]
+        text = _SETTINGS.format(site=site, host=host, days=DAYS, crl_days=CRL_DAYS)
+        settings = _parsed(folder / "fleet.toml", text.encode())
         inventory = InventoryFile(folder / "inventory.json")
-        if inventory.path.exists() or (folder / "ca.key").exists():
+        if not _may_be_made(folder, inventory):
             raise ProvisioningError(
-                f"{folder}: is a fleet's folder already, and is left alone: give another --fleet"
+                f"{folder}: is a fleet's folder already, and is left alone: give another --fleet; "
+                "what it lacks (crl.pem), gunfire-fleet renew writes"
             )
         make_folder(folder, 0o700)
         make_folder(folder / "issued", 0o700)
         make_folder(folder / "releases", 0o755)
-        text = _SETTINGS.format(site=site, name=names[0], days=DAYS, crl_days=CRL_DAYS)
         write(folder / "fleet.toml", text.encode(), PUBLIC)
-        settings = _settings(folder)
-        authority = Authority.make(folder, common_name, clock())
-        # Last: with it, the folder is a fleet's.
-        inventory.make(Inventory())
+        if (folder / "ca.crt").exists():
+            authority = Authority.load(folder)
+        else:
+            authority = Authority.make(folder, common_name, clock())
+        if not inventory.path.exists():
+            inventory.make(Inventory())
         fleet = cls(folder, settings, authority, inventory, clock)
         fleet.issue("broker", addresses=names)
+        # Last: with it, the folder is a whole fleet's.
         fleet.write_revocations()
         return fleet
 
@@ -164,8 +177,20 @@ class Fleet:
         inventory.read()
         return cls(folder, _settings(folder), authority, inventory, clock)
 
-    def invite(self, node_id: str, site: str | None, days: int, *, by_hand: bool) -> Invitation:
-        """Make a node's way in; whatever invitation it had before does not count any more."""
+    def invite(
+        self,
+        node_id: str,
+        site: str | None,
+        days: int,
+        *,
+        by_hand: bool,
+        give: Callable[[Invitation], None] | None = None,
+    ) -> Invitation:
+        """Make a node's way in; whatever invitation it had before does not count any more.
+
+        Where `give` fails, which is to hand it on, the one before stays good.
+        """
+        _see_free(node_id)
         _node_name(node_id)
         made = self.clock()
         token = None if by_hand else secrets.token_urlsafe(_TOKEN_BYTES)
@@ -196,7 +221,10 @@ class Fleet:
             )
             member.cloned_utc = None
             # Within: what cannot be given away is not remembered.
-            return self._invitation(node_id, member.site, token, text_of(ends))
+            invitation = self._invitation(node_id, member.site, token, text_of(ends))
+            if give is not None:
+                give(invitation)
+        return invitation
 
     def _invitation(self, node_id: str, site: str, token: str | None, ends_utc: str) -> Invitation:
         by_hand = token is None
@@ -268,19 +296,13 @@ class Fleet:
         )
 
     def sign(self, carried: CarriedRequest, who: str) -> CarriedResponse:
-        """Answer a request that was carried by hand, under an invitation; raises as `enrol`."""
-        certificates = {
-            kind: pem(
-                self._judged(
-                    carried.node_id,
-                    who,
-                    lambda inventory, kind=kind, text=text: self._by_hand(  # type: ignore[misc]
-                        inventory, carried, kind, read_request(text.encode())
-                    ),
-                )
-            )
-            for kind, text in carried.requests.items()
-        }
+        """Answer a request that was carried by hand, under an invitation; raises as `enrol`.
+
+        Both its certificates, or none.
+        """
+        certificates = self._judged(
+            carried.node_id, who, lambda inventory: self._by_hand(inventory, carried)
+        )
         return CarriedResponse(
             node_id=carried.node_id,
             site=carried.site,
@@ -305,6 +327,7 @@ class Fleet:
 
         Gives the certificate's file. Addresses are kept for when it is issued again.
         """
+        _see_free(name)
         for address in addresses:
             _host(address)
         if request is not None:
@@ -316,6 +339,7 @@ class Fleet:
             member = inventory.members.get(name)
             serves = bool(addresses) or name == "broker"
             if member is None:
+                self._see_replaces_nothing(name)
                 member = Member(role="broker" if serves else "reader", site=self.settings.site)
                 inventory.members[name] = member
             if member.role == "node":
@@ -383,11 +407,16 @@ class Fleet:
         return file
 
     def renew_brokers(self) -> list[str]:
-        """Issue anew what servers have whose certificate has a third of its life left."""
+        """Issue anew what servers have whose certificate has a third of its life left.
+
+        Also where a cut has left a key without its certificate.
+        """
         at, due = self.clock(), []
         for name, member in self.inventory.read().members.items():
             newest = member.newest("broker")
-            if newest is not None and newest.revoked is None and _left(newest, at) < 1 / 3:
+            if newest is None or newest.revoked is not None:
+                continue
+            if _left(newest, at) < 1 / 3 or self._are_apart(name, member, newest):
                 due.append(name)
         for name in due:
             self.issue(name)
@@ -404,6 +433,27 @@ class Fleet:
         file = self.folder / "issued" / f"{issued.serial}.crt"
         return x509.load_pem_x509_certificate(read(file, "bring it back from a backup"))
 
+    def _are_apart(self, name: str, member: Member, newest: Issued) -> bool:
+        """Say whether the key that lies here is not the certificate's beside it."""
+        key = _print_of_key(self.folder / f"{name}.key")
+        if key is None:
+            return False  # made and kept by who asked for the certificate
+        if key == newest.key_sha256:
+            return _print_of_certificate(self.folder / f"{name}.crt") != key
+        # One that is known is older: a certificate over somebody's request came after it.
+        return all(issued.key_sha256 != key for issued in member.certificates)
+
+    def _see_replaces_nothing(self, name: str) -> None:
+        """See that a new name's files are nobody's, but for what a cut has left of its own."""
+        known = {_print_of_certificate(file) for file in (self.folder / "issued").glob("*.crt")}
+        key_file, file = self.folder / f"{name}.key", self.folder / f"{name}.crt"
+        for path, found in ((key_file, _print_of_key), (file, _print_of_certificate)):
+            if path.exists() and ((is_own := found(path)) is None or is_own not in known):
+                raise ProvisioningError(
+                    f"{path}: is there, and nobody of the fleet's: move it away, or give another "
+                    "name"
+                )
+
     def _adopt_what_was_cut_off(self, inventory: Inventory, name: str, member: Member) -> None:
         """Remember what was issued to a name before a power cut, and the inventory missed."""
         known = {i.serial for m in inventory.members.values() for i in m.certificates}
@@ -416,22 +466,20 @@ class Fleet:
                     issued = _entry_of(certificate, _KINDS[member.role], moment=None)
                     member.certificates.insert(0, issued)
 
-    def _judged(
-        self, node_id: str, who: str, judge: Callable[[Inventory], x509.Certificate]
-    ) -> x509.Certificate:
+    def _judged(self, node_id: str, who: str, judge: Callable[[Inventory], _Judged]) -> _Judged:
         """Have it judged under the inventory's lock; a refusal is kept, and raised after that."""
         refusal: RefusedError | None = None
-        certificate: x509.Certificate | None = None
+        judged: _Judged | None = None
         with self.inventory.change() as inventory:
             try:
-                certificate = judge(inventory)
+                judged = judge(inventory)
             except RefusedError as error:
                 refusal = error
                 inventory.refuse(node_id, who, error.why, self.clock())
         if refusal is not None:
             raise refusal
-        assert certificate is not None  # noqa: S101 - or it was refused
-        return certificate
+        assert judged is not None  # noqa: S101 - or it was refused
+        return judged
 
     def _enrol(
         self,
@@ -454,13 +502,7 @@ class Fleet:
             )
         return self._invited(inventory, node_id, member, invitation, kind, request)
 
-    def _by_hand(
-        self,
-        inventory: Inventory,
-        carried: CarriedRequest,
-        kind: Kind,
-        request: x509.CertificateSigningRequest,
-    ) -> x509.Certificate:
+    def _by_hand(self, inventory: Inventory, carried: CarriedRequest) -> dict[Kind, str]:
         member = inventory.members.get(carried.node_id)
         invitation = member.invitation if member is not None else None
         if member is None or member.role != "node" or invitation is None:
@@ -473,7 +515,19 @@ class Fleet:
                 f"{carried.node_id} was invited for the site {member.site}, and says that it is of "
                 f"{carried.site}: mend node.site on the card",
             )
-        return self._invited(inventory, carried.node_id, member, invitation, kind, request)
+        if missing := [kind for kind in KINDS if kind not in carried.requests]:
+            raise RefusedError(
+                400, f"asks for no {' and no '.join(missing)} certificate: carry it anew, whole"
+            )
+        asked = {kind: read_request(text.encode()) for kind, text in carried.requests.items()}
+        node_id = carried.node_id
+        # All are judged before the first is issued.
+        for kind, request in asked.items():
+            self._see_invited(inventory, node_id, member, invitation, kind, request)
+        return {
+            kind: pem(self._invited(inventory, node_id, member, invitation, kind, request))
+            for kind, request in asked.items()
+        }
 
     def _invited(
         self,
@@ -485,6 +539,27 @@ class Fleet:
         request: x509.CertificateSigningRequest,
     ) -> x509.Certificate:
         """Give one who was invited its certificate: the one it has, if it comes again."""
+        known = self._see_invited(inventory, node_id, member, invitation, kind, request)
+        if known is not None:
+            return self.certificate_of(known)
+        # The node signed before it was enrolled; since its card was made, nobody else did.
+        begins = moment_of(invitation.made_utc) if kind == "signing" else None
+        certificate = self._issue(
+            member, node_id, kind, request, begins=begins, enrolment_utc=invitation.made_utc
+        )
+        invitation.keys = {**invitation.keys, kind: key_print(request)}
+        return certificate
+
+    def _see_invited(
+        self,
+        inventory: Inventory,
+        node_id: str,
+        member: Member,
+        invitation: Token,
+        kind: Kind,
+        request: x509.CertificateSigningRequest,
+    ) -> Issued | None:
+        """See that it may have a certificate; gives what it has, if it comes again."""
         _fits(request, kind)
         _refuse_cloned(node_id, member)
         key = key_print(request)
@@ -503,7 +578,7 @@ class Fleet:
                 "come back makes new keys under a new invitation",
             )
         if bound == key and known is not None:
-            return self.certificate_of(known)
+            return known
         if self.clock() > moment_of(invitation.ends_utc):
             raise RefusedError(
                 403,
@@ -511,13 +586,7 @@ class Fleet:
                 "again (gunfire-fleet invite), and put the new token on the card",
             )
         _refuse_anothers_key(inventory, node_id, kind, key)
-        # The node signed before it was enrolled; since its card was made, nobody else did.
-        begins = moment_of(invitation.made_utc) if kind == "signing" else None
-        certificate = self._issue(
-            member, node_id, kind, request, begins=begins, enrolment_utc=invitation.made_utc
-        )
-        invitation.keys = {**invitation.keys, kind: key}
-        return certificate
+        return None
 
     def _renew(
         self,
@@ -607,11 +676,44 @@ def _key_id(public_key: object) -> str | None:
     )
 
 
+def _may_be_made(folder: Path, inventory: InventoryFile) -> bool:
+    """Say whether a folder is no fleet's yet: nothing is there, or what a cut has left of `make`.
+
+    The list of what is revoked comes last. An inventory alone may be lost, and with it who was
+    revoked.
+    """
+    if (folder / "crl.pem").exists():
+        return False
+    if not inventory.path.exists():
+        return not any((folder / "issued").glob("*.crt"))
+    return inventory.read().members.keys() <= {"broker"}
+
+
+def _print_of_key(file: Path) -> str | None:
+    """Give the print of the key in a file; None where there is none."""
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, *UNREADABLE):
+        return None
+    return key_print(key)  # type: ignore[arg-type]
+
+
+def _print_of_certificate(file: Path) -> str | None:
+    """Give the print of the key that a file's certificate is over; None where there is none."""
+    try:
+        return key_print(x509.load_pem_x509_certificate(file.read_bytes()))
+    except (OSError, *UNREADABLE):
+        return None
+
+
 def _settings(folder: Path) -> FleetSettings:
     file = folder / "fleet.toml"
+    return _parsed(file, read(file, "is this the fleet's folder (--fleet)?"))
+
+
+def _parsed(file: Path, text: bytes) -> FleetSettings:
     try:
-        values = tomllib.loads(read(file, "is this the fleet's folder (--fleet)?").decode())
-        return FleetSettings.model_validate(values)
+        return FleetSettings.model_validate(tomllib.loads(text.decode()))
     except ValidationError as error:
         told = error.errors(include_input=False)[0]
         where = ".".join(map(str, told["loc"]))
@@ -627,6 +729,13 @@ def _member(inventory: Inventory, name: str) -> Member:
     if member is None:
         raise ProvisioningError(f"{name}: nobody of this name; gunfire-fleet list says who is")
     return member
+
+
+def _see_free(name: str) -> None:
+    if name == OWN:
+        raise ProvisioningError(
+            f"{name}: is the name of the fleet's own key and certificate: give another"
+        )
 
 
 def _node_name(node_id: str) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import logging
+import math
 import mimetypes
 import re
 import ssl
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPServer
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Gateway_10, Server
@@ -45,6 +48,11 @@ PORT: Final = 8885
 THREADS: Final = 16
 TIMEOUT_S: Final = 10
 MOST_HEADER_BYTES: Final = 16 * 1024
+MOST_CONNECTIONS: Final = 512
+"""Half of what descriptors there are by default."""
+_AT_ONCE: Final = 16
+"""So many silent ones are closed at once where room is wanted."""
+_PAUSE_S: Final = 0.1
 LONGEST_NAME: Final = 256
 # So many wrong tokens within so long, of an address for one name and for all.
 FAILURES_S: Final = 600.0
@@ -139,6 +147,8 @@ class Application:
             return _say(start, 500, "a fault; see the server's log\n")
 
     def _answer(self, environment: Environment, start: Start) -> Iterable[bytes]:
+        if environment.get("HTTP_TRANSFER_ENCODING"):
+            raise RefusedError(411, "say how long the request is, and send it in one piece")
         path, method = str(environment["PATH_INFO"]), str(environment["REQUEST_METHOD"])
         if match := _OPERATION.fullmatch(path):
             kind, operation = cast("Kind", match[1]), match[2]
@@ -169,14 +179,17 @@ class Application:
                     401, "renewal is for who shows a certificate of this fleet; this one is none"
                 )
             peer = x509.load_der_x509_certificate(der)
-            return self._told(self._fleet.renew(peer, kind, _request(body), who), kind, who)
-        name, token = _credentials(environment)
+            name, token = f"{peer.serial_number:x}", ""
+        else:
+            peer = None
+            name, token = _credentials(environment)
         if wait_s := self._failures.wait_s(who, name):
-            raise RefusedError(
-                429, f"too many wrong tokens from {who}: wait {wait_s / 60:.0f} minutes"
-            )
+            raise RefusedError(429, f"{who} was refused too often: wait {wait_s / 60:.0f} minutes")
         try:
-            certificate = self._fleet.enrol(name, token, kind, _request(body), who)
+            if peer is not None:
+                certificate = self._fleet.renew(peer, kind, _request(body), who)
+            else:
+                certificate = self._fleet.enrol(name, token, kind, _request(body), who)
         except RefusedError as refusal:
             if refusal.status in (401, 403):
                 self._failures.note(who, name)
@@ -329,18 +342,70 @@ class _Gateway(Gateway_10):
         environment: Environment = super().get_environ()  # type: ignore[no-untyped-call]
         environment["wsgi.url_scheme"] = "https"
         sock = self.req.conn.socket
+        if self.req.chunked_read:
+            self.req.close_connection = True  # its rest would be read as another request
         environment[_PEER] = sock.getpeercert(binary_form=True) if sock is not None else None
         return environment
+
+
+class _Connections(ConnectionManager):
+    """Keeps the number of open connections bounded: who has been silent longest goes first.
+
+    cheroot lets an error of accept() out of its loop, in which what has ended is closed: once
+    descriptors had run out, none ever came back.
+    """
+
+    _selector: Any
+    _num_connections: int
+    _told_s = -math.inf
+
+    def _from_server_socket(self, server_socket: Any) -> Any:
+        if self._open() >= MOST_CONNECTIONS and not self._close_silent():
+            time.sleep(_PAUSE_S)  # all of them have sent something, and wait for a thread
+            return None
+        try:
+            return super()._from_server_socket(server_socket)  # type: ignore[misc]
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._close_silent()
+                time.sleep(_PAUSE_S)
+            if time.monotonic() - self._told_s > TIMEOUT_S:
+                self._told_s = time.monotonic()
+                log.warning("a connection was not taken: %s", error)
+            return None
+
+    def _open(self) -> int:
+        return self._num_connections + int(self.server.requests.qsize) + THREADS
+
+    def _close_silent(self) -> bool:
+        """Close some that have said nothing yet; says whether there were any."""
+        # What has come on one may be in the loop's hands already.
+        speaking = {descriptor for descriptor, _ in self._selector.select(0)}
+        silent = [
+            (connection.last_used, descriptor, connection)
+            for descriptor, connection in self._selector.connections
+            if connection is not self.server and descriptor not in speaking
+        ]
+        for _, descriptor, connection in sorted(silent, key=lambda one: one[:2])[:_AT_ONCE]:
+            self._selector.unregister(descriptor)
+            connection.close()
+        return bool(silent)
 
 
 class _Server(Server):
     """Gives a connection to a thread once something has come on it: silent ones hold none."""
 
+    def prepare(self) -> None:
+        """Listen, with connections of a bounded number."""
+        super().prepare()
+        self._connections._selector.close()  # type: ignore[has-type]
+        self._connections = _Connections(self)
+
     def process_conn(self, conn: Any) -> None:
         """Take a connection that is new, or on which something has come."""
         if conn.last_used is None:
             # Which sets it; `timeout` ends what stays silent.
-            self._connections.put(conn)  # type: ignore[attr-defined]
+            self._connections.put(conn)
         else:
             super().process_conn(conn)
 

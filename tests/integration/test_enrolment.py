@@ -45,6 +45,7 @@ from node.utc import parse_utc_ns
 from provisioning import enrol
 from provisioning.enrol import LATER, REFUSED
 from provisioning.est import decode_certificates, encode_request, key_print, make_request, name
+from provisioning.fleet.fleet import Fleet
 from provisioning.fleet.server import MOST_FAILURES, THREADS, TIMEOUT_S
 from provisioning.fleet.watch import Watch
 from provisioning.memory import read_memory
@@ -761,6 +762,81 @@ def test_clients_who_say_nothing_keep_nobody_out(stage: Stage, tmp_path: Path) -
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_silent_clients_who_use_up_the_descriptors_are_closed_and_nobody_is_kept_out_after(
+    tmp_path: Path,
+) -> None:
+    Fleet.make(tmp_path / "fleet", ["localhost"], SITE, "fleet CA")
+    port = free_port()
+    words = (
+        "--fleet",
+        str(tmp_path / "fleet"),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    )
+    program = str(Path(sys.executable).with_name("gunfire-fleet"))
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", program, *words], stderr=log
+        ) as server,
+    ):
+        ca = str(tmp_path / "fleet" / "ca.crt")
+
+        def answers() -> bool:
+            with urllib3.HTTPSConnectionPool(
+                "localhost", port, ca_certs=ca, retries=False, timeout=5
+            ) as pool:
+                try:
+                    return bool(pool.request("GET", "/crl.pem").status == 200)
+                except urllib3.exceptions.HTTPError:
+                    return False
+
+        silent: list[socket.socket] = []
+        try:
+            assert wait_until(answers)
+            silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(100)]
+            assert wait_until(answers)
+        finally:
+            for connection in silent:
+                connection.close()
+            server.terminate()
+    assert (tmp_path / "log").stat().st_size < 10_000
+
+
+def test_what_comes_in_pieces_and_who_is_refused_again_and_again_is_not_looked_at(
+    stage: Stage, tmp_path: Path
+) -> None:
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": "5"}
+    answer = get(
+        stage, "/.well-known/est/mqtt/simpleenroll", "POST", body=b"zz\r\nhello", headers=headers
+    )
+    assert answer.status == 411
+    stage.fleet.issue("operator")
+    folder = stage.fleet.folder
+    body = encode_request(make_request(ec.generate_private_key(ec.SECP256R1()), "x", "y"))
+    with urllib3.HTTPSConnectionPool(
+        "localhost",
+        stage.port,
+        ca_certs=str(folder / "ca.crt"),
+        cert_file=str(folder / "operator.crt"),
+        key_file=str(folder / "operator.key"),
+        retries=False,
+    ) as pool:
+        told = [
+            pool.request(
+                "POST",
+                "/.well-known/est/mqtt/simplereenroll",
+                body=body,
+                headers={"Content-Type": "application/pkcs10"},
+            ).status
+            for _ in range(MOST_FAILURES + 1)
+        ]
+    assert told == [403] * MOST_FAILURES + [429]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

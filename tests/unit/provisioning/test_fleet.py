@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import os
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +25,18 @@ from hypothesis import strategies as st
 from node.errors import GunfireNodeError, ProvisioningError
 from node.messages import Status, parse_status
 from node.messages.trust import Trust
-from provisioning.est import decode_certificates, decode_request, key_print, make_request, pem
+from provisioning.est import (
+    CarriedRequest,
+    Kind,
+    decode_certificates,
+    decode_request,
+    key_print,
+    make_request,
+    pem,
+)
 from provisioning.fleet import files
-from provisioning.fleet.cli import cli
+from provisioning.fleet.authority import private_pem
+from provisioning.fleet.cli import cli, main
 from provisioning.fleet.fleet import RESERVED, Fleet, RefusedError
 from provisioning.fleet.inventory import MOST_REFUSALS
 from provisioning.fleet.nats import users
@@ -44,6 +55,7 @@ SITE = "riverside"
 NOW = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 EXAMPLE = (Path(__file__).parents[2] / "contract" / "status.json").read_bytes()
+SYSTEMD = Path(__file__).parents[3] / "systemd" / "fleet"
 OTHER_BOOT = "11111111-2222-4333-8444-555555555555"
 
 
@@ -94,6 +106,159 @@ def test_a_fleets_folder_is_never_made_over(fleet: Fleet) -> None:
     with pytest.raises(ProvisioningError, match="is a fleet's folder already, and is left alone"):
         Fleet.make(fleet.folder, ["broker.local"], SITE, "another", fleet.clock)
     assert (fleet.folder / "ca.key").read_bytes() == before
+
+
+def test_the_name_of_the_fleets_own_key_is_nobodys(fleet: Fleet) -> None:
+    before = [(fleet.folder / name).read_bytes() for name in ("ca.key", "ca.crt")]
+    with pytest.raises(ProvisioningError, match="the fleet's own key"):
+        fleet.issue("ca")
+    with pytest.raises(ProvisioningError, match="the fleet's own key"):
+        fleet.invite("ca", None, 14, by_hand=False)
+    assert [(fleet.folder / name).read_bytes() for name in ("ca.key", "ca.crt")] == before
+
+
+def test_a_new_names_certificate_replaces_no_file_that_is_somebody_elses(fleet: Fleet) -> None:
+    file = fleet.folder / "map.key"
+    file.write_text("mine")
+    with pytest.raises(ProvisioningError, match="nobody of the fleet's"):
+        fleet.issue("map")
+    assert file.read_text() == "mine"
+    file.unlink()
+    before = fleet.inventory.path.read_bytes()
+    fleet.issue("map")
+    fleet.inventory.path.write_bytes(before)  # a cut before the inventory was written
+    fleet.issue("map")
+
+
+def test_a_key_that_a_cut_left_without_its_certificate_is_issued_anew(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path, data: bytes, mode: int) -> None:
+        if path.name == "broker.crt":
+            raise ProvisioningError("No space left on device")
+        files.write(path, data, mode)
+
+    with monkeypatch.context() as disk:
+        disk.setattr("provisioning.fleet.fleet.write", cut)
+        with pytest.raises(ProvisioningError, match="No space"):
+            fleet.issue("broker")
+    assert fleet.renew_brokers() == ["broker"]
+    assert fleet.renew_brokers() == []
+    request = make_request(ec.generate_private_key(ec.SECP256R1()), "x", "y")
+    fleet.issue("broker", request=request)
+    assert fleet.renew_brokers() == []  # its key is with who asked
+
+
+@pytest.mark.parametrize("file", ["ca.key", "ca.crt", "inventory.json", "broker.key", "crl.pem"])
+def test_a_fleet_whose_making_was_cut_off_is_gone_on_with(
+    file: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path, data: bytes, mode: int) -> None:
+        if path.name == file:
+            raise ProvisioningError("cut")
+        files.write(path, data, mode)
+
+    folder = tmp_path / "fleet"
+    with monkeypatch.context() as disk:
+        for module in ("fleet", "authority", "inventory"):
+            disk.setattr(f"provisioning.fleet.{module}.write", cut)
+        with pytest.raises(ProvisioningError, match="cut"):
+            Fleet.make(folder, ["broker.local"], SITE, "fleet CA", clock)
+    key = (folder / "ca.key").read_bytes() if file != "ca.key" else None
+    fleet = Fleet.make(folder, ["broker.local"], SITE, "fleet CA", clock)
+    assert key in (None, (folder / "ca.key").read_bytes())
+    assert fleet.renew_brokers() == []
+    assert state(fleet, "broker") == "enrolled"
+
+
+def test_an_address_of_ipv6_stands_in_brackets_and_a_refusal_leaves_no_folder(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet.make(tmp_path / "fleet", ["2001:db8::1"], SITE, "fleet CA")
+    assert fleet.settings.broker == "mqtts://[2001:db8::1]:8883"
+    with pytest.raises(ProvisioningError):
+        Fleet.make(tmp_path / "other", ["-"], SITE, "fleet CA")
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_invitation_that_cannot_be_written_ends_none(fleet: Fleet) -> None:
+    first = fleet.invite("node-0001", None, 14, by_hand=False)
+    run = fleet_command(fleet.folder)
+    assert run("invite", "node-0001", "-o", "/nowhere/file").exit_code
+    enrol(fleet, "node-0001", first)
+
+
+def test_what_is_carried_is_signed_whole_or_not_at_all(fleet: Fleet) -> None:
+    fleet.invite("node-0001", None, 14, by_hand=True)
+    p256 = make_request(ec.generate_private_key(ec.SECP256R1()), "x", "y")
+    ed25519 = make_request(Ed25519PrivateKey.generate(), "x", "y")
+    requests: list[dict[Kind, str]] = [
+        {},
+        {"mqtt": pem(p256)},
+        {"mqtt": pem(p256), "signing": pem(p256)},
+    ]
+    for asked in requests:
+        with pytest.raises(RefusedError):
+            fleet.sign(CarriedRequest(node_id="node-0001", site=SITE, requests=asked), "test")
+        assert not fleet.inventory.read().members["node-0001"].certificates
+    whole = CarriedRequest(
+        node_id="node-0001", site=SITE, requests={"mqtt": pem(p256), "signing": pem(ed25519)}
+    )
+    assert len(fleet.sign(whole, "test").certificates) == 2
+
+
+def test_ctrl_c_and_a_fault_of_the_disk_are_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fault, code in ((click.Abort(), 130), (OSError(28, "No space left"), 2)):
+
+        def fail(*_: object, fault: Exception = fault, **__: object) -> None:
+            raise fault
+
+        monkeypatch.setattr("provisioning.fleet.cli.cli", fail)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [("active", "restart"), ("activating", "restart"), ("failed", ""), ("inactive", "")],
+)
+def test_a_revocation_gets_to_a_broker_that_is_just_starting(
+    before: str, told: str, fleet: Fleet, tmp_path: Path
+) -> None:
+    script = (SYSTEMD / "gunfire-fleet-to-broker").read_text()
+    script = script.replace(" -g mosquitto", "").replace("/run/systemd/system", "/tmp")  # noqa: S108
+    broker, calls = tmp_path / "broker", tmp_path / "calls"
+    broker.mkdir()
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "systemctl"
+    stub.write_text(f'#!/bin/sh\n[ $1 != show ] || echo {before}\necho "$1" >>{calls}\n')
+    stub.chmod(0o755)
+
+    def run() -> str:
+        calls.write_text("")
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", fleet.folder, broker],
+            env={"PATH": path}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stderr
+
+    run()
+    fleet.issue("operator")
+    fleet.revoke("operator", "stolen")
+    run()
+    assert ("restart" in calls.read_text()) is bool(told)
+    certificate = (broker / "broker.crt").read_bytes()
+    key = ec.generate_private_key(ec.SECP256R1())
+    (fleet.folder / "broker.key").write_bytes(private_pem(key))
+    assert "broker.key is not of broker.crt" in run()
+    assert fleet.renew_brokers() == ["broker"]
+    assert run() == ""
+    assert (broker / "broker.crt").read_bytes() != certificate
 
 
 @pytest.mark.parametrize("name", RESERVED)
