@@ -114,14 +114,11 @@ def forget_token(places: Places) -> None:
     except FileNotFoundError:
         return
     without = without_token(data)
-    if without == data:
-        return
+    if without == data or memory.sha256 != hashlib.sha256(data).hexdigest():
+        return  # a file that is not in force yet keeps its own token
     with fat_writable(places):
         write_whole(places.card_file, without, 0o600)
-    if memory.sha256 == hashlib.sha256(data).hexdigest():
-        write_memory(
-            places, memory.model_copy(update={"sha256": hashlib.sha256(without).hexdigest()})
-        )
+    write_memory(places, memory.model_copy(update={"sha256": hashlib.sha256(without).hexdigest()}))
 
 
 def without_token(data: bytes) -> bytes:

@@ -57,9 +57,11 @@ def fat_writable(places: Places) -> Iterator[None]:
     OSError
         It cannot be made writable: the card's lock, a broken card.
     """
-    locked = os.path.ismount(places.boot) and os.statvfs(places.boot).f_flag & os.ST_RDONLY
+    locked = os.path.ismount(places.boot) and _is_read_only(places.boot)
     if locked:
         _remount(places.boot, "rw")
+        if _is_read_only(places.boot):
+            raise OSError(f"{places.boot} stays read-only, though mount says it does not")
     try:
         yield
     finally:
@@ -68,9 +70,18 @@ def fat_writable(places: Places) -> Iterator[None]:
             _remount(places.boot, "ro")
 
 
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def _remount(folder: Path, how: str) -> None:
+    # Without fstab, whose `ro` wins where a unit sees no devices: mount then ends with 0, and the
+    # partition stays as it was.
+    options = f"remount,{how},noexec,nosuid,nodev"
     done = subprocess.run(  # noqa: S603 - our own words
-        ["/usr/bin/mount", "-o", f"remount,{how}", str(folder)], capture_output=True, text=True
+        ["/usr/bin/mount", "--options-source", "disable", "-o", options, str(folder)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise OSError(f"{folder} does not become {how}: {done.stderr.strip()}")

@@ -61,6 +61,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
     right = sum(shot.right for shot in whole)
     passes = [shot.of_pass for shot in shots]
     untold = len(set(range(min(passes), max(passes) + 1)) - set(passes))
+    token_stays = b"\ntoken" in (card.read("gunfire-node.toml") or b"\ntoken")
     member = office.member(NODE)
     issued_utc = member["certificates"][-1]["issued_utc"]
     verdict = office.verify()
@@ -68,6 +69,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
         (
             Claim("power-on to the broker, enrolled by token", at_broker_s, "s", f"≤ {ON_S:.0f}",
                   at_broker_s <= ON_S),
+            Claim("one-time token left on the card", int(token_stays), "", "0", not token_stays),
             Claim("power-on to a clock by the pulse", by_pulse_s, "s"),
             Claim("shots judged: samples whole", len(whole), "", f"≥ {PASSES}",
                   len(whole) >= PASSES),

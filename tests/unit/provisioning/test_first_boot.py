@@ -448,7 +448,8 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_state_or_the_new(
         at += 1
         places = node(tmp_path / str(at), right_text())
         apply(places, now_ns, BOARD)
-        put(places, right_text().replace("riverside", "hillside"))
+        if what == "apply":
+            put(places, right_text().replace("riverside", "hillside"))
         with pytest.MonkeyPatch.context() as patch:
             done = strike(patch, at, fill_disk)
             with suppress(OSError):
@@ -458,6 +459,19 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_state_or_the_new(
         if done() < at:
             break
     assert at > 8
+
+
+def test_a_file_that_is_not_in_force_yet_keeps_its_token(tmp_path: Path) -> None:
+    places = node(tmp_path, right_text())
+    apply(places, now_ns, BOARD)
+    another = TOKEN[::-1]
+    put(places, right_text().replace(TOKEN, another))
+    forget_token(places)
+    assert another.encode() in places.card_file.read_bytes()
+    assert apply(places, now_ns, BOARD) is None
+    enrolment = read_memory(places).enrolment
+    assert enrolment is not None
+    assert enrolment.token == another
 
 
 # A card that was copied.
