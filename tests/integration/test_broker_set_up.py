@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -200,11 +201,13 @@ def test_a_node_that_was_installed_by_hand_is_enrolled_by_one_command_and_in_its
     memory = machine.path("/data/setup/first-boot.json")
     said = json.loads(memory.read_text())
     said["enrolment"]["token"] = token
+    text = f'[enrolment]\n# a word of ours\ntoken = "{token}"\nmoved = false\n'
+    said["sha256"] = hashlib.sha256(text.encode()).hexdigest()  # it is in force
     memory.write_text(json.dumps(said))
     machine.run("mkdir", "-p", "/boot/firmware")
     machine.run("mount", "-t", "tmpfs", "tmpfs", "/boot/firmware")
     card = machine.path("/boot/firmware/gunfire-node.toml")
-    card.write_text(f'[enrolment]\n# a word of ours\ntoken = "{token}"\nmoved = false\n')
+    card.write_text(text)
     machine.run("mount", "-o", "remount,ro", "/boot/firmware")
     machine.drop_in(
         "gunfire-node-enrol.service",
