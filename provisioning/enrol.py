@@ -232,7 +232,7 @@ class Enroller:
             held = self._held(keys)
         elif missing := [kind for kind in KINDS if kind not in held]:
             return self._lacks(missing, keys)
-        else:
+        elif self._table.url is not None:
             forget_token_of(self._places)  # of a card that could not be written when it was used
         self._see_whether_revoked(held)
         figure = self._keep(held, keys)
