@@ -80,7 +80,7 @@ def _copied(stage: Bench, tell: Tell) -> Told:
             time.sleep(1.0)
         time.sleep(ALONE_S)
         came = [w for w in office.words()[heard:] if w["node_id"] == COPIED and is_online(w)]
-    said = (words or b"nothing").decode()
+    said = " ".join((words or b"nothing").decode("utf-8-sig").split())
     return not came and "board" in said, said, "nothing: it never came"
 
 
