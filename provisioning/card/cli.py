@@ -18,7 +18,7 @@ from rich.table import Table
 from node.errors import GunfireNodeError, ProvisioningError
 from node.timing.host import utc_now_ns
 from node.utc import parse_utc_ns
-from provisioning.card.disks import Target, target_of
+from provisioning.card.disks import Target, about, cards, not_proposed, target_of
 from provisioning.card.image import Image
 from provisioning.card.presets import PRESETS, Wish, first_boot_text, wifi_key
 from provisioning.card.write import (
@@ -47,7 +47,7 @@ _force = click.option("--force", is_flag=True, help="Write over a file that is t
 def cli() -> None:
     """Make, check and write the card that a node starts from.
 
-    Example: gunfire-card new --invitation node-0001.invitation.json --array A -o gunfire-node.toml
+    Example: gunfire-card new --invitation node-0001.json --array A
     """
 
 
@@ -107,13 +107,22 @@ def cli() -> None:
     metavar="FILE",
     help="Where to write it.",
 )
+@click.option(
+    "--label",
+    "drawing",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the lid's label too; .pdf, .png or .svg, 62 × 29 mm.",
+)
 @_force
-def new(output: Path, force: bool, **given: Any) -> None:
+def new(output: Path, drawing: Path | None, force: bool, **given: Any) -> None:
     """Make a first-boot file; what is not given is asked for.
 
-    Example: gunfire-card new --invitation node-0001.invitation.json --array A
+    Example: gunfire-card new --invitation node-0001.json --array A --label node-0001.pdf
     """
     _need_room(output, force)
+    if drawing is not None:
+        _need_room(drawing, force)
     text = first_boot_text(_wish(given))
     try:
         file = parse(text.encode(), str(output), utc_now_ns())
@@ -121,9 +130,11 @@ def new(output: Path, force: bool, **given: Any) -> None:
         raise ProvisioningError(
             f"{error}\n{output}: was not written; give it otherwise (gunfire-card new --help)"
         ) from None
+    if drawing is not None:
+        _draw(file, drawing)
     _write_private(output, text)
     click.echo(_summary(file))
-    click.echo(f"wrote {output}; next: gunfire-card write IMAGE {output} --to /dev/sdX")
+    click.echo(f"wrote {output}; next: sudo .venv/bin/gunfire-card write IMAGE {output}")
 
 
 def _wish(given: dict[str, Any]) -> Wish:
@@ -280,24 +291,26 @@ def _summary(file: FirstBootFile) -> str:
     "--to",
     "target_path",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="DEVICE|FILE",
-    help="The card, such as /dev/sdb or /dev/mmcblk0; or a file.",
+    help="The card, such as /dev/sdb or /dev/mmcblk0; or a file. The one card that is in a reader "
+    "if absent.",
 )
 @click.option("--yes", is_flag=True, help="Erase what is there without asking.")
-def write(image_path: Path, file: Path, target_path: Path, yes: bool) -> None:
+def write(image_path: Path, file: Path, target_path: Path | None, yes: bool) -> None:
     """Write image and first-boot file to a card, and read both back.
 
     The file is checked first, and the image by the checksum beside it (IMAGE.sha256); where a map
     lies beside it (.bmap) only what is used is written. What is not removable is refused.
 
-    Example: sudo .venv/bin/gunfire-card write gunfire-node.img.zst gunfire-node.toml --to /dev/sdb
+    Example: sudo .venv/bin/gunfire-card write gunfire-node.img.zst gunfire-node.toml
     """
     need_mtools()
     text = _whole(file)
     parse(text, str(file), utc_now_ns())
     image = Image.of(image_path)
-    target = target_of(target_path, image.size_bytes)
+    if target_path is None and yes:
+        raise ProvisioningError("--to is missing; with --yes, nobody is asked: name the card")
+    target = target_of(target_path or _the_card(image.size_bytes), image.size_bytes)
     for mine in (file, *image.files):
         if mine.exists() and target.path.exists() and mine.samefile(target.path):
             raise ProvisioningError(
@@ -318,6 +331,22 @@ def write(image_path: Path, file: Path, target_path: Path, yes: bool) -> None:
     _say_checked(image_path, known)
     if target.is_device:
         click.echo("take the card out, and put it into the node")
+
+
+def _the_card(image_bytes: int | None) -> Path:
+    """Give the one card that is there; where there are several, whoever sits here chooses."""
+    seen = [(Path(disk["path"]), about(disk), not_proposed(disk, image_bytes)) for disk in cards()]
+    fit = [(path, what) for path, what, why in seen if not why]
+    if not fit:
+        told = [f"{path} ({what}): {why}" for path, what, why in seen if why]
+        raise ProvisioningError(
+            "\n".join(told or ["there is no card in a reader; put it in, or name a disk by --to"])
+        )
+    if len(fit) == 1:
+        return fit[0][0]
+    for path, what in fit:
+        click.echo(f"{path}: {what}")
+    return Path(_asked("--to", "Which is it", type=click.Choice([str(path) for path, _ in fit])))
 
 
 def _say_checked(image: Path, known: bool) -> None:
@@ -382,10 +411,15 @@ def label(file: Path, output: Path, force: bool) -> None:
 
     Example: gunfire-card label gunfire-node.toml -o node-0001.pdf
     """
+    said = load(file, utc_now_ns())
+    _need_room(output, force)
+    _draw(said, output)
+
+
+def _draw(file: FirstBootFile, output: Path) -> None:
     from provisioning.card.label import Label, draw
 
-    said = Label.of(load(file, utc_now_ns()))
-    _need_room(output, force)
+    said = Label.of(file)
     draw(said, output)
     click.echo(f"drew {output}; its code says: {said.code}")
 

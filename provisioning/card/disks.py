@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,8 @@ _COLUMNS: Final = "NAME,PATH,TYPE,RM,HOTPLUG,RO,SIZE,VENDOR,MODEL,TRAN,MOUNTPOIN
 _SYSTEM: Final = ("/", "/boot", "/boot/efi", "/usr", "/var", "/home", "[SWAP]")
 # Larger is a disk full of somebody's work rather than a card.
 LARGEST_CARD_BYTES: Final = 2 * 10**12
+# A larger one has to be named: it may be where somebody keeps copies.
+LARGEST_PROPOSED_BYTES: Final = 260 * 10**9
 
 
 @dataclass(frozen=True)
@@ -77,30 +79,64 @@ def target_of(path: Path, image_bytes: int | None) -> Target:
     disk = look(path)
     if why := refusal(disk, image_bytes):
         raise ProvisioningError(f"{path}: {why}")
-    size = int(disk["size"])
-    names = (str(disk.get(key) or "").strip() for key in ("vendor", "model"))
-    return Target(
-        path, size, f"{' '.join(filter(None, names)) or disk['type']}, {size / 1e9:.1f} GB"
-    )
+    return Target(path, int(disk["size"]), about(disk))
 
 
 def look(path: Path) -> Mapping[str, Any]:
     """Ask lsblk for a disk, with what lies on it."""
     path = Path(os.path.realpath(path))
     try:
-        done = subprocess.run(  # noqa: S603 - a path that is a block device
-            ["lsblk", "--json", "--bytes", "--tree", "--output", _COLUMNS, "--", str(path)],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        disk = json.loads(done.stdout)["blockdevices"][0]
-    except (OSError, subprocess.CalledProcessError, ValueError, KeyError, IndexError) as error:
+        return _lsblk("--", str(path))[0]
+    except (OSError, subprocess.CalledProcessError, ValueError, LookupError) as error:
         raise ProvisioningError(
             f"{path}: lsblk does not say what it is ({error}); is it the card's device?"
         ) from None
-    assert isinstance(disk, dict)  # noqa: S101
-    return disk
+
+
+def cards() -> list[Mapping[str, Any]]:
+    """Ask lsblk for the disks that can be taken out, with what lies on them."""
+    try:
+        return removable(_lsblk())
+    except (OSError, subprocess.CalledProcessError, ValueError, LookupError) as error:
+        raise ProvisioningError(
+            f"lsblk does not say which disks there are ({error}); name the card's by --to"
+        ) from None
+
+
+def removable(disks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Give of all disks those that can be taken out; a reader without a card has no size."""
+    return [
+        disk
+        for disk in disks
+        if disk["type"] == "disk" and (disk.get("rm") or disk.get("hotplug")) and int(disk["size"])
+    ]
+
+
+def not_proposed(disk: Mapping[str, Any], image_bytes: int | None) -> str:
+    """Say why a disk is not proposed as the card, unless it is named; nothing where it is."""
+    if why := refusal(disk, image_bytes):
+        return why
+    if int(disk["size"]) > LARGEST_PROPOSED_BYTES:
+        return "is larger than cards are that nodes have; name it by --to if it is meant"
+    return ""
+
+
+def about(disk: Mapping[str, Any]) -> str:
+    """Say model and size, for whoever confirms."""
+    names = (str(disk.get(key) or "").strip() for key in ("vendor", "model"))
+    return f"{' '.join(filter(None, names)) or disk['type']}, {int(disk['size']) / 1e9:.1f} GB"
+
+
+def _lsblk(*which: str) -> list[Mapping[str, Any]]:
+    done = subprocess.run(  # noqa: S603 - a path that is a block device, or none
+        ["lsblk", "--json", "--bytes", "--tree", "--output", _COLUMNS, *which],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    disks = json.loads(done.stdout)["blockdevices"]
+    assert isinstance(disks, list)  # noqa: S101
+    return disks
 
 
 def refusal(disk: Mapping[str, Any], image_bytes: int | None) -> str:

@@ -7,9 +7,11 @@ import logging
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
@@ -28,6 +30,7 @@ from provisioning.fleet.fleet import INVITED_DAYS, Fleet, RefusedError
 from provisioning.fleet.inventory import Inventory, Member, Reason
 from provisioning.fleet.nats import users
 from provisioning.fleet.server import PORT, make_server
+from provisioning.fleet.verify import POLL_S, READS, VERIFIER, Proof, alone, enrolled, trust_of
 from provisioning.fleet.watch import Watch
 from provisioning.invitation import Invitation
 from provisioning.update.cli import release
@@ -36,6 +39,8 @@ _STATUS: Final[tuple[Kind, ...]] = ("status",)
 _WIDTH: Final = 200
 """Of a table that goes into a file or a pipe."""
 _STOPPED: Final = 130
+VERIFIED_WITHIN_S: Final = 900.0
+"""A receiver that was never on before may need 12.5 minutes to know the leap seconds."""
 _RELOAD: Final = "the broker goes by it once it has the new crl.pem"
 
 
@@ -348,14 +353,7 @@ def watch(ctx: click.Context, broker: str | None) -> None:
     Example: gunfire-fleet --fleet /var/lib/gunfire-fleet watch
     """
     fleet = _fleet(ctx)
-    if not (fleet.folder / "fleet.crt").exists():
-        fleet.issue("fleet")
-    address = BrokerAddress.from_url(
-        broker or fleet.settings.broker,
-        ca_file=fleet.folder / "ca.crt",
-        cert_file=fleet.folder / "fleet.crt",
-        key_file=fleet.folder / "fleet.key",
-    )
+    address = _address(fleet, "fleet", broker)
     words = Subscription(address, kinds=_STATUS, client_id="fleet")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: words.close())
@@ -365,6 +363,88 @@ def watch(ctx: click.Context, broker: str | None) -> None:
         for word in words:
             if isinstance(word.message, Status):
                 seen.take(word.message)
+
+
+def _address(fleet: Fleet, name: str, broker: str | None) -> BrokerAddress:
+    """Give the broker with the certificate of one of our own names, issued where it has none."""
+    member = fleet.inventory.read().members.get(name)
+    if member is None or member.state(fleet.clock()) != "enrolled":
+        fleet.issue(name)
+    return BrokerAddress.from_url(
+        broker or fleet.settings.broker,
+        ca_file=fleet.folder / "ca.crt",
+        cert_file=fleet.folder / f"{name}.crt",
+        key_file=fleet.folder / f"{name}.key",
+    )
+
+
+@cli.command()
+@click.argument("node_id", type=Level())
+@click.option("--broker", metavar="URL", help="The broker; the one in fleet.toml if absent.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=1),
+    default=VERIFIED_WITHIN_S,
+    show_default=True,
+    metavar="S",
+    help="How long to wait for all of it, seconds.",
+)
+@click.pass_context
+def verify(ctx: click.Context, node_id: str, broker: str | None, timeout_s: float) -> None:
+    """Wait until a node is enrolled, online, and has signed what it hears; clap once at it.
+
+    May be called before the node is switched on. Ends with 0 and VERIFIED, and what the node says
+    is wrong if anything is; with 1 and what is missing; with 2 where it cannot be judged. It goes
+    as `verifier`, whose certificate is made if there is none.
+
+    Example: gunfire-fleet verify node-0001
+    """
+    fleet, until_s = _fleet(ctx), time.monotonic() + timeout_s
+
+    def tell(said: str) -> None:
+        click.echo(printable(said))
+
+    with alone(fleet.folder):
+        member = enrolled(fleet, node_id, until_s, tell)
+        if member is None:
+            _not_verified(node_id, "it is not enrolled (above)")
+        signing = member.newest("signing")
+        key = signing.key_id if signing is not None and signing.key_id else "none"
+        tell(f"enrolled: {node_id} of {member.site}, key_id {key}")
+        address, proof = _address(fleet, VERIFIER, broker), Proof(trust_of(fleet), tell)
+        with Subscription(
+            address, kinds=READS, site=member.site, node_id=node_id, client_id=VERIFIER
+        ) as words:
+            _wait(words, proof, until_s, tell)
+    if proof.waits_for:
+        _not_verified(node_id, f"after {timeout_s:.0f} s it still waits for {proof.waits_for}")
+    report = proof.report()
+    for finding in report.findings:
+        tell(f"{finding.kind.upper()}: {finding.sentence}")
+    if not report.holds:
+        _not_verified(node_id, "what it sent does not hold (above)")
+    but = f", and says: {printable(proof.degraded)}" if proof.degraded else ""
+    state = "degraded" if proof.degraded else "online"
+    click.echo(f"VERIFIED: {node_id} is enrolled, {state}, and signs what it hears{but}")
+
+
+def _wait(words: Subscription, proof: Proof, until_s: float, tell: Callable[[str], None]) -> None:
+    """Take words until nothing is missing, or the time is up."""
+    said = ""
+    while (left_s := until_s - time.monotonic()) > 0 and (proof.waits_for or proof.settles):
+        missing = proof.waits_for or "what it says is wrong (above) to go away"
+        word = words.next(min(left_s, POLL_S))
+        if word is not None:
+            proof.take(word)
+        elif missing != said:  # only once it is quiet: what the broker keeps comes at once
+            said = missing
+            tell(f"waits for {missing}")
+
+
+def _not_verified(name: str, why: str) -> NoReturn:
+    click.echo(f"NOT VERIFIED: {name}: {why}")
+    sys.exit(1)
 
 
 @cli.command("nats-users")

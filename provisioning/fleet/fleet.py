@@ -63,7 +63,7 @@ from provisioning.fleet.inventory import (
 from provisioning.invitation import Invitation
 from provisioning.words import host_name, https_url
 
-RESERVED: Final = ("operator", "map", "auditor", "evidence", "broker", "fleet")
+RESERVED: Final = ("operator", "map", "auditor", "evidence", "verifier", "broker", "fleet")
 """Names that the broker's access list knows, and so no node's; `fleet` is who watches."""
 OWN: Final = "ca"
 """The name of the fleet's own key and certificate in its folder, and so nobody's."""

@@ -22,6 +22,7 @@ PASSES: Final = 20
 PATIENCE: Final = 3
 """Times as many are played at most: beside other work the emulator loses samples."""
 PULSE_S: Final = 600.0
+VERIFIED_S: Final = 900.0
 SAME_S: Final = 0.2
 """An onset this near to a true one is of it."""
 
@@ -36,14 +37,19 @@ def _measure(stage: Bench, tell: Tell) -> Part:
     tell("writing the card")
     card = stage.card(NODE)
     began_s = time.monotonic()
-    with stage.guest(card, units=UNITS) as (_, heard):
+    office = stage.office
+    with (
+        office.verifying(NODE, VERIFIED_S) as verifying,
+        stage.guest(card, units=UNITS) as (_, heard),
+    ):
         tell("waiting for the node at the broker")
-        office = stage.office
         office.wait("status", NODE, ON_S, is_online)
         at_broker_s = time.monotonic() - began_s
         tell("waiting for the pulse to discipline its clock")
         office.wait("status", NODE, PULSE_S, by_pulse)
         by_pulse_s = time.monotonic() - began_s
+        tell("waiting for gunfire-fleet to verify it")
+        said = verifying.communicate(timeout=VERIFIED_S)[0].splitlines()
         tell("listening")
         expected = stage.sound.expected(stage.folder)
         first = len(office.words())
@@ -71,6 +77,8 @@ def _measure(stage: Bench, tell: Tell) -> Part:
                   at_broker_s <= ON_S),
             Claim("one-time token left on the card", int(token_stays), "", "0", not token_stays),
             Claim("power-on to a clock by the pulse", by_pulse_s, "s"),
+            Claim("verified by one command, gunfire-fleet verify", int(not verifying.returncode),
+                  "", "1", not verifying.returncode),
             Claim("shots judged: samples whole", len(whole), "", f"≥ {PASSES}",
                   len(whole) >= PASSES),
             Claim("of them told as replay tells them (label, grade, rounds)", right, "",
@@ -88,6 +96,7 @@ def _measure(stage: Bench, tell: Tell) -> Part:
         (
             Detail("The node at the end", ("what", "said"), (
                 ("sound", stage.sound.about),
+                ("gunfire-fleet verify", said[-1] if said else "nothing"),
                 ("state", f"{online['state']}: {'; '.join(online['reasons']) or 'nothing wrong'}"),
                 ("clock", str(online["clock"])),
                 ("inventory", f"{member['state']}, enrolled {issued_utc}"),

@@ -184,6 +184,24 @@ class Office:
             [*FLEET, "--fleet", self.fleet_folder, "watch", "--broker", self._url], "watch.log"
         )
 
+    @contextmanager
+    def verifying(self, node_id: str, within_s: float) -> Iterator[subprocess.Popen[str]]:
+        """Have `gunfire-fleet verify` run; whoever enters waits for it."""
+        with subprocess.Popen(
+            [
+                *(*FLEET, "--fleet", self.fleet_folder, "verify", node_id),
+                *("--broker", self._url, "--timeout", str(within_s)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as running:
+            try:
+                yield running
+            finally:
+                running.terminate()
+
     @property
     def _url(self) -> str:
         return f"mqtts://localhost:{self.broker.port}"

@@ -38,6 +38,7 @@ from node.demo import Street
 from node.errors import BrokerError
 from node.identity import load_identity
 from node.messages import Checkpoint, Detection, Node, Status, with_transport
+from node.messages.signing import Signer
 from node.network import Subscription
 from node.timing import FakeHostClock
 from node.types import ClockQuality
@@ -53,6 +54,8 @@ from tests.hil.fleet_stage import NODE_ID, SITE, Box, SetClock, Stage, served
 from tests.hil.process import GUNFIRE_NODE
 from tests.hil.shipped_broker import ShippedBroker
 from tests.hil.virtual_receiver import free_port
+from tests.unit.signed_log import EXAMPLE as EXAMPLE_DETECTION
+from tests.unit.signed_log import SignedNode, changed
 
 LONG = dt.timedelta(days=400)
 LATE = dt.timedelta(days=500)
@@ -185,6 +188,20 @@ def connected(box: Box, broker: ShippedBroker) -> Iterator[Client]:
         client.loop_stop()
 
 
+@contextmanager
+def hearing(box: Box, frames: Any) -> Iterator[None]:
+    by_ntp = ClockQuality("ntp", sigma_s=1e-3, bound_s=3e-3)  # else no moment is believed
+    clock = FakeHostClock(time.time_ns() - time.monotonic_ns(), by_ntp)
+    daemon = Daemon(box.settings, SimulatedSource(frames, 48_000, paced=True), clock)
+    node = threading.Thread(target=daemon.run)
+    node.start()
+    try:
+        yield
+    finally:
+        node.join(60)
+        assert not node.is_alive()
+
+
 class PowerCut(BaseException):
     """The power is gone: nothing in between may take it for a fault to go on from."""
 
@@ -273,16 +290,10 @@ def test_a_node_that_hears_before_it_is_enrolled_is_online_and_verified_without_
         got: list[Any] = []
         listener = threading.Thread(target=lambda: got.extend(words))
         listener.start()
-        by_ntp = ClockQuality("ntp", sigma_s=1e-3, bound_s=3e-3)  # else no moment is believed
-        clock = FakeHostClock(time.time_ns() - time.monotonic_ns(), by_ntp)
-        daemon = Daemon(box.settings, SimulatedSource(frames, 48_000, paced=True), clock)
-        node = threading.Thread(target=daemon.run)
-        node.start()
-        assert wait_until(box.places.signing_key.exists)
-        time.sleep(HEARD_S / 3)  # it hears, and keeps what it cannot send
-        assert box.enrol() == 0
-        node.join(60)
-        assert not node.is_alive()
+        with hearing(box, frames):
+            assert wait_until(box.places.signing_key.exists)
+            time.sleep(HEARD_S / 3)  # it hears, and keeps what it cannot send
+            assert box.enrol() == 0
         # Its last word vouches for all.
         assert wait_until(lambda: isinstance(got[-1].message, Checkpoint))
         words.close()
@@ -317,6 +328,177 @@ def test_a_node_that_hears_before_it_is_enrolled_is_online_and_verified_without_
     assert f"EXPIRED: {log}" in done.stdout
     assert f"seq {heard[-1].seq}:" in done.stdout
     assert "seq 1:" not in done.stdout
+
+
+# Whether a node is verified, asked beside the broker.
+
+
+@contextmanager
+def verifying(
+    stage: Stage, broker: ShippedBroker, *options: object
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `gunfire-fleet verify`; whoever enters waits for its end by `communicate`."""
+    url = f"mqtts://localhost:{broker.port}"
+    words = ["--fleet", stage.fleet.folder, "verify", NODE_ID, "--broker", url, *options]
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("gunfire-fleet"), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.terminate()
+
+
+def line_with(running: subprocess.Popen[str], words: str) -> str:
+    assert running.stdout is not None
+    for line in running.stdout:
+        if words in line:
+            return line
+    assert running.stderr is not None
+    pytest.fail(f"ended without {words!r}: {running.stderr.read()}")
+
+
+def test_a_node_is_verified_by_one_command_that_may_begin_before_it_is_switched_on(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite(), broker=f"mqtts://localhost:{broker.port}")
+    frames = Street.load().node.frames()[: 2 * HEARD_S * 48_000]
+    with verifying(stage, broker) as running:
+        assert "not enrolled" in line_with(running, "invited")
+        assert box.enrol() == 0
+        assert f"{NODE_ID} of {SITE}, key_id " in line_with(running, "enrolled:")
+        assert "switched on" in line_with(running, "waits for the node at the broker")
+        with hearing(box, frames):
+            line_with(running, "heard:")
+            out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, out + err
+    assert f"VERIFIED: {NODE_ID} is enrolled" in out
+    assert stage.fleet.inventory.read().members["verifier"].role == "reader"
+
+
+def test_two_do_not_verify_at_once_and_what_is_missing_is_told_when_time_is_up(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    with verifying(stage, broker, "--timeout", 5) as first:
+        line_with(first, "waits for the node at the broker")
+        with verifying(stage, broker) as second:
+            _, err = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert "somebody else verifies a node just now" in err
+        say(box, broker, ("status", online_status("degraded", "the clock is not synchronised")))
+        line_with(first, "degraded: the clock is not synchronised")
+        out, err = first.communicate(timeout=60)
+    assert first.returncode == 1, out + err
+    assert f"NOT VERIFIED: {NODE_ID}: after 5 s it still waits for its birth certificate" in out
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("revoked", "revoked: not enrolled"),
+        ("run out", "run out: not enrolled"),
+        ("refused", "invited: not enrolled; refused last: "),
+        ("nobody", "node-0001: is no node of this fleet"),
+    ],
+)
+def test_a_node_that_is_not_enrolled_is_not_verified(
+    state: str, words: str, stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    if state == "revoked":
+        assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
+        stage.fleet.revoke(NODE_ID, "stolen")
+    elif state == "run out":
+        now, stage.clock.ahead = stage.clock.ahead, -dt.timedelta(days=20)
+        stage.invite()
+        stage.clock.ahead = now
+    elif state == "refused":
+        stage.invite()
+        stage.fleet.refuse(NODE_ID, "127.0.0.1", "its token is wrong")
+    with verifying(stage, broker, "--timeout", 2) as running:
+        out, err = running.communicate(timeout=60)
+    assert words in out + err
+    assert running.returncode == (2 if state == "nobody" else 1)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "words"),
+    [
+        ({}, "VERIFIED: node-0001 is enrolled, online"),
+        ({"grade": "not_gunfire"}, "ALTERED: "),
+        ("signed by another", "ALTERED: "),
+        ({"signature": None}, "UNSIGNED: "),
+    ],
+)
+def test_a_node_whose_words_do_not_hold_is_not_verified(
+    spoilt: Any, words: str, stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    node, other = signing_node(box), SignedNode(NODE_ID, dt.datetime.now(dt.UTC), site=SITE)
+    detection = node.detection()
+    if spoilt == "signed by another":
+        detection = other.detection()
+    elif spoilt:
+        detection = changed(detection, **spoilt)
+    with verifying(stage, broker) as running:
+        line_with(running, "waits for the node at the broker")
+        say(box, broker, ("status", online_status()), ("node", node.birth()), detection)
+        out, err = running.communicate(timeout=60)
+    assert words in out, out + err
+    assert (f"NOT VERIFIED: {NODE_ID}: what it sent does not hold" in out) == bool(spoilt)
+    assert running.returncode == bool(spoilt)
+
+
+def test_a_detection_without_a_time_does_not_count_and_what_is_wrong_is_told_with_the_verdict(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    node = signing_node(box)
+    free = EXAMPLE_DETECTION.clock.model_copy(update={"source": "free"})
+    with verifying(stage, broker, "--timeout", 12) as running:
+        line_with(running, "waits for the node at the broker")
+        say(
+            *(box, broker, ("status", online_status("degraded", "the thermometer is silent"))),
+            *(("node", node.birth()), node.detection(clock=free)),
+        )
+        line_with(running, "waits for a detection with its time")
+        say(box, broker, node.detection())
+        line_with(running, "waits for what it says is wrong (above) to go away")
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, out + err
+    verdict = f"VERIFIED: {NODE_ID} is enrolled, degraded, and signs what it hears, and says: "
+    assert f"{verdict}the thermometer is silent\n" in out
+
+
+def signing_node(box: Box) -> SignedNode:
+    """Give what a box would say, signed by its own key."""
+    places = box.places
+    identity = load_identity(places.signing_key, places.signing_certificate, NODE_ID, SITE)
+    node = SignedNode(NODE_ID, dt.datetime.now(dt.UTC), identity.private_key, SITE)
+    node.signer = Signer(identity.private_key, identity.certificate)
+    return node
+
+
+def online_status(state: str = "online", *reasons: str) -> bytes:
+    said = json.loads(status(str(uuid.uuid4()), state))
+    return json.dumps(said | {"reasons": reasons}).encode()
+
+
+def say(box: Box, broker: ShippedBroker, *words: tuple[str, bytes] | bytes) -> None:
+    """Publish as a box: detections as they are, others with their kind."""
+    with connected(box, broker) as client:
+        for word in words:
+            kind, said = word if isinstance(word, tuple) else ("detection", word)
+            topic = f"gunfire/v1/{SITE}/{NODE_ID}/{kind}"
+            client.publish(topic, said, qos=1, retain=kind == "status").wait_for_publish(WAIT_S)
 
 
 # What goes wrong with a token, and how it is told.

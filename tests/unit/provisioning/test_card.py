@@ -12,15 +12,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import zstandard
+from click import testing
 from click.testing import CliRunner, Result
 
 from node.errors import ProvisioningError
 from node.settings import Settings
-from provisioning.card import imager
+from provisioning.card import cli as card_cli
+from provisioning.card import disks, imager
 from provisioning.card.cli import PASSPHRASE, cli, main
 from provisioning.card.disks import look, refusal
 from provisioning.card.image import Image
@@ -269,6 +271,64 @@ def test_only_a_card_that_nothing_uses_may_be_written_to(what: dict[str, Any], w
     assert bool(why) == bool(words)
 
 
+def reader(**other: Any) -> dict[str, Any]:
+    return disk(**{"children": [], **other})
+
+
+TWO = (reader(path="/dev/sdb"), reader(path="/dev/mmcblk0", rm=False, model="Slot"))
+
+
+@pytest.mark.parametrize(
+    ("there", "typed", "words"),
+    [
+        ([], "", "there is no card in a reader; put it in"),
+        ([reader(rm=False, hotplug=False)], "", "there is no card in a reader"),
+        ([reader(size=0)], "", "there is no card in a reader"),
+        ([reader(type="loop")], "", "there is no card in a reader"),
+        ([reader(size=10**12)], "", "/dev/sdb (SD Reader, 1000.0 GB): is larger than cards are"),
+        ([reader(mountpoints=["/mnt"])], "", "/dev/sdb (SD Reader, 32.0 GB): is mounted at /mnt"),
+        ([reader()], "", "takes /dev/sdb"),
+        ([reader(size=10**12), reader(path="/dev/sdc")], "", "takes /dev/sdc"),
+        (TWO, "/dev/sda\n/dev/mmcblk0\n", "takes /dev/mmcblk0"),
+        (TWO, None, "--to is missing"),
+    ],
+)
+def test_the_card_in_a_reader_is_found_and_of_several_one_is_chosen(
+    there: list[Any], typed: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("mcopy") is None:
+        pytest.skip("needs mtools")
+    image, file = tmp_path / "x.img", tmp_path / "gunfire-node.toml"
+    image.write_bytes(bytes(512))
+    file.write_text(right_text())
+    monkeypatch.setattr(disks, "_lsblk", lambda *_: there)
+    monkeypatch.setattr(card_cli, "target_of", taken)
+    monkeypatch.setattr(
+        testing._NamedTextIOWrapper, "isatty", lambda _: typed is not None, raising=False
+    )
+    done = CliRunner().invoke(
+        cli, ["write", str(image), str(file)], standalone_mode=False, input=typed
+    )
+    assert words in str(done.exception)
+
+
+def taken(path: Path, _: int | None) -> NoReturn:
+    raise ProvisioningError(f"takes {path}")
+
+
+def test_nobody_erases_a_card_that_was_not_named_without_being_asked(tmp_path: Path) -> None:
+    if shutil.which("mcopy") is None:
+        pytest.skip("needs mtools")
+    image, file = tmp_path / "x.img", tmp_path / "gunfire-node.toml"
+    image.write_bytes(bytes(512))
+    file.write_text(right_text())
+    assert "--to is missing; with --yes" in str(run("write", image, file, "--yes").exception)
+
+
+def test_the_disks_of_this_machine_are_read_and_none_that_it_runs_from_is_proposed() -> None:
+    assert not [d["path"] for d in disks.cards() if not disks.not_proposed(d, None)]
+
+
 def test_the_disk_that_this_machine_runs_from_is_refused() -> None:
     at = subprocess.run(
         ["findmnt", "-n", "-o", "SOURCE", "/"], capture_output=True, text=True, check=False
@@ -331,6 +391,21 @@ def test_a_label_is_drawn_for_a_printer(ending: str, magic: bytes, tmp_path: Pat
     assert done.exception is None, done.exception
     assert drawn.read_bytes().startswith(magic)
     assert "must end with" in str(run("label", file, "-o", tmp_path / "label.bmp").exception)
+
+
+def test_a_label_is_drawn_with_the_file_or_neither_is_written(tmp_path: Path) -> None:
+    file, drawn = tmp_path / "gunfire-node.toml", tmp_path / "node-0001.pdf"
+    wish = ("new", "--invitation", invitation(tmp_path), "--array", "A", "-o", file)
+    assert "must end with" in str(run(*wish, "--label", tmp_path / "label.bmp").exception)
+    drawn.write_text("mine")
+    assert "say --force" in str(run(*wish, "--label", drawn).exception)
+    assert not file.exists()
+    done = run(*wish, "--label", drawn, "--force")
+    assert done.exception is None, done.exception
+    assert "id=node-0001 ca=" in done.output
+    assert TOKEN not in done.output
+    assert drawn.read_bytes().startswith(b"%PDF")
+    assert file.exists()
 
 
 def test_a_label_that_is_there_is_not_drawn_over_unless_forced(tmp_path: Path) -> None:
