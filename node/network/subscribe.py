@@ -153,7 +153,8 @@ class Subscription:
     another node than its topic's, is counted in `invalid` and passed over. The connection is made
     again for ever once it has stood. Who reads more slowly than messages come has the rest wait at
     the broker. That ends the connection after 45 s in which nothing is read, and keeps what comes
-    for a `client_id` with a `session_expiry_s` alone.
+    for a `client_id` with a `session_expiry_s` alone. `away` says why the connection does not
+    stand, and nothing where it does.
 
     Parameters
     ----------
@@ -189,6 +190,7 @@ class Subscription:
             raise ValueError("a session that is to last needs a client_id to be known again by")
         self.invalid = 0
         self.repeated = 0
+        self.away = ""
         self._filters = [(_filter(kind, site, node_id), 1) for kind in kinds]
         self._words: queue.SimpleQueue[Word | None] = queue.SimpleQueue()
         self._come_bytes = 0  # the session's thread alone adds to it,
@@ -291,6 +293,7 @@ class Subscription:
 
     def disconnected(self, loss: Loss) -> None:
         """Remember why, for whoever waits for the first connection."""
+        self.away = loss.sentence
         self._answer(loss.sentence)
 
     def subscribed(self, codes: list[ReasonCode]) -> None:
@@ -302,6 +305,7 @@ class Subscription:
             if refused
             else None
         )
+        self.away = refusal or ""
         if refusal is not None and self._answered:  # nobody waits: a later connection
             log.error("%s", refusal)
         self._answer(refusal)

@@ -20,6 +20,7 @@ from node.timing.host import utc_now_ns
 from node.utc import parse_utc_ns
 from provisioning.card.disks import Target, about, cards, not_proposed, target_of
 from provisioning.card.image import Image
+from provisioning.card.label import Label, draw, need_kind
 from provisioning.card.presets import PRESETS, Wish, first_boot_text, wifi_key
 from provisioning.card.write import (
     compare_image,
@@ -102,10 +103,8 @@ def cli() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("gunfire-node.toml"),
-    show_default=True,
     metavar="FILE",
-    help="Where to write it.",
+    help="Where to write it; NAME.toml if absent.",
 )
 @click.option(
     "--label",
@@ -115,24 +114,27 @@ def cli() -> None:
     help="Draw the lid's label too; .pdf, .png or .svg, 62 × 29 mm.",
 )
 @_force
-def new(output: Path, drawing: Path | None, force: bool, **given: Any) -> None:
+def new(output: Path | None, drawing: Path | None, force: bool, **given: Any) -> None:
     """Make a first-boot file; what is not given is asked for.
 
     Example: gunfire-card new --invitation node-0001.json --array A --label node-0001.pdf
     """
+    wish = _wish(given)
+    output = output or Path(f"{wish.node_id}.toml")
     _need_room(output, force)
     if drawing is not None:
-        _need_room(drawing, force)
-    text = first_boot_text(_wish(given))
+        _need_room(drawing, force, by="--label")
+        need_kind(drawing)
+    text = first_boot_text(wish)
     try:
         file = parse(text.encode(), str(output), utc_now_ns())
     except ProvisioningError as error:
         raise ProvisioningError(
             f"{error}\n{output}: was not written; give it otherwise (gunfire-card new --help)"
         ) from None
+    _write_private(output, text)
     if drawing is not None:
         _draw(file, drawing)
-    _write_private(output, text)
     click.echo(_summary(file))
     click.echo(f"wrote {output}; next: sudo .venv/bin/gunfire-card write IMAGE {output}")
 
@@ -222,12 +224,12 @@ def _asked(option: str, question: str, **how: Any) -> str:
     return str(click.prompt(question, err=True, **how))
 
 
-def _need_room(path: Path, force: bool, content: bytes | None = None) -> None:
+def _need_room(path: Path, force: bool, content: bytes | None = None, by: str = "-o") -> None:
     """See that no file is lost: there is none, the same is there, or somebody says so."""
     same = content is not None and path.is_file() and path.read_bytes() == content
     if force or same or not path.exists():
         return
-    raise ProvisioningError(f"{path}: is there already; name another by -o, or say --force")
+    raise ProvisioningError(f"{path}: is there already; name another by {by}, or say --force")
 
 
 def _write_private(path: Path, text: str | bytes) -> None:
@@ -247,7 +249,7 @@ def _write_private(path: Path, text: str | bytes) -> None:
 def check(file: Path) -> None:
     """Check a first-boot file: exit 0, or a line for each mistake and exit 2.
 
-    Example: gunfire-card check gunfire-node.toml
+    Example: gunfire-card check node-0001.toml
     """
     click.echo(_summary(load(file, utc_now_ns())))
 
@@ -267,10 +269,11 @@ def _summary(file: FirstBootFile) -> str:
             "with a token" if enrolment.token else "without a token: for a node that has its own"
         )
         enrolled = f"{enrolment.url}, {token}"
+    count = settings.capture.channels
+    channels = f"{count} channel{'s' * (count > 1)}"
     rows = {
         "node": f"{settings.node.id}, site {settings.node.site}",
-        "sound": f"{settings.capture.device!r}, {settings.capture.channels} channels, "
-        f"{settings.capture.array}",
+        "sound": f"{settings.capture.device!r}, {channels}, {settings.capture.array}",
         "time": {"pulse": "receiver with its pulse", "no-pulse": "receiver without its pulse"}.get(
             settings.receiver.kind, "the network's servers"
         ),
@@ -302,7 +305,7 @@ def write(image_path: Path, file: Path, target_path: Path | None, yes: bool) -> 
     The file is checked first, and the image by the checksum beside it (IMAGE.sha256); where a map
     lies beside it (.bmap) only what is used is written. What is not removable is refused.
 
-    Example: sudo .venv/bin/gunfire-card write gunfire-node.img.zst gunfire-node.toml
+    Example: sudo .venv/bin/gunfire-card write gunfire-node.img.zst node-0001.toml
     """
     need_mtools()
     text = _whole(file)
@@ -334,19 +337,22 @@ def write(image_path: Path, file: Path, target_path: Path | None, yes: bool) -> 
 
 
 def _the_card(image_bytes: int | None) -> Path:
-    """Give the one card that is there; where there are several, whoever sits here chooses."""
-    seen = [(Path(disk["path"]), about(disk), not_proposed(disk, image_bytes)) for disk in cards()]
-    fit = [(path, what) for path, what, why in seen if not why]
+    """Give the one disk that can be taken out; where there are several, whoever sits here chooses.
+
+    One that may not be written to counts: what is left beside it need not be the card.
+    """
+    seen = [(str(disk["path"]), about(disk), not_proposed(disk, image_bytes)) for disk in cards()]
+    told = [f"{path} ({what})" + (f": {why}" if why else "") for path, what, why in seen]
+    fit = [path for path, _, why in seen if not why]
     if not fit:
-        told = [f"{path} ({what}): {why}" for path, what, why in seen if why]
         raise ProvisioningError(
             "\n".join(told or ["there is no card in a reader; put it in, or name a disk by --to"])
         )
-    if len(fit) == 1:
-        return fit[0][0]
-    for path, what in fit:
-        click.echo(f"{path}: {what}")
-    return Path(_asked("--to", "Which is it", type=click.Choice([str(path) for path, _ in fit])))
+    if len(seen) == 1:
+        return Path(fit[0])
+    for line in told:
+        click.echo(line)
+    return Path(_asked("--to", "Which is the card", type=click.Choice(fit)))
 
 
 def _say_checked(image: Path, known: bool) -> None:
@@ -369,7 +375,9 @@ def _confirm(target: Target, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ProvisioningError(f"{target.path}: would be erased; say --yes if that is meant")
+        raise ProvisioningError(
+            f"{target.path}: would be erased; say --to {target.path} --yes if that is meant"
+        )
     if not click.confirm("Erase all that is on it?", default=False):
         raise click.Abort
 
@@ -409,7 +417,7 @@ def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 def label(file: Path, output: Path, force: bool) -> None:
     """Draw the label of a node's lid: name, site and a QR code; no secret.
 
-    Example: gunfire-card label gunfire-node.toml -o node-0001.pdf
+    Example: gunfire-card label node-0001.toml -o node-0001.pdf
     """
     said = load(file, utc_now_ns())
     _need_room(output, force)
@@ -417,8 +425,6 @@ def label(file: Path, output: Path, force: bool) -> None:
 
 
 def _draw(file: FirstBootFile, output: Path) -> None:
-    from provisioning.card.label import Label, draw
-
     said = Label.of(file)
     draw(said, output)
     click.echo(f"drew {output}; its code says: {said.code}")
@@ -462,10 +468,9 @@ def imager(
 ) -> None:
     """Make what Raspberry Pi Imager takes: a manifest of a local image, and cloud-init's files.
 
-    Example: gunfire-card imager gunfire-node.img.xz gunfire-node.toml -o imager
+    Example: gunfire-card imager gunfire-node.img.xz node-0001.toml -o imager
     """
     from provisioning.card import imager as make
-    from provisioning.card.label import Label
 
     text = _whole(file)
     said = parse(text, str(file), utc_now_ns())

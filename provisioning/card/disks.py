@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 from node.errors import ProvisioningError
 
-_COLUMNS: Final = "NAME,PATH,TYPE,RM,HOTPLUG,RO,SIZE,VENDOR,MODEL,TRAN,MOUNTPOINTS"
+_COLUMNS: Final = "NAME,PATH,TYPE,RM,HOTPLUG,RO,SIZE,VENDOR,MODEL,TRAN,FSTYPE,LABEL,MOUNTPOINTS"
 _SYSTEM: Final = ("/", "/boot", "/boot/efi", "/usr", "/var", "/home", "[SWAP]")
+_SYSFS: Final = Path("/sys/block")
 # Larger is a disk full of somebody's work rather than a card.
 LARGEST_CARD_BYTES: Final = 2 * 10**12
 # A larger one has to be named: it may be where somebody keeps copies.
@@ -79,7 +81,7 @@ def target_of(path: Path, image_bytes: int | None) -> Target:
     disk = look(path)
     if why := refusal(disk, image_bytes):
         raise ProvisioningError(f"{path}: {why}")
-    return Target(path, int(disk["size"]), about(disk))
+    return Target(path, _size(disk), about(disk))
 
 
 def look(path: Path) -> Mapping[str, Any]:
@@ -96,35 +98,50 @@ def look(path: Path) -> Mapping[str, Any]:
 def cards() -> list[Mapping[str, Any]]:
     """Ask lsblk for the disks that can be taken out, with what lies on them."""
     try:
-        return removable(_lsblk())
+        disks = _lsblk()
     except (OSError, subprocess.CalledProcessError, ValueError, LookupError) as error:
         raise ProvisioningError(
             f"lsblk does not say which disks there are ({error}); name the card's by --to"
         ) from None
+    return [disk for disk in removable(disks) if not _is_soldered(str(disk["name"]))]
 
 
 def removable(disks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Give of all disks those that can be taken out; a reader without a card has no size."""
-    return [
-        disk
-        for disk in disks
-        if disk["type"] == "disk" and (disk.get("rm") or disk.get("hotplug")) and int(disk["size"])
-    ]
+    """Give of all disks those that can be taken out, as far as lsblk knows."""
+    return [d for d in disks if d["type"] == "disk" and (d.get("rm") or d.get("hotplug"))]
+
+
+def _is_soldered(name: str) -> bool:
+    """Whether it is an eMMC of this machine, which lsblk takes for one that can be taken out."""
+    try:
+        return (_SYSFS / name / "device" / "type").read_text("ascii").strip() == "MMC"
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def not_proposed(disk: Mapping[str, Any], image_bytes: int | None) -> str:
     """Say why a disk is not proposed as the card, unless it is named; nothing where it is."""
     if why := refusal(disk, image_bytes):
         return why
-    if int(disk["size"]) > LARGEST_PROPOSED_BYTES:
+    if _size(disk) > LARGEST_PROPOSED_BYTES:
         return "is larger than cards are that nodes have; name it by --to if it is meant"
     return ""
 
 
 def about(disk: Mapping[str, Any]) -> str:
-    """Say model and size, for whoever confirms."""
+    """Say model, size, and what lies on it, for whoever confirms."""
     names = (str(disk.get(key) or "").strip() for key in ("vendor", "model"))
-    return f"{' '.join(filter(None, names)) or disk['type']}, {int(disk['size']) / 1e9:.1f} GB"
+    said = f"{' '.join(filter(None, names)) or disk['type']}, {_size(disk) / 1e9:.1f} GB"
+    holds = [
+        " ".join(str(part[key]) for key in ("label", "fstype") if part.get(key))
+        for part in _below(disk)
+    ]
+    found = ", ".join(filter(None, holds))
+    return f"{said}, with {found}" if found else said
+
+
+def _size(disk: Mapping[str, Any]) -> int:
+    return int(disk.get("size") or 0)
 
 
 def _lsblk(*which: str) -> list[Mapping[str, Any]]:
@@ -154,10 +171,11 @@ def refusal(disk: Mapping[str, Any], image_bytes: int | None) -> str:
     if disk.get("ro"):
         return "is read-only; push the lock at the card's side"
     if mounted:
-        return f"is mounted at {', '.join(mounted)}; unmount it (`umount {mounted[0]}`)"
+        which = " ".join(map(shlex.quote, mounted))
+        return f"is mounted at {', '.join(mounted)}; unmount it: sudo umount {which}"
     if others := sorted({str(d["type"]) for d in _below(disk)} - {"disk", "loop", "part"}):
         return f"is in use ({', '.join(others)}); name the card's device"
-    size = int(disk["size"])
+    size = _size(disk)
     if size == 0:
         return "holds no card; put one into the reader"
     if size > LARGEST_CARD_BYTES:

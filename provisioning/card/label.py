@@ -57,6 +57,14 @@ def authority_print(pem: str) -> str:
     return first.fingerprint(SHA256()).hex()
 
 
+def need_kind(path: Path) -> str:
+    """Give a drawing's kind by its ending; raises ProvisioningError where it is none of ours."""
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ProvisioningError(f"{path}: must end with {', '.join(KINDS)}")
+    return kind
+
+
 def draw(label: Label, path: Path) -> None:
     """Draw a label, by the file's ending as PDF, PNG or SVG.
 
@@ -65,9 +73,7 @@ def draw(label: Label, path: Path) -> None:
     ProvisioningError
         It is another ending, or cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in KINDS:
-        raise ProvisioningError(f"{path}: must end with {', '.join(KINDS)}")
+    kind = need_kind(path)
     import segno
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -20,17 +22,26 @@ from rich.table import Table
 
 from node.cli._shared import Level, Utc, printable
 from node.deliver import BrokerAddress
-from node.errors import GunfireNodeError, ProvisioningError
+from node.errors import BrokerError, GunfireNodeError, ProvisioningError
 from node.messages import Status
 from node.network import Subscription
 from node.network.subscribe import Kind
 from provisioning.est import CarriedRequest, read_request
-from provisioning.fleet.files import SECRET, now, read, write
+from provisioning.fleet.files import SECRET, locked, now, read, write
 from provisioning.fleet.fleet import INVITED_DAYS, Fleet, RefusedError
 from provisioning.fleet.inventory import Inventory, Member, Reason
 from provisioning.fleet.nats import users
 from provisioning.fleet.server import PORT, make_server
-from provisioning.fleet.verify import POLL_S, READS, VERIFIER, Proof, alone, enrolled, trust_of
+from provisioning.fleet.verify import (
+    POLL_S,
+    READS,
+    VERIFIER,
+    Proof,
+    key_of,
+    member_of,
+    trust_of,
+    wait_for_enrolment,
+)
 from provisioning.fleet.watch import Watch
 from provisioning.invitation import Invitation
 from provisioning.update.cli import release
@@ -39,8 +50,13 @@ _STATUS: Final[tuple[Kind, ...]] = ("status",)
 _WIDTH: Final = 200
 """Of a table that goes into a file or a pipe."""
 _STOPPED: Final = 130
-VERIFIED_WITHIN_S: Final = 900.0
+VERIFIED_WITHIN_S: Final = 900
 """A receiver that was never on before may need 12.5 minutes to know the leap seconds."""
+SETTLES_S: Final = 90
+"""chrony needs a minute."""
+_WRONG: Final = "what it says is wrong (above) to go away"
+_BUSY: Final = "somebody else verifies a node just now: wait until that has ended"
+"""Since a broker lets each name in once, two would throw each other out."""
 _RELOAD: Final = "the broker goes by it once it has the new crl.pem"
 
 
@@ -339,7 +355,9 @@ def _table(inventory: Inventory) -> None:
 def _seen(member: Member) -> str:
     if member.cloned_utc:
         return f"twice since {member.cloned_utc}"
-    return f"offline since {member.offline_utc}" if member.offline_utc else "–"
+    if member.offline_utc:
+        return f"offline since {member.offline_utc}"
+    return f"online since {member.online_utc}" if member.online_utc else "–"
 
 
 @cli.command()
@@ -367,31 +385,62 @@ def watch(ctx: click.Context, broker: str | None) -> None:
 
 def _address(fleet: Fleet, name: str, broker: str | None) -> BrokerAddress:
     """Give the broker with the certificate of one of our own names, issued where it has none."""
-    member = fleet.inventory.read().members.get(name)
-    if member is None or member.state(fleet.clock()) != "enrolled":
+    members = fleet.inventory.read().members
+    member = members.get(name)
+    if member is not None and member.role != "reader":
+        raise ProvisioningError(
+            f"{name}: is the name of a {member.role} here, and the broker lets this name read what "
+            f"others say: gunfire-fleet revoke {name}, and give it another"
+        )
+    files = [fleet.folder / f"{name}{ending}" for ending in (".crt", ".key")]
+    lacks = member is None or member.state(fleet.clock()) != "enrolled"
+    if lacks or not all(file.exists() for file in files):
         fleet.issue(name)
     return BrokerAddress.from_url(
-        broker or fleet.settings.broker,
+        broker or _nearest(fleet.settings.broker, members),
         ca_file=fleet.folder / "ca.crt",
-        cert_file=fleet.folder / f"{name}.crt",
-        key_file=fleet.folder / f"{name}.key",
+        cert_file=files[0],
+        key_file=files[1],
     )
+
+
+def _nearest(url: str, members: Mapping[str, Member]) -> str:
+    """Give the broker's address from here: nodes may know it by one that does not lead back."""
+    port = urlsplit(url).port or 8883
+    if "broker" not in members or "localhost" not in members["broker"].addresses:
+        return url
+    try:
+        socket.create_connection(("localhost", port), timeout=2.0).close()
+    except OSError:
+        return url
+    return f"mqtts://localhost:{port}"
 
 
 @cli.command()
 @click.argument("node_id", type=Level())
-@click.option("--broker", metavar="URL", help="The broker; the one in fleet.toml if absent.")
+@click.option("--broker", metavar="URL", help="The broker; the one beside this if absent.")
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=1),
+    type=click.IntRange(min=1),
     default=VERIFIED_WITHIN_S,
     show_default=True,
     metavar="S",
     help="How long to wait for all of it, seconds.",
 )
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.IntRange(min=0),
+    default=SETTLES_S,
+    show_default=True,
+    metavar="S",
+    help="How long a node that was heard may say that something is wrong, of that.",
+)
 @click.pass_context
-def verify(ctx: click.Context, node_id: str, broker: str | None, timeout_s: float) -> None:
+def verify(
+    ctx: click.Context, node_id: str, broker: str | None, timeout_s: int, settle_s: int
+) -> None:
     """Wait until a node is enrolled, online, and has signed what it hears; clap once at it.
 
     May be called before the node is switched on. Ends with 0 and VERIFIED, and what the node says
@@ -405,41 +454,61 @@ def verify(ctx: click.Context, node_id: str, broker: str | None, timeout_s: floa
     def tell(said: str) -> None:
         click.echo(printable(said))
 
-    with alone(fleet.folder):
-        member = enrolled(fleet, node_id, until_s, tell)
-        if member is None:
-            _not_verified(node_id, "it is not enrolled (above)")
-        signing = member.newest("signing")
-        key = signing.key_id if signing is not None and signing.key_id else "none"
-        tell(f"enrolled: {node_id} of {member.site}, key_id {key}")
-        address, proof = _address(fleet, VERIFIER, broker), Proof(trust_of(fleet), tell)
-        with Subscription(
-            address, kinds=READS, site=member.site, node_id=node_id, client_id=VERIFIER
-        ) as words:
-            _wait(words, proof, until_s, tell)
+    def listening(site: str) -> Subscription:
+        address = _address(fleet, VERIFIER, broker)
+        return Subscription(address, kinds=READS, site=site, node_id=node_id, client_id=VERIFIER)
+
+    lock = fleet.folder / ".verify.lock"
+    before, _ = member_of(fleet, node_id)
+    with locked(lock, _BUSY), listening(before.site):
+        pass  # whether the broker lets us in is to be known before anybody waits
+    member = wait_for_enrolment(fleet, node_id, until_s, tell)
+    if member is None:
+        _not_verified(
+            node_id,
+            "it is not enrolled (above): is it switched on, has it network, does its light count?",
+        )
+    tell(f"enrolled: {node_id} of {member.site}, key_id {key_of(member)}")
+    proof = Proof(key_of(member), lambda: fleet.clock().timestamp(), tell, settle_s)
+    with locked(lock, _BUSY), listening(member.site) as words:
+        _wait(words, proof, until_s, tell)
     if proof.waits_for:
-        _not_verified(node_id, f"after {timeout_s:.0f} s it still waits for {proof.waits_for}")
-    report = proof.report()
+        _not_verified(node_id, f"after {timeout_s} s it still waits for {proof.waits_for}")
+    report = proof.report(trust_of(fleet))
     for finding in report.findings:
         tell(f"{finding.kind.upper()}: {finding.sentence}")
-    if not report.holds:
+    keys = {key.key_id for chain in report.chains.values() for key in chain.keys}
+    if not report.holds or keys != {proof.key_id}:
         _not_verified(node_id, "what it sent does not hold (above)")
-    but = f", and says: {printable(proof.degraded)}" if proof.degraded else ""
+    member, lacks = member_of(fleet, node_id)
+    if lacks or key_of(member) != proof.key_id:
+        _not_verified(node_id, lacks or "it was enrolled anew meanwhile: verify it again")
     state = "degraded" if proof.degraded else "online"
-    click.echo(f"VERIFIED: {node_id} is enrolled, {state}, and signs what it hears{but}")
+    but = f", and says: {proof.degraded}" if proof.degraded else ""
+    tell(f"VERIFIED: {node_id} is enrolled, {state}, and signs what it hears{but}")
 
 
 def _wait(words: Subscription, proof: Proof, until_s: float, tell: Callable[[str], None]) -> None:
-    """Take words until nothing is missing, or the time is up."""
+    """Take words until nothing is missing, or the time is up.
+
+    Raises
+    ------
+    BrokerError
+        It is up, and the broker is away.
+    """
     said = ""
     while (left_s := until_s - time.monotonic()) > 0 and (proof.waits_for or proof.settles):
-        missing = proof.waits_for or "what it says is wrong (above) to go away"
         word = words.next(min(left_s, POLL_S))
         if word is not None:
             proof.take(word)
-        elif missing != said:  # only once it is quiet: what the broker keeps comes at once
+            continue
+        # Only once it is quiet: what the broker keeps comes at once.
+        missing = words.away or proof.waits_for or f"{_WRONG}, {proof.settle_s} s at most"
+        if missing != said:
             said = missing
             tell(f"waits for {missing}")
+    if proof.waits_for and words.away:
+        raise BrokerError(words.away)
 
 
 def _not_verified(name: str, why: str) -> NoReturn:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -59,6 +62,28 @@ def own(descriptor: int, folder: Path) -> None:
     if os.geteuid() == 0:
         found = folder.stat()
         os.fchown(descriptor, found.st_uid, found.st_gid)
+
+
+@contextmanager
+def locked(path: Path, busy: str = "") -> Iterator[None]:
+    """Hold a lock's file; wait for it, or raise ProvisioningError with `busy` where it is held."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, SECRET)
+    except OSError as error:
+        raise ProvisioningError(
+            f"{path}: cannot be opened: {error.strerror}: is this the fleet's folder "
+            "(--fleet), and yours to write?"
+        ) from None
+    try:
+        own(descriptor, path.parent)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise ProvisioningError(f"{path.parent}: {busy}") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path, mode: int) -> None:

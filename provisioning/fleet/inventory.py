@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from node.errors import ProvisioningError
 from node.settings import TopicLevel
 from provisioning.est import KINDS, Kind
-from provisioning.fleet.files import PUBLIC, SECRET, moment_of, own, read, text_of, write
+from provisioning.fleet.files import PUBLIC, locked, moment_of, read, text_of, write
 
 MOST_REFUSALS: Final = 20
 """So many are kept of each name, and of names that nobody knows; all are counted."""
@@ -94,6 +92,7 @@ class Member(_Part):
     refusals: list[Refusal] = Field(default_factory=list)
     cloned_utc: Moment | None = None
     offline_utc: Moment | None = None
+    online_utc: Moment | None = None
 
     def newest(self, kind: str, key_sha256: str | None = None) -> Issued | None:
         """Give the last certificate of a kind that was issued, over a key if one is given."""
@@ -163,6 +162,7 @@ class InventoryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = path.with_name(".lock")
 
     def read(self) -> Inventory:
         """Read it as it is now.
@@ -185,7 +185,7 @@ class InventoryFile:
 
     def make(self, inventory: Inventory) -> None:
         """Write the first one."""
-        with self._locked():
+        with locked(self._lock):
             if self.path.exists():
                 raise ProvisioningError(f"{self.path}: is there already, and is left alone")
             self._write(inventory)
@@ -193,7 +193,7 @@ class InventoryFile:
     @contextmanager
     def change(self) -> Iterator[Inventory]:
         """Give it to be changed; written when the block ends, but for an error, which undoes it."""
-        with self._locked():
+        with locked(self._lock):
             inventory = self.read()
             before = _text(inventory)
             yield inventory
@@ -202,23 +202,6 @@ class InventoryFile:
 
     def _write(self, inventory: Inventory) -> None:
         write(self.path, _text(inventory).encode(), PUBLIC)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self.path.with_name(".lock")
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET)
-        except OSError as error:
-            raise ProvisioningError(
-                f"{lock}: cannot be opened: {error.strerror}: is this the fleet's folder "
-                "(--fleet), and yours to write?"
-            ) from None
-        try:
-            own(descriptor, lock.parent)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _text(inventory: Inventory) -> str:

@@ -16,7 +16,6 @@ _READS: Final[dict[str, tuple[str, ...]]] = {
     "map": ("detection", "status", "health", "node"),
     "auditor": ("detection", "status", "node", "checkpoint"),
     "evidence": ("snippet", "status"),
-    "verifier": ("detection", "status", "node"),
 }
 _HEAD: Final = """\
 # Who may publish and read what: made by `gunfire-fleet nats-users`. A name is the whole subject of

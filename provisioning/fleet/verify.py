@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from node.cli._shared import sentence
@@ -17,7 +13,9 @@ from node.messages import Detection, Node, Status
 from node.messages.trust import Trust
 from node.messages.verify import Report, Verifier
 from node.network.subscribe import Kind, Word
-from provisioning.fleet.files import SECRET, own, read
+from node.utc import parse_utc_ns
+from provisioning.est import KINDS
+from provisioning.fleet.files import read
 from provisioning.fleet.fleet import Fleet
 from provisioning.fleet.inventory import Member
 
@@ -25,51 +23,65 @@ VERIFIER: Final = "verifier"
 """The name that it goes by at the broker."""
 READS: Final[tuple[Kind, ...]] = ("status", "node", "detection")
 POLL_S: Final = 0.5
-SETTLES_S: Final = 90.0
-"""So long a node that is heard may say that something is wrong: chrony needs a minute."""
+NOW_S: Final = 60.0
+"""So far a detection's time may be from ours: what is older may be a recording of the node."""
 _NEVER: Final = ("expired", "revoked", "cloned", "run out")
 """States of a member that waiting does not change."""
 
 
-def enrolled(fleet: Fleet, name: str, until_s: float, tell: Callable[[str], None]) -> Member | None:
-    """Wait until a node is enrolled, until a moment of the monotonic clock; None if it is not.
-
-    `tell` hears in a sentence what is waited for, and why a node is not enrolled.
+def member_of(fleet: Fleet, name: str) -> tuple[Member, str]:
+    """Give a node, and why it is not enrolled: with what its last invitation has brought it.
 
     Raises
     ------
     ProvisioningError
         There is no such node.
     """
+    member = fleet.inventory.read().members.get(name)
+    if member is None or member.role != "node":
+        raise ProvisioningError(
+            f"{name}: is no node of this fleet; gunfire-fleet list names them, and "
+            f"gunfire-fleet invite {name} invites one"
+        )
+    state = member.state(fleet.clock())
+    invitation = member.invitation
+    if state == "enrolled":
+        made = None if invitation is None else invitation.made_utc
+        newest = [member.newest(kind) for kind in KINDS]
+        if made is None or all(i is not None and i.enrolment_utc == made for i in newest):
+            return member, ""
+        state = "invited"
+    since = "" if invitation is None else invitation.made_utc
+    refused = [refusal for refusal in member.refusals if refusal.utc >= since]
+    return member, f"{state}, and not enrolled" + (
+        f"; refused last: {refused[-1].why}" if refused else ""
+    )
+
+
+def wait_for_enrolment(
+    fleet: Fleet, name: str, until_s: float, tell: Callable[[str], None]
+) -> Member | None:
+    """Wait until a node is enrolled, until a moment of the monotonic clock; None if it is not.
+
+    `tell` hears what is waited for; raises as `member_of`.
+    """
     said = ""
     while True:
-        member = fleet.inventory.read().members.get(name)
-        if member is None or member.role != "node":
-            raise ProvisioningError(
-                f"{name}: is no node of this fleet; gunfire-fleet list names them, and "
-                f"gunfire-fleet invite {name} invites one"
-            )
-        state = member.state(fleet.clock())
-        if state == "enrolled":
+        member, lacks = member_of(fleet, name)
+        if not lacks:
             return member
-        refused = f"; refused last: {member.refusals[-1].why}" if member.refusals else ""
-        sentence = f"{state}: not enrolled{refused}"
-        if sentence != said:
-            said = sentence
-            tell(sentence)
-        if state in _NEVER or time.monotonic() >= until_s:
+        if lacks != said:
+            said = lacks
+            tell(lacks)
+        if lacks.startswith(_NEVER) or time.monotonic() >= until_s:
             return None
         time.sleep(POLL_S)
 
 
-def trust_of(fleet: Fleet) -> Trust:
-    """Trust what the fleet's CA has certified, and has not revoked."""
-    ca, crl = fleet.folder / "ca.crt", fleet.folder / "crl.pem"
-    advice = "run this as who owns the fleet's folder"
-    try:
-        return Trust.of_authority(read(ca, advice), read(crl, advice))
-    except IdentityError as error:
-        raise ProvisioningError(f"{crl}: {error}: gunfire-fleet renew writes it anew") from None
+def key_of(member: Member) -> str:
+    """Give the id of the key that a node signs with."""
+    signing = member.newest("signing")
+    return signing.key_id or "" if signing is not None else ""
 
 
 @dataclass
@@ -78,39 +90,40 @@ class Proof:
 
     Parameters
     ----------
-    trust
-        Whose signatures count.
+    key_id
+        Of the key that it was enrolled with: words of another box under its name do not count.
+    utc_now_s
+        This machine's clock, s since 1970.
     tell
         Told in a sentence what is new.
+    settle_s
+        So long a node that is heard may say that something is wrong.
     """
 
-    trust: Trust
+    key_id: str
+    utc_now_s: Callable[[], float]
     tell: Callable[[str], None]
-    heard: Detection | None = None
-    _heard_s: float = 0.0
-    _status: Status | None = None
-    _birth: bytes = b""
-    _signed: bytes = b""
-    _said: list[str] = field(default_factory=list)
+    settle_s: float
+    _status: Status | None = field(default=None, init=False)
+    _birth: tuple[Node, bytes] | None = field(default=None, init=False)
+    _heard: tuple[Detection, bytes] | None = field(default=None, init=False)
+    _heard_s: float = field(default=0.0, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
 
     def take(self, word: Word) -> None:
-        """Take a word: the last status and birth count, and the first detection that is news.
-
-        One whose time is of a clock that nobody has set says no when, and does not count.
-        """
+        """Take a word: the last status, the last birth and the first detection of its run count."""
         match word.message:
             case Status() as status:
+                if self._status is None or (
+                    (self._status.state, self._status.reasons) != (status.state, status.reasons)
+                ):
+                    so_far = f" so far: {'; '.join(status.reasons)}" if status.reasons else ""
+                    self.tell(f"{status.state}{so_far}")
                 self._status = status
-                reasons = "; ".join(status.reasons)
-                self._tell(f"{status.state}: {reasons}" if reasons else status.state)
-            case Node():
-                self._birth = word.payload
-            case Detection() as detection if (
-                self.heard is None and word.is_news and detection.clock.source != "free"
-            ):
-                self.heard, self._signed = detection, word.payload
-                self._heard_s = time.monotonic()
-                self.tell(f"heard: {sentence(detection)}")
+            case Node() as birth:
+                self._take_birth(birth, word.payload)
+            case Detection() as detection if word.is_news and not self._is_heard:
+                self._take_detection(detection, word.payload)
             case _:
                 pass
 
@@ -119,9 +132,16 @@ class Proof:
         """What is missing, and what to do about it; nothing where all is there."""
         if self._status is None or self._status.state == "offline":
             return "the node at the broker: is it switched on, and has it network?"
-        if not self._birth:
-            return "its birth certificate (the topic node)"
-        return "" if self.heard is not None else "a detection with its time: clap once at the node"
+        if self._birth is None:
+            return (
+                "its birth certificate (if it does not come: provisioning/broker/set-up brings the "
+                "broker's access list up to date)"
+            )
+        return (
+            ""
+            if self._is_heard
+            else "a detection with its time: clap once at the node (any sound counts)"
+        )
 
     @property
     def degraded(self) -> str:
@@ -133,40 +153,64 @@ class Proof:
     @property
     def settles(self) -> bool:
         """Whether what is wrong may yet go away by itself."""
-        return bool(self.degraded) and time.monotonic() < self._heard_s + SETTLES_S
+        return bool(self.degraded) and time.monotonic() < self._heard_s + self.settle_s
 
-    def report(self) -> Report:
+    def report(self, trust: Trust) -> Report:
         """Judge the signature of what was heard by the certificate that came with the birth."""
-        verifier = Verifier(self.trust)
-        lines = (self._birth, self._signed)
+        verifier = Verifier(trust)
+        lines = [said[1] for said in (self._birth, self._heard) if said is not None]
         for line in lines:
             verifier.gather(line)
         for number, line in enumerate(lines, 1):
             verifier.take(line, number)
         return verifier.report()
 
-    def _tell(self, sentence: str) -> None:
-        if self._said[-1:] != [sentence]:
-            self._said.append(sentence)
-            self.tell(sentence)
+    @property
+    def _is_heard(self) -> bool:
+        if self._birth is None or self._heard is None:
+            return False
+        return self._heard[0].boot_id == self._birth[0].boot_id
+
+    def _take_birth(self, birth: Node, payload: bytes) -> None:
+        if birth.key is None or birth.key.certificate is None:
+            return  # another follows as soon as it has taken its certificate up
+        if birth.key.key_id != self.key_id:
+            self._once(
+                f"another box says that it is {birth.node_id}, with the key {birth.key.key_id}: "
+                "one that this replaces is to be off, and revoked (gunfire-fleet revoke --old)"
+            )
+            return
+        self._birth = (birth, payload)
+
+    def _take_detection(self, detection: Detection, payload: bytes) -> None:
+        """Take one that says when: by a clock that is set, and just now."""
+        if detection.clock.source == "free":
+            self._once("heard something, by a clock that nobody has set: does not count")
+            return
+        off_s = parse_utc_ns(detection.onset_utc) / 1e9 - self.utc_now_s()
+        if abs(off_s) > NOW_S:
+            self._once(
+                f"heard something that is {off_s:+.0f} s from this machine's clock: does not "
+                "count; see both clocks"
+            )
+            return
+        self._heard, self._heard_s = (detection, payload), time.monotonic()
+        self.tell(f"heard: {sentence(detection)}")
+
+    def _once(self, said: str) -> None:
+        if said not in self._told and len(self._told) < 16:
+            self._told.add(said)
+            self.tell(said)
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Be the only one: a broker lets each name in once, and two would throw each other out."""
-    lock = folder / ".verify.lock"
+def trust_of(fleet: Fleet) -> Trust:
+    """Trust what the fleet's CA has certified, and has not revoked."""
+    ca, crl = fleet.folder / "ca.crt", fleet.folder / "crl.pem"
+    advice = "run this as who owns the fleet's folder"
+    authority = read(ca, advice)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET)
-    except OSError as error:
-        raise ProvisioningError(f"{lock}: cannot be opened: {error.strerror}") from None
-    try:
-        own(descriptor, folder)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ProvisioningError(
-                f"{folder}: somebody else verifies a node just now: wait until that has ended"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
+        return Trust.of_authority(authority, read(crl, advice))
+    except IdentityError as error:
+        raise ProvisioningError(
+            f"{ca}, {crl}: {error}: gunfire-fleet renew writes the list"
+        ) from None

@@ -69,10 +69,10 @@ class Watch:
                     f"revoke {name}, and invite the one that is to stay"
                 )
             elif offline and member.offline_utc is None:
-                member.offline_utc = now
+                member.offline_utc, member.online_utc = now, None
                 said = f"{name} went offline: {'; '.join(status.reasons) or 'it stopped in order'}"
-            elif not offline and member.offline_utc is not None:
-                member.offline_utc = None
-                said = f"{name} is back"
+            elif not offline and member.online_utc is None:
+                said = f"{name} is back" if member.offline_utc else ""
+                member.offline_utc, member.online_utc = None, now
         if said:
             self.tell(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import json
 import logging
@@ -368,8 +369,8 @@ def test_a_node_is_verified_by_one_command_that_may_begin_before_it_is_switched_
 ) -> None:
     box = stage.node(tmp_path / "box", stage.invite(), broker=f"mqtts://localhost:{broker.port}")
     frames = Street.load().node.frames()[: 2 * HEARD_S * 48_000]
-    with verifying(stage, broker) as running:
-        assert "not enrolled" in line_with(running, "invited")
+    with verifying(stage, broker, "--settle", 1) as running:
+        line_with(running, "invited, and not enrolled")
         assert box.enrol() == 0
         assert f"{NODE_ID} of {SITE}, key_id " in line_with(running, "enrolled:")
         assert "switched on" in line_with(running, "waits for the node at the broker")
@@ -386,45 +387,62 @@ def test_two_do_not_verify_at_once_and_what_is_missing_is_told_when_time_is_up(
 ) -> None:
     box = stage.node(tmp_path / "box", stage.invite())
     assert box.enrol() == 0
-    with verifying(stage, broker, "--timeout", 5) as first:
+    with verifying(stage, broker, "--timeout", 20) as first:
         line_with(first, "waits for the node at the broker")
-        with verifying(stage, broker) as second:
+        with verifying(stage, broker, "--timeout", 1) as second:
             _, err = second.communicate(timeout=60)
         assert second.returncode == 2
         assert "somebody else verifies a node just now" in err
-        say(box, broker, ("status", online_status("degraded", "the clock is not synchronised")))
-        line_with(first, "degraded: the clock is not synchronised")
+        say(box, broker, ("status", online_status(state="degraded", reasons=["no time yet"])))
+        line_with(first, "degraded so far: no time yet")
         out, err = first.communicate(timeout=60)
     assert first.returncode == 1, out + err
-    assert f"NOT VERIFIED: {NODE_ID}: after 5 s it still waits for its birth certificate" in out
+    assert f"NOT VERIFIED: {NODE_ID}: after 20 s it still waits for its birth certificate" in out
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("revoked", "revoked: not enrolled"),
-        ("run out", "run out: not enrolled"),
-        ("refused", "invited: not enrolled; refused last: "),
+        ("revoked", "revoked, and not enrolled"),
+        ("run out", "run out, and not enrolled"),
+        ("refused", "invited, and not enrolled; refused last: its token is wrong"),
+        ("refused before", "invited, and not enrolled\n"),
+        ("invited again", "invited, and not enrolled\n"),
         ("nobody", "node-0001: is no node of this fleet"),
     ],
 )
 def test_a_node_that_is_not_enrolled_is_not_verified(
     state: str, words: str, stage: Stage, broker: ShippedBroker, tmp_path: Path
 ) -> None:
+    ago = -dt.timedelta(days=20)
+    if state in ("revoked", "invited again"):
+        assert stage.node(tmp_path / "box", invited(stage, ago)).enrol() == 0
     if state == "revoked":
-        assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
         stage.fleet.revoke(NODE_ID, "stolen")
-    elif state == "run out":
-        now, stage.clock.ahead = stage.clock.ahead, -dt.timedelta(days=20)
+    elif state == "refused before":
+        invited(stage, ago)
+        stage.clock.ahead = ago
+        stage.fleet.refuse(NODE_ID, "127.0.0.1", "its token is wrong")
+        stage.clock.ahead = dt.timedelta()
+    if state == "run out":
+        invited(stage, ago, days=1)
+    elif state not in ("nobody", "revoked"):
         stage.invite()
-        stage.clock.ahead = now
-    elif state == "refused":
-        stage.invite()
+    if state == "refused":
         stage.fleet.refuse(NODE_ID, "127.0.0.1", "its token is wrong")
     with verifying(stage, broker, "--timeout", 2) as running:
         out, err = running.communicate(timeout=60)
     assert words in out + err
     assert running.returncode == (2 if state == "nobody" else 1)
+
+
+def invited(stage: Stage, ago: dt.timedelta, **options: Any) -> Any:
+    """Invite a node as of then."""
+    now, stage.clock.ahead = stage.clock.ahead, ago
+    try:
+        return stage.invite(**{"days": 30, **options})
+    finally:
+        stage.clock.ahead = now
 
 
 @pytest.mark.parametrize(
@@ -441,34 +459,43 @@ def test_a_node_whose_words_do_not_hold_is_not_verified(
 ) -> None:
     box = stage.node(tmp_path / "box", stage.invite())
     assert box.enrol() == 0
-    node, other = signing_node(box), SignedNode(NODE_ID, dt.datetime.now(dt.UTC), site=SITE)
+    node = signing_node(box)
     detection = node.detection()
     if spoilt == "signed by another":
-        detection = other.detection()
+        node.signer = Signer(Ed25519PrivateKey.generate())
+        detection = node.detection()
+        node = signing_node(box, node)
     elif spoilt:
         detection = changed(detection, **spoilt)
     with verifying(stage, broker) as running:
         line_with(running, "waits for the node at the broker")
-        say(box, broker, ("status", online_status()), ("node", node.birth()), detection)
+        say(box, broker, ("status", online_status(node)), ("node", node.birth()), detection)
         out, err = running.communicate(timeout=60)
     assert words in out, out + err
     assert (f"NOT VERIFIED: {NODE_ID}: what it sent does not hold" in out) == bool(spoilt)
     assert running.returncode == bool(spoilt)
 
 
-def test_a_detection_without_a_time_does_not_count_and_what_is_wrong_is_told_with_the_verdict(
+def test_what_does_not_say_when_does_not_count_and_what_is_wrong_is_told_with_the_verdict(
     stage: Stage, broker: ShippedBroker, tmp_path: Path
 ) -> None:
     box = stage.node(tmp_path / "box", stage.invite())
     assert box.enrol() == 0
-    node = signing_node(box)
+    node, old = signing_node(box), signing_node(box)
+    old.begin_ns, old.seq = old.begin_ns - 3600 * 10**9, 100
     free = EXAMPLE_DETECTION.clock.model_copy(update={"source": "free"})
-    with verifying(stage, broker, "--timeout", 12) as running:
+    bare = signing_node(box)
+    bare.signer = Signer(node.key)
+    with verifying(stage, broker, "--timeout", 30) as running:
         line_with(running, "waits for the node at the broker")
-        say(
-            *(box, broker, ("status", online_status("degraded", "the thermometer is silent"))),
-            *(("node", node.birth()), node.detection(clock=free)),
-        )
+        broken = online_status(node, "degraded", ["the thermometer is silent"])
+        # Its birth from before the certificate had come does not count.
+        say(box, broker, ("status", broken), ("node", bare.birth()), node.detection(clock=free))
+        line_with(running, "by a clock that nobody has set")
+        say(box, broker, old.detection())
+        assert "heard something that is -3" in line_with(running, "from this machine's clock")
+        line_with(running, "waits for its birth certificate")
+        say(box, broker, ("node", node.birth()))
         line_with(running, "waits for a detection with its time")
         say(box, broker, node.detection())
         line_with(running, "waits for what it says is wrong (above) to go away")
@@ -478,18 +505,88 @@ def test_a_detection_without_a_time_does_not_count_and_what_is_wrong_is_told_wit
     assert f"{verdict}the thermometer is silent\n" in out
 
 
-def signing_node(box: Box) -> SignedNode:
-    """Give what a box would say, signed by its own key."""
+def test_a_box_that_was_replaced_is_not_taken_for_the_one_that_replaces_it(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    old = stage.node(tmp_path / "old", invited(stage, -dt.timedelta(days=20)))
+    assert old.enrol() == 0
+    new = stage.node(tmp_path / "new", stage.invite())
+    with verifying(stage, broker, "--timeout", 60) as running:
+        line_with(running, "invited, and not enrolled")
+        assert new.enrol() == 0
+        line_with(running, "waits for the node at the broker")
+        for number, box in enumerate((old, new)):
+            node = signing_node(box)
+            node.boot_id, node.seq = str(uuid.uuid4()), 10 * number
+            node.origin = dataclasses.replace(node.origin, boot_id=node.boot_id)
+            say(box, broker, ("status", online_status(node)), ("node", node.birth()))
+            say(box, broker, node.detection())
+            if box is old:
+                line_with(running, "another box says that it is node-0001, with the key ")
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, out + err
+    assert f"VERIFIED: {NODE_ID}" in out
+
+
+def test_a_node_that_is_revoked_meanwhile_is_not_verified(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    box = stage.node(tmp_path / "box", stage.invite())
+    assert box.enrol() == 0
+    node = signing_node(box)
+    with verifying(stage, broker) as running:
+        line_with(running, "waits for the node at the broker")
+        stage.fleet.revoke(NODE_ID, "stolen")  # its connection still stands
+        say(box, broker, ("status", online_status(node)), ("node", node.birth()))
+        say(box, broker, node.detection())
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 1, out + err
+    assert f"NOT VERIFIED: {NODE_ID}" in out
+
+
+def test_a_broker_that_goes_away_is_told_and_nothing_is_judged(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
+    (stage.fleet.folder / "verifier.key").unlink(missing_ok=True)
+    with verifying(stage, broker, "--timeout", 15) as running:
+        line_with(running, "waits for the node at the broker")
+        broker.end()
+        line_with(running, f"waits for broker mqtts://localhost:{broker.port}")
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 2, out + err
+    assert f"broker mqtts://localhost:{broker.port}" in err
+
+
+def test_the_verifiers_own_key_is_made_anew_where_it_is_lost(
+    stage: Stage, broker: ShippedBroker, tmp_path: Path
+) -> None:
+    assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
+    stage.fleet.issue("verifier")
+    (stage.fleet.folder / "verifier.key").unlink()
+    with verifying(stage, broker, "--timeout", 2) as running:
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 1, out + err
+    assert "it still waits for the node at the broker" in out
+
+
+def signing_node(box: Box, like: SignedNode | None = None) -> SignedNode:
+    """Give what a box would say, signed by its own key; of the same run as another."""
     places = box.places
     identity = load_identity(places.signing_key, places.signing_certificate, NODE_ID, SITE)
-    node = SignedNode(NODE_ID, dt.datetime.now(dt.UTC), identity.private_key, SITE)
+    begin = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    if like is not None:
+        begin = dt.datetime.fromtimestamp(like.begin_ns / 10**9, dt.UTC)
+    node = SignedNode(NODE_ID, begin, identity.private_key, SITE)
     node.signer = Signer(identity.private_key, identity.certificate)
     return node
 
 
-def online_status(state: str = "online", *reasons: str) -> bytes:
-    said = json.loads(status(str(uuid.uuid4()), state))
-    return json.dumps(said | {"reasons": reasons}).encode()
+def online_status(
+    node: SignedNode | None = None, state: str = "online", reasons: list[str] | None = None
+) -> bytes:
+    said = json.loads(status(node.boot_id if node else str(uuid.uuid4()), state))
+    return json.dumps(said | {"reasons": reasons or []}).encode()
 
 
 def say(box: Box, broker: ShippedBroker, *words: tuple[str, bytes] | bytes) -> None:
@@ -498,7 +595,7 @@ def say(box: Box, broker: ShippedBroker, *words: tuple[str, bytes] | bytes) -> N
         for word in words:
             kind, said = word if isinstance(word, tuple) else ("detection", word)
             topic = f"gunfire/v1/{SITE}/{NODE_ID}/{kind}"
-            client.publish(topic, said, qos=1, retain=kind == "status").wait_for_publish(WAIT_S)
+            client.publish(topic, said, qos=1).wait_for_publish(WAIT_S)
 
 
 # What goes wrong with a token, and how it is told.

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 import zstandard
-from click import testing
 from click.testing import CliRunner, Result
 
 from node.errors import ProvisioningError
@@ -255,7 +255,7 @@ def child(kind: str, mounted: str | None, below: list[Any] | None = None) -> dic
         (disk(size=0), "holds no card"),
         (disk(size=4 * 10**12), "4.0 TB and is no card"),
         (disk(size=10**9), "take a larger card"),
-        (disk(children=[child("part", "/media/me/GUNFIRE")]), "unmount it (`umount /media/me/"),
+        (disk(children=[child("part", "/media/me/GUNFIRE")]), "unmount it: sudo umount /media/me/"),
         (disk(mountpoints=["/mnt"]), "is mounted at /mnt"),
         (disk(children=[child("part", "/boot/efi")]), "of this machine"),
         (disk(children=[child("part", None, [child("crypt", "/")])]), "of this machine"),
@@ -275,7 +275,10 @@ def reader(**other: Any) -> dict[str, Any]:
     return disk(**{"children": [], **other})
 
 
-TWO = (reader(path="/dev/sdb"), reader(path="/dev/mmcblk0", rm=False, model="Slot"))
+BACKUP = reader(
+    path="/dev/sdc", name="sdc", children=[dict(child("part", None), label="my copies")]
+)
+TWO = [reader(), reader(path="/dev/mmcblk0", name="mmcblk0", rm=False, model="Slot")]
 
 
 @pytest.mark.parametrize(
@@ -283,17 +286,26 @@ TWO = (reader(path="/dev/sdb"), reader(path="/dev/mmcblk0", rm=False, model="Slo
     [
         ([], "", "there is no card in a reader; put it in"),
         ([reader(rm=False, hotplug=False)], "", "there is no card in a reader"),
-        ([reader(size=0)], "", "there is no card in a reader"),
         ([reader(type="loop")], "", "there is no card in a reader"),
+        ([reader(size=None)], "", "/dev/sdb (SD Reader, 0.0 GB): holds no card"),
         ([reader(size=10**12)], "", "/dev/sdb (SD Reader, 1000.0 GB): is larger than cards are"),
-        ([reader(mountpoints=["/mnt"])], "", "/dev/sdb (SD Reader, 32.0 GB): is mounted at /mnt"),
+        (
+            [reader(children=[child("part", "/media/me/MY CARD"), child("part", "/media/me/x")])],
+            "",
+            "/dev/sdb (SD Reader, 32.0 GB): is mounted at /media/me/MY CARD, /media/me/x; unmount "
+            "it: sudo umount '/media/me/MY CARD' /media/me/x",
+        ),
         ([reader()], "", "takes /dev/sdb"),
-        ([reader(size=10**12), reader(path="/dev/sdc")], "", "takes /dev/sdc"),
         (TWO, "/dev/sda\n/dev/mmcblk0\n", "takes /dev/mmcblk0"),
         (TWO, None, "--to is missing"),
+        # What is left when the card is mounted need not be the card.
+        ([reader(mountpoints=["/mnt"]), BACKUP], "/dev/sdc\n", "takes /dev/sdc"),
+        ([reader(mountpoints=["/mnt"]), BACKUP], None, "--to is missing"),
+        ([reader(size=0), BACKUP], None, "--to is missing"),
+        ([reader(path="/dev/mmcblk0", name="mmcblk0", soldered=True)], "", "there is no card in a"),
     ],
 )
-def test_the_card_in_a_reader_is_found_and_of_several_one_is_chosen(
+def test_the_card_in_a_reader_is_found_and_of_several_disks_one_is_chosen(
     there: list[Any], typed: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shutil.which("mcopy") is None:
@@ -301,15 +313,23 @@ def test_the_card_in_a_reader_is_found_and_of_several_one_is_chosen(
     image, file = tmp_path / "x.img", tmp_path / "gunfire-node.toml"
     image.write_bytes(bytes(512))
     file.write_text(right_text())
+    for one in there:
+        kind = tmp_path / "sys" / one["name"] / "device" / "type"
+        kind.parent.mkdir(parents=True)
+        kind.write_text("MMC\n" if one.get("soldered") else "SD\n")
+    terminal = SimpleNamespace(isatty=lambda: typed is not None)
+    monkeypatch.setattr(card_cli, "sys", SimpleNamespace(stdin=terminal))
+    monkeypatch.setattr(disks, "_SYSFS", tmp_path / "sys")
     monkeypatch.setattr(disks, "_lsblk", lambda *_: there)
     monkeypatch.setattr(card_cli, "target_of", taken)
-    monkeypatch.setattr(
-        testing._NamedTextIOWrapper, "isatty", lambda _: typed is not None, raising=False
-    )
     done = CliRunner().invoke(
         cli, ["write", str(image), str(file)], standalone_mode=False, input=typed
     )
     assert words in str(done.exception)
+    if len(there) > 1:
+        for one in there:
+            assert one["path"] in done.output
+        assert ("my copies" in done.output) == (BACKUP in there)
 
 
 def taken(path: Path, _: int | None) -> NoReturn:
@@ -325,17 +345,15 @@ def test_nobody_erases_a_card_that_was_not_named_without_being_asked(tmp_path: P
     assert "--to is missing; with --yes" in str(run("write", image, file, "--yes").exception)
 
 
-def test_the_disks_of_this_machine_are_read_and_none_that_it_runs_from_is_proposed() -> None:
-    assert not [d["path"] for d in disks.cards() if not disks.not_proposed(d, None)]
-
-
 def test_the_disk_that_this_machine_runs_from_is_refused() -> None:
     at = subprocess.run(
         ["findmnt", "-n", "-o", "SOURCE", "/"], capture_output=True, text=True, check=False
     ).stdout.strip()
     if not at.startswith("/dev/") or not Path(at).is_block_device():
         pytest.skip(f"/ lies on no disk here ({at or 'unknown'})")
-    assert refusal(look(Path(at)), None)
+    own = look(Path(at))
+    assert refusal(own, None)
+    assert own["path"] not in [d["path"] for d in disks.cards() if not disks.not_proposed(d, None)]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +411,7 @@ def test_a_label_is_drawn_for_a_printer(ending: str, magic: bytes, tmp_path: Pat
     assert "must end with" in str(run("label", file, "-o", tmp_path / "label.bmp").exception)
 
 
-def test_a_label_is_drawn_with_the_file_or_neither_is_written(tmp_path: Path) -> None:
+def test_a_label_is_drawn_with_the_file(tmp_path: Path) -> None:
     file, drawn = tmp_path / "gunfire-node.toml", tmp_path / "node-0001.pdf"
     wish = ("new", "--invitation", invitation(tmp_path), "--array", "A", "-o", file)
     assert "must end with" in str(run(*wish, "--label", tmp_path / "label.bmp").exception)

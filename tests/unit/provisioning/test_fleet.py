@@ -36,9 +36,10 @@ from provisioning.est import (
 )
 from provisioning.fleet import files
 from provisioning.fleet.authority import private_pem
-from provisioning.fleet.cli import cli, main
+from provisioning.fleet.cli import _address, cli, main
+from provisioning.fleet.files import locked
 from provisioning.fleet.fleet import RESERVED, Fleet, RefusedError
-from provisioning.fleet.inventory import MOST_REFUSALS
+from provisioning.fleet.inventory import MOST_REFUSALS, Member
 from provisioning.fleet.nats import users
 from provisioning.fleet.server import (
     FAILURES_S,
@@ -678,3 +679,23 @@ def test_whoever_is_to_read_may_keep_the_key_to_themselves(tmp_path: Path) -> No
     assert isinstance(
         run("issue", "operator", "--request", str(request)).exception, GunfireNodeError
     )
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(fleet: Fleet, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in (".lock", ".verify.lock"):
+        lock = fleet.folder / name
+        lock.unlink(missing_ok=True)
+        lock.symlink_to(victim)
+        with pytest.raises(ProvisioningError, match=r"cannot be opened"), locked(lock):
+            pass
+    with pytest.raises(ProvisioningError, match=r"\.lock: cannot be opened"):
+        fleet.invite("node-0001", None, 1, by_hand=True)
+
+
+def test_the_name_of_who_verifies_is_no_nodes(fleet: Fleet) -> None:
+    with fleet.inventory.change() as inventory:
+        inventory.members["verifier"] = Member(role="node", site=SITE)
+    with pytest.raises(ProvisioningError, match=r"verifier: is the name of a node here"):
+        _address(fleet, "verifier", None)
