@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT: Final = Path(__file__).parent.parent
@@ -92,13 +93,14 @@ def show(command: str, claims: Sequence[Claim], details: Sequence[Detail] = ()) 
     table = Table(*_columns(claims), title=command, title_justify="left")
     for claim in claims:
         holds = "[green]yes[/]" if claim.holds else "[bold red]NO[/]"
-        table.add_row(*_cells(_record(claim), len(table.columns))[:-1], holds)
+        cells = _cells(_record(claim), len(table.columns))[:-1]
+        table.add_row(*map(escape, cells), holds)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     for detail in details:
         below = Table(*detail.columns, title=detail.title, title_justify="left")
         for row in detail.rows:
-            below.add_row(*row)
+            below.add_row(*map(escape, row))
         console.print(below)
 
 
