@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from node.cli._shared import printable
 from node.errors import ProvisioningError
 
 _COLUMNS: Final = "NAME,PATH,TYPE,RM,HOTPLUG,RO,SIZE,VENDOR,MODEL,TRAN,FSTYPE,LABEL,MOUNTPOINTS"
@@ -113,6 +115,7 @@ def removable(disks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _is_soldered(name: str) -> bool:
     """Whether it is an eMMC of this machine, which lsblk takes for one that can be taken out."""
+    name = re.sub(r"(boot|gp)\d+$|rpmb$", "", name)  # its hardware's own parts
     try:
         return (_SYSFS / name / "device" / "type").read_text("ascii").strip() == "MMC"
     except (OSError, UnicodeDecodeError):
@@ -137,7 +140,7 @@ def about(disk: Mapping[str, Any]) -> str:
         for part in _below(disk)
     ]
     found = ", ".join(filter(None, holds))
-    return f"{said}, with {found}" if found else said
+    return printable(f"{said}, with {found}" if found else said)
 
 
 def _size(disk: Mapping[str, Any]) -> int:
@@ -148,7 +151,8 @@ def _lsblk(*which: str) -> list[Mapping[str, Any]]:
     done = subprocess.run(  # noqa: S603 - a path that is a block device, or none
         ["lsblk", "--json", "--bytes", "--tree", "--output", _COLUMNS, *which],  # noqa: S607
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # labels that other systems gave
         check=True,
     )
     disks = json.loads(done.stdout)["blockdevices"]

@@ -55,7 +55,7 @@ VERIFIED_WITHIN_S: Final = 900
 SETTLES_S: Final = 90
 """chrony needs a minute."""
 _WRONG: Final = "what it says is wrong (above) to go away"
-_BUSY: Final = "somebody else verifies a node just now: wait until that has ended"
+_BUSY: Final = "waits until somebody else has verified a node"
 """Since a broker lets each name in once, two would throw each other out."""
 _RELOAD: Final = "the broker goes by it once it has the new crl.pem"
 
@@ -180,6 +180,7 @@ def invite(
     fleet = _fleet(ctx)
     member = fleet.inventory.read().members.get(node_id)
     before = member is not None and any(not i.revoked for i in member.certificates)
+    unused = member is not None and member.invitation is not None and not member.invitation.keys
     file = output or Path(f"{node_id}.json")
 
     def give(invitation: Invitation) -> None:
@@ -188,6 +189,11 @@ def invite(
     invitation = fleet.invite(node_id, site, days, by_hand=by_hand, give=give)
     what = "no token: its requests are carried" if by_hand else f"a token, good for {days} days"
     click.echo(f"{file}: {node_id} of {invitation.site}, {what}")
+    if unused:
+        click.echo(
+            "note: its invitation of before does not count any more: a card that has it is refused",
+            err=True,
+        )
     if before:
         click.echo(
             f"note: the certificates it has stay good; once the new box is enrolled: gunfire-fleet "
@@ -390,7 +396,8 @@ def _address(fleet: Fleet, name: str, broker: str | None) -> BrokerAddress:
     if member is not None and member.role != "reader":
         raise ProvisioningError(
             f"{name}: is the name of a {member.role} here, and the broker lets this name read what "
-            f"others say: gunfire-fleet revoke {name}, and give it another"
+            "others say: that one is to have another name, and this one to be taken out of "
+            f"{fleet.inventory.path} by hand"
         )
     files = [fleet.folder / f"{name}{ending}" for ending in (".crt", ".key")]
     lacks = member is None or member.state(fleet.clock()) != "enrolled"
@@ -460,7 +467,7 @@ def verify(
 
     lock = fleet.folder / ".verify.lock"
     before, _ = member_of(fleet, node_id)
-    with locked(lock, _BUSY), listening(before.site):
+    with locked(lock, lambda: tell(_BUSY)), listening(before.site):
         pass  # whether the broker lets us in is to be known before anybody waits
     member = wait_for_enrolment(fleet, node_id, until_s, tell)
     if member is None:
@@ -470,7 +477,7 @@ def verify(
         )
     tell(f"enrolled: {node_id} of {member.site}, key_id {key_of(member)}")
     proof = Proof(key_of(member), lambda: fleet.clock().timestamp(), tell, settle_s)
-    with locked(lock, _BUSY), listening(member.site) as words:
+    with locked(lock, lambda: tell(_BUSY)), listening(member.site) as words:
         _wait(words, proof, until_s, tell)
     if proof.waits_for:
         _not_verified(node_id, f"after {timeout_s} s it still waits for {proof.waits_for}")

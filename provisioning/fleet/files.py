@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,8 +65,8 @@ def own(descriptor: int, folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, busy: str = "") -> Iterator[None]:
-    """Hold a lock's file; wait for it, or raise ProvisioningError with `busy` where it is held."""
+def locked(path: Path, held: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock's file; where somebody else does, call `held`, and wait."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, SECRET)
@@ -78,9 +78,10 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
     try:
         own(descriptor, path.parent)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ProvisioningError(f"{path.parent}: {busy}") from None
+            held()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from node.messages.verify import Report, Verifier
 from node.network.subscribe import Kind, Word
 from node.utc import parse_utc_ns
 from provisioning.est import KINDS
-from provisioning.fleet.files import read
+from provisioning.fleet.files import moment_of, read
 from provisioning.fleet.fleet import Fleet
 from provisioning.fleet.inventory import Member
 
@@ -43,14 +44,17 @@ def member_of(fleet: Fleet, name: str) -> tuple[Member, str]:
             f"{name}: is no node of this fleet; gunfire-fleet list names them, and "
             f"gunfire-fleet invite {name} invites one"
         )
-    state = member.state(fleet.clock())
-    invitation = member.invitation
-    if state == "enrolled":
-        made = None if invitation is None else invitation.made_utc
+    now, invitation = fleet.clock(), member.invitation
+    state: str = member.state(now)
+    if invitation is not None and not invitation.keys and now > moment_of(invitation.ends_utc):
+        invitation = None  # nobody has used it, and nobody can
+    if invitation is not None and state != "cloned":
         newest = [member.newest(kind) for kind in KINDS]
-        if made is None or all(i is not None and i.enrolment_utc == made for i in newest):
-            return member, ""
-        state = "invited"
+        if any(i is None or i.enrolment_utc != invitation.made_utc for i in newest):
+            # Whatever it had before is of another box, or another card.
+            state = f"invited on {invitation.made_utc}"
+    if state == "enrolled":
+        return member, ""
     since = "" if invitation is None else invitation.made_utc
     refused = [refusal for refusal in member.refusals if refusal.utc >= since]
     return member, f"{state}, and not enrolled" + (
@@ -108,17 +112,19 @@ class Proof:
     _birth: tuple[Node, bytes] | None = field(default=None, init=False)
     _heard: tuple[Detection, bytes] | None = field(default=None, init=False)
     _heard_s: float = field(default=0.0, init=False)
+    _said: str = field(default="", init=False)
     _told: set[str] = field(default_factory=set, init=False)
 
     def take(self, word: Word) -> None:
         """Take a word: the last status, the last birth and the first detection of its run count."""
         match word.message:
             case Status() as status:
-                if self._status is None or (
-                    (self._status.state, self._status.reasons) != (status.state, status.reasons)
-                ):
-                    so_far = f" so far: {'; '.join(status.reasons)}" if status.reasons else ""
-                    self.tell(f"{status.state}{so_far}")
+                so_far = f" so far: {'; '.join(status.reasons)}" if status.reasons else ""
+                said = f"{status.state}{so_far}"
+                # A count that has grown is no news.
+                if (form := re.sub(r"\d+", "0", said)) != self._said:
+                    self._said = form
+                    self.tell(said)
                 self._status = status
             case Node() as birth:
                 self._take_birth(birth, word.payload)
@@ -130,9 +136,11 @@ class Proof:
     @property
     def waits_for(self) -> str:
         """What is missing, and what to do about it; nothing where all is there."""
-        if self._status is None or self._status.state == "offline":
+        status, birth = self._status, self._birth
+        of_another = status and birth and status.boot_id != birth[0].boot_id
+        if status is None or status.state == "offline" or of_another:
             return "the node at the broker: is it switched on, and has it network?"
-        if self._birth is None:
+        if birth is None:
             return (
                 "its birth certificate (if it does not come: provisioning/broker/set-up brings the "
                 "broker's access list up to date)"
@@ -177,7 +185,8 @@ class Proof:
         if birth.key.key_id != self.key_id:
             self._once(
                 f"another box says that it is {birth.node_id}, with the key {birth.key.key_id}: "
-                "one that this replaces is to be off, and revoked (gunfire-fleet revoke --old)"
+                "one that this replaces is to be off, and revoked: gunfire-fleet revoke "
+                f"{birth.node_id} --old"
             )
             return
         self._birth = (birth, payload)

@@ -303,6 +303,8 @@ TWO = [reader(), reader(path="/dev/mmcblk0", name="mmcblk0", rm=False, model="Sl
         ([reader(mountpoints=["/mnt"]), BACKUP], None, "--to is missing"),
         ([reader(size=0), BACKUP], None, "--to is missing"),
         ([reader(path="/dev/mmcblk0", name="mmcblk0", soldered=True)], "", "there is no card in a"),
+        ([reader(name="mmcblk0boot0", soldered=True)], "", "there is no card in a"),
+        ([reader(mountpoints=["/"], label="\x1b[1A\x1b[2KSD")], "", "with �[1A�[2KSD)"),
     ],
 )
 def test_the_card_in_a_reader_is_found_and_of_several_disks_one_is_chosen(
@@ -314,7 +316,7 @@ def test_the_card_in_a_reader_is_found_and_of_several_disks_one_is_chosen(
     image.write_bytes(bytes(512))
     file.write_text(right_text())
     for one in there:
-        kind = tmp_path / "sys" / one["name"] / "device" / "type"
+        kind = tmp_path / "sys" / one["name"].removesuffix("boot0") / "device" / "type"
         kind.parent.mkdir(parents=True)
         kind.write_text("MMC\n" if one.get("soldered") else "SD\n")
     terminal = SimpleNamespace(isatty=lambda: typed is not None)
@@ -334,6 +336,18 @@ def test_the_card_in_a_reader_is_found_and_of_several_disks_one_is_chosen(
 
 def taken(path: Path, _: int | None) -> NoReturn:
     raise ProvisioningError(f"takes {path}")
+
+
+def test_a_label_that_another_system_gave_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = b'{"blockdevices": [{"name": "sdb", "path": "/dev/sdb", "type": "disk", "rm": true, '
+    said += b'"size": 9, "label": "S\x9aD", "mountpoints": [null]}]}'
+    program = tmp_path / "lsblk"
+    program.write_bytes(b"#!/bin/sh\ncat <<'END'\n" + said + b"\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert disks.about(disks.cards()[0]) == "disk, 0.0 GB, with S\N{REPLACEMENT CHARACTER}D"
 
 
 def test_nobody_erases_a_card_that_was_not_named_without_being_asked(tmp_path: Path) -> None:
