@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -34,12 +36,26 @@ ON_S: Final = 300.0
 
 
 def image() -> Path:
-    """Give the image that was built last."""
+    """Give the image that was built last; raise where it is not of what is checked out."""
     built = sorted(
         BUILD.glob("gunfire-node-*-arm64.img.zst"), key=lambda file: file.stat().st_mtime
     )
     assert built, "make image"
+    manifest = built[-1].with_name(built[-1].name.replace(".img.zst", ".manifest.json"))
+    of, wanted = json.loads(manifest.read_text("utf-8"))["commit"], _commit_of_inputs()
+    if of != wanted:
+        raise RuntimeError(f"{built[-1]} is of commit {of}, not of {wanted}: make image")
     return built[-1]
+
+
+def _commit_of_inputs() -> str:
+    """Give the commit that last changed what an image is made of, as its manifest names it."""
+    build = ROOT / "provisioning" / "image" / "build"
+    inputs = re.search(r"^INPUTS=\((.*?)\)", build.read_text("utf-8"), re.M | re.S)
+    assert inputs is not None, build
+    git = ("git", "-c", "safe.directory=*", "log", "-1", "--format=%h", "--", *inputs[1].split())
+    done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @dataclass
