@@ -22,7 +22,7 @@ PASSES: Final = 20
 PATIENCE: Final = 3
 """Times as many are played at most: beside other work the emulator loses samples."""
 PULSE_S: Final = 600.0
-VERIFIED_S: Final = 900.0
+VERIFIED_S: Final = 900
 SAME_S: Final = 0.2
 """An onset this near to a true one is of it."""
 

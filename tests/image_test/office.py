@@ -185,7 +185,7 @@ class Office:
         )
 
     @contextmanager
-    def verifying(self, node_id: str, within_s: float) -> Iterator[subprocess.Popen[str]]:
+    def verifying(self, node_id: str, within_s: int) -> Iterator[subprocess.Popen[str]]:
         """Have `gunfire-fleet verify` run; whoever enters waits for it."""
         with subprocess.Popen(
             [
