@@ -312,7 +312,7 @@ def test_a_file_that_is_there_is_not_replaced_without_being_asked(
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("mine")
     done = run(image, file, "--to", thesis)
-    assert "would be erased; say --to " in str(done.exception)
+    assert f"would be erased; say --to {thesis} --yes if that is meant" in str(done.exception)
     assert thesis.read_text() == "mine"
 
 
@@ -454,7 +454,7 @@ def test_a_device_is_written_and_read_back_past_its_cache(
 def test_a_device_is_not_erased_without_being_asked(image: Path, file: Path, loop: Path) -> None:
     before = hashlib.sha256(loop.read_bytes()).digest()
     done = run(image, file, "--to", loop)
-    assert "would be erased; say --to " in str(done.exception)
+    assert f"would be erased; say --to {loop} --yes if that is meant" in str(done.exception)
     assert "0.1 GB" in done.output
     assert hashlib.sha256(loop.read_bytes()).digest() == before
 

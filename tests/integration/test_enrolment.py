@@ -556,7 +556,6 @@ def test_a_broker_that_goes_away_is_told_and_nothing_is_judged(
     stage: Stage, broker: ShippedBroker, tmp_path: Path
 ) -> None:
     assert stage.node(tmp_path / "box", stage.invite()).enrol() == 0
-    (stage.fleet.folder / "verifier.key").unlink(missing_ok=True)
     with verifying(stage, broker, "--timeout", 15) as running:
         line_with(running, "waits for the node at the broker")
         broker.end()
