@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "check": "the technician's self-test: what works, what does not, what to do",
     "status": "what the node that runs here knows now",
     "watch": "what nodes publish, as it arrives",
+    "locate": "incidents from several nodes' detections: live, or over a file",
     "verify": "whether a log of messages is whole, unaltered and of this fleet",
     "config": "the settings: show, check, schema",
 }

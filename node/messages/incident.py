@@ -3,15 +3,17 @@
 The network publishes it, not a node; it is for everybody, so nothing in it places a node.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
+from node.messages.detection import Scores
 from node.messages.fields import (
     Degrees,
     GeographicDegrees,
     Message,
     Metres,
+    PerMinute,
     Seconds,
     TopicLevel,
     Utc,
@@ -20,6 +22,10 @@ from node.messages.fields import (
 from node.types import Grade
 
 INCIDENT_SCHEMA: Final = "gunfire.incident/1"
+
+# What people read, on one line: nothing that steers a terminal or turns the order of letters.
+_PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+$"
+Sentence = Annotated[str, StringConstraints(pattern=_PRINTABLE, max_length=500)]
 
 
 class Ellipse(Message):
@@ -79,12 +85,21 @@ class Witness(Message):
         "place was found."
     )
     used: bool = Field(description="Whether the place rests on it.")
+    grade: Grade | None = Field(
+        default=None, description="What its own detection says; null where that is not told."
+    )
+    doubt: Sentence | None = Field(
+        default=None,
+        description="What is wrong with its clock or place, as the other nodes show it; null where "
+        "nothing is.",
+    )
 
 
 class Incident(Message):
     """What several nodes' detections add up to.
 
     A message is unique by (`incident_id`, `revision`); the highest revision of an incident wins.
+    The keys with a default came later than the others: a message without them is one all the same.
     """
 
     message_schema: Literal["gunfire.incident/1"] = Field(
@@ -104,8 +119,21 @@ class Incident(Message):
     rounds: tuple[IncidentRound, ...] = Field(
         min_length=1, description="The shots, in order of time."
     )
+    cadence_rpm: PerMinute | None = Field(
+        default=None,
+        ge=0,
+        description="Shots a minute; null below three shots, or without a steady rate.",
+    )
     grade: Grade = Field(
         description="What the detections together say: gunfire, probable_gunfire or not_gunfire."
+    )
+    scores: Scores | None = Field(
+        default=None, description="The nodes' scores combined; null where that was not done."
+    )
+    why: Sentence | None = Field(
+        default=None,
+        description="One sentence for people on what place and grade rest on; programs go by the "
+        "other fields.",
     )
     nodes: tuple[Witness, ...] = Field(min_length=1, description="The nodes that heard it.")
     silent_nodes: tuple[TopicLevel, ...] = Field(

@@ -222,15 +222,31 @@ def test_the_keys_of_an_incident_are_these() -> None:
         "local": ["ellipse_95", "frame", "x_m", "y_m", "z_m"],
         "round_count": [],
         "rounds": ["local", "position", "utc"],
+        "cadence_rpm": [],
+        # The judgement, and the figures from which a policy of one's own may make another.
         "grade": [],
+        "scores": ["backfire", "fireworks", "gunfire", "other"],
+        # For a dispatcher; programs must not parse it, and so it may change.
+        "why": [],
         # Who heard it and how well that fits, and who should have and did not: the evidence for
         # and against, which a court will ask for.
-        "nodes": ["event_id", "node_id", "residual_s", "used"],
+        "nodes": ["doubt", "event_id", "grade", "node_id", "residual_s", "used"],
         "silent_nodes": [],
         "review": [],
     }
     ellipse = example("incident")["position"]["ellipse_95"]
     assert sorted(ellipse) == ["bearing_deg", "major_m", "minor_m"]
+
+
+def test_an_incident_of_before_scores_and_reasons_were_told_is_one_still() -> None:
+    document = example("incident")
+    for key in ("cadence_rpm", "scores", "why"):
+        del document[key]
+    for witness in document["nodes"]:
+        del witness["grade"], witness["doubt"]
+    Draft202012Validator(json_schema("incident")).validate(document)
+    incident = messages.parse_incident(json.dumps(document))
+    assert (incident.scores, incident.why, incident.nodes[0].doubt) == (None, None, None)
 
 
 def test_a_status_may_tell_an_area_and_has_no_such_key_where_it_does_not() -> None:
@@ -314,6 +330,7 @@ def test_every_field_has_a_sentence_and_the_page_for_subscribers_names_it(name: 
         ("detection", ["direction", "elevation_deg"], -91),
         ("health", ["receiver", "position_sigma_m"], -1),
         ("incident", ["position", "alt_m"], 9001),
+        ("incident", ["cadence_rpm"], -1),
     ],
 )
 def test_bounds_of_what_may_be_null_stand_in_the_published_schema(

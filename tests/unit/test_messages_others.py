@@ -119,6 +119,12 @@ def test_an_incident_that_could_not_be_placed_can_be_told_and_one_without_a_shot
         parse_incident(example("incident", rounds=[]))
 
 
+@pytest.mark.parametrize("text", ["", "two\nlines", "\x1b[2Jcleared", "\u202ebackwards", "x" * 501])
+def test_an_incidents_sentence_is_one_line_that_steers_no_terminal(text: str) -> None:
+    with pytest.raises(ValueError, match="why"):
+        parse_incident(example("incident", why=text))
+
+
 def test_incidents_go_to_their_sites_topic() -> None:
     assert incident_topic("riverside") == "gunfire/v1/riverside/incident"
     with pytest.raises(ValueError, match="one level of a topic"):

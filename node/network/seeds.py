@@ -1,0 +1,150 @@
+"""Where and when a shot may have been, by as few arrivals as settle it: three, or two with bearings.
+
+In comes a pool; out go places on the plane and moments, many of them wrong, for the likelihood to
+choose from. Heights and wind are left out here.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import Final
+
+import numpy as np
+
+from node.network.arrivals import FloatArray, IntArray, Pool
+
+# What a path may add to a pair's difference of times, besides what a slower air does.
+_SLACK_S: Final = 0.04
+_SLACK_OF_C: Final = 0.03
+_LONGEST_S: Final = 6.0
+# Bearings that meet at less than this cross anywhere.
+_CROSSING: Final = 0.15
+_NEAR_PARALLEL: Final = 1e-3
+
+Seeds = tuple[FloatArray, FloatArray]
+
+
+def seeds(
+    pool: Pool,
+    speed_m_s: float,
+    rng: np.random.Generator,
+    *,
+    most: int,
+    with_arrival: int | None = None,
+) -> Seeds:
+    """Give places [s, 2] and moments [s].
+
+    Parameters
+    ----------
+    speed_m_s
+        Speed of sound.
+    most
+        So many triples are tried; of more, a sample is.
+    with_arrival
+        Only those that this arrival has part in.
+    """
+    found = [
+        _of_triples(pool, _triples(pool, speed_m_s, rng, most, with_arrival), speed_m_s),
+        _of_bearings(pool, _pairs(pool, speed_m_s, rng, most, with_arrival), speed_m_s),
+    ]
+    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+
+def _triples(
+    pool: Pool, speed_m_s: float, rng: np.random.Generator, most: int, with_arrival: int | None
+) -> IntArray:
+    count = len(pool)
+    if with_arrival is None and comb(count, 3) > 3 * most:
+        # Drawn node by node: one that has many arrivals is not to have most of the triples.
+        heard, starts, sizes = np.unique(pool.node, return_index=True, return_counts=True)
+        if len(heard) < 3:
+            return np.zeros((0, 3), np.int64)
+        which = np.argsort(rng.random((3 * most, len(heard))), axis=1)[:, :3]
+        arrival = starts[which] + (rng.random(which.shape) * sizes[which]).astype(np.int64)
+        triples = np.sort(arrival, axis=1)
+    else:
+        others = [k for k in range(count) if k != with_arrival]
+        size = 3 if with_arrival is None else 2
+        triples = np.array(list(combinations(others, size)), np.int64).reshape(-1, size)
+        if with_arrival is not None:
+            triples = np.insert(triples, 0, with_arrival, axis=1)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        triples = triples[_may_be_one(pool, triples[:, a], triples[:, b], speed_m_s)]
+    if len(triples) > most:
+        triples = triples[rng.permutation(len(triples))[:most]]
+    return triples
+
+
+def _pairs(
+    pool: Pool, speed_m_s: float, rng: np.random.Generator, most: int, with_arrival: int | None
+) -> IntArray:
+    usable = np.flatnonzero(np.isfinite(pool.azimuth_rad) & pool.first)
+    pairs = np.array(list(combinations(usable, 2)), np.int64).reshape(-1, 2)
+    if with_arrival is not None:
+        pairs = pairs[(pairs == with_arrival).any(axis=1)]
+    pairs = pairs[_may_be_one(pool, pairs[:, 0], pairs[:, 1], speed_m_s)]
+    if len(pairs) > most:
+        pairs = pairs[rng.permutation(len(pairs))[:most]]
+    return pairs
+
+
+def _may_be_one(pool: Pool, a: IntArray, b: IntArray, speed_m_s: float) -> FloatArray:
+    apart_m = np.hypot(*(pool.place_m[pool.node[a], :2] - pool.place_m[pool.node[b], :2]).T)
+    longest_s = apart_m / (speed_m_s * (1 - _SLACK_OF_C)) + _SLACK_S
+    longest_s += 3 * np.hypot(pool.sigma_s[a], pool.sigma_s[b])
+    near = np.abs(pool.time_s[a] - pool.time_s[b]) <= longest_s
+    return np.asarray(near & (pool.node[a] != pool.node[b]))
+
+
+def _of_triples(pool: Pool, triples: IntArray, c: float) -> Seeds:
+    """Solve |x - p_i| = c (t_i - t) for three nodes: a line in t, then a quadratic."""
+    if not len(triples):
+        return np.zeros((0, 2)), np.zeros(0)
+    p = pool.place_m[pool.node[triples], :2]
+    t = pool.time_s[triples]
+    later = t[:, 1:] - t[:, :1]
+    d = p[:, 1:] - p[:, :1]
+    det = d[:, 0, 0] * d[:, 1, 1] - d[:, 0, 1] * d[:, 1, 0]
+    det = np.where(np.abs(det) < _NEAR_PARALLEL, _NEAR_PARALLEL, det)
+
+    def across(v: FloatArray) -> FloatArray:
+        x = d[:, 1, 1] * v[:, 0] - d[:, 0, 1] * v[:, 1]
+        y = d[:, 0, 0] * v[:, 1] - d[:, 1, 0] * v[:, 0]
+        return np.stack([x / det, y / det], axis=1)
+
+    # x - p_0 = a + b s, where s = t - t_0 ≤ 0 and |x - p_0| = -c s.
+    a = across(0.5 * ((d**2).sum(-1) - (c * later) ** 2))
+    b = across(c * c * later)
+    q2, q1, q0 = (b * b).sum(1) - c * c, 2 * (a * b).sum(1), (a * a).sum(1)
+    root = np.sqrt(np.maximum(q1 * q1 - 4 * q2 * q0, 0.0))  # where none is, the nearest miss
+    q2 = np.where(np.abs(q2) < 1e-6, 1e-6, q2)
+    places, moments = [], []
+    for sign in (-1.0, 1.0):
+        s = (sign * root - q1) / (2 * q2)
+        right = (s <= 0) & (s > -_LONGEST_S)
+        places.append((p[:, 0] + a + b * s[:, None])[right])
+        moments.append((t[:, 0] + s)[right])
+    return np.concatenate(places), np.concatenate(moments)
+
+
+def _of_bearings(pool: Pool, pairs: IntArray, c: float) -> Seeds:
+    if not len(pairs):
+        return np.zeros((0, 2)), np.zeros(0)
+    p = pool.place_m[pool.node[pairs], :2]
+    azimuth = pool.azimuth_rad[pairs]
+    u = np.stack([np.sin(azimuth), np.cos(azimuth)], axis=-1)
+    det = u[:, 0, 1] * u[:, 1, 0] - u[:, 0, 0] * u[:, 1, 1]
+    meets = np.abs(det) > _CROSSING
+    p, u, det, times = p[meets], u[meets], det[meets], pool.time_s[pairs][meets]
+    d = p[:, 1] - p[:, 0]
+    far = np.stack(
+        [
+            (u[:, 1, 0] * d[:, 1] - u[:, 1, 1] * d[:, 0]) / det,
+            (u[:, 0, 0] * d[:, 1] - u[:, 0, 1] * d[:, 0]) / det,
+        ],
+        axis=1,
+    )
+    ahead = (far > 0).all(axis=1) & (far < c * _LONGEST_S).all(axis=1)
+    places = (p[:, 0] + far[:, :1] * u[:, 0])[ahead]
+    return places, (times - far / c).mean(axis=1)[ahead]

@@ -1,0 +1,265 @@
+"""Sources of shots in a pool of arrivals: which belong together, where they were fired, how many.
+
+In comes a pool; out go sources, the likeliest first, each with the moments of its shots and the
+errors of both. Found one after the other: what one explains as direct sound is taken away, what
+may be its echo counts for less, and the rest is searched again.
+
+Shots from one place come to a node by one path. Its error does not average out over them, and if it
+is an echo's path it is so for all; what they add is that their spacing is the same at every node.
+So the place is settled by one arrival for each node and path, stacked of all the shots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.likelihood import FIRED, Hypotheses, Likelihood
+from node.network.medium import Medium
+from node.network.seeds import seeds
+from node.network.stack import FASTEST_S, Stack, stack
+
+PATHS_S: Final = (0.003, 0.006, 0.010)
+"""How much a town delays sound on its ways: an open place, streets, hills (10 ms: what the live-fire
+set leaves over)."""
+PATHS_LIKELY: Final = (0.2, 0.3, 0.5)
+"""How likely each is before anything was heard: where only few nodes hear, nothing else tells."""
+
+_COARSE_S: Final = 0.03
+_MIDDLE_S: Final = 0.012
+_KEPT: Final = 8
+_MODES: Final = 6
+_SAME_M: Final = 20.0
+_SAME_S: Final = 0.03
+_COARSE_STEPS: Final = 3
+_JOINT_STEPS: Final = 3
+_FINE_STEPS: Final = 5
+
+DIRECT: Final = 0.5
+"""Above this probability an arrival is taken for direct sound."""
+# Of the nodes that hear the shot that most hear, so many hear every one.
+_AGREE: Final = 0.45
+_MOST_SHOTS: Final = 60
+_ECHO_S: Final = 1.0
+_ECHO_PER_S: Final = 1.0
+# A wall mirrors a source at its own moment; a second gun fires at another.
+_MIRROR_S: Final = 0.025
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place from which shots were fired, as one pool tells it.
+
+    Attributes
+    ----------
+    state
+        East, north, up (m), speed of sound, wind to the east and north (m/s), and when the first
+        shot was fired (s).
+    covariance
+        Of `state`, shape [7, 7].
+    fired_s
+        When each shot was fired, in order of time.
+    direct
+        For each shot, the probability that each arrival of the pool is its direct sound, [k, m].
+    late_s
+        Each arrival less what is predicted of each shot, [k, m].
+    evidence
+        Log of the odds against clutter.
+    path_s
+        The spread of the paths.
+    stacked, stacked_direct
+        The pool that the place was settled by, an arrival for each node and path; and the
+        probability that each is direct sound.
+    """
+
+    state: FloatArray
+    covariance: FloatArray
+    fired_s: FloatArray
+    direct: FloatArray
+    late_s: FloatArray
+    evidence: float
+    path_s: float
+    stacked: Pool
+    stacked_direct: FloatArray
+
+    @property
+    def place_m(self) -> FloatArray:
+        """East and north, metres."""
+        return self.state[:2]
+
+    @property
+    def used(self) -> BoolArray:
+        """Which arrivals are direct sound of a shot, shape [m]."""
+        return np.asarray((self.direct > DIRECT).any(axis=0))
+
+    def nodes(self, pool: Pool) -> IntArray:
+        """Give the nodes whose direct sound it rests on."""
+        return np.unique(pool.node[self.used])
+
+
+def find(
+    pool: Pool,
+    medium: Medium,
+    *,
+    least_evidence: float = 0.0,
+    most_sources: int = 6,
+    most_seeds: int = 600,
+    seed: int = 1,
+) -> list[Source]:
+    """Find the sources in a pool."""
+    rng = np.random.default_rng(seed)
+    found: list[Source] = []
+    left = np.ones(len(pool), np.bool_)
+    clutter = pool.clutter_per_s
+    while len(found) < most_sources and len(np.unique(pool.node[left])) >= 2:
+        rest = replace(pool, clutter_per_s=clutter).only(left)
+        source = best(rest, medium, rng, most_seeds=most_seeds)
+        if source is None or source.evidence < least_evidence:
+            break
+        whole = _in_whole(source, left)
+        if not whole.used.any():
+            break
+        left = left & ~whole.used
+        if any(_mirrors(source, other) for other in found):
+            continue
+        found.append(whole)
+        echo = ((whole.late_s > 0) & (whole.late_s < _ECHO_S)).any(axis=0)
+        clutter = np.where(echo, np.maximum(clutter, _ECHO_PER_S), clutter)
+    return found
+
+
+def best(
+    pool: Pool, medium: Medium, rng: np.random.Generator, *, most_seeds: int = 600
+) -> Source | None:
+    """Find the likeliest source in a pool; None where no three times, or two bearings, meet."""
+    likelihood = Likelihood(pool, medium)
+    places, moments = seeds(pool, medium.speed_m_s, rng, most=most_seeds)
+    if not len(places):
+        return None
+    modes = _coarse(likelihood, places, moments)
+    return _finish(pool, medium, likelihood, _distinct(likelihood, modes))
+
+
+def refine(pool: Pool, medium: Medium, source: Source) -> Source | None:
+    """Fit a source that is known anew to a changed pool; None where nothing is left of it."""
+    h = Hypotheses(source.state[None], np.array([_MIDDLE_S]))
+    return _finish(pool, medium, Likelihood(pool, medium), h)
+
+
+def _coarse(likelihood: Likelihood, places: FloatArray, moments: FloatArray) -> Hypotheses:
+    h = likelihood.start(places, moments, _COARSE_S)
+    h = h.take(_apart(h.state, likelihood.weigh(h).log_likelihood, _KEPT))
+    for spread_s in (_COARSE_S, _MIDDLE_S):
+        h = Hypotheses(h.state, np.full(len(h.state), spread_s))
+        for _ in range(_COARSE_STEPS):
+            h = likelihood.step(h)[1]
+    return h
+
+
+def _distinct(likelihood: Likelihood, h: Hypotheses) -> Hypotheses:
+    return h.take(_apart(h.state, likelihood.weigh(h).log_likelihood, _MODES))
+
+
+def _apart(state: FloatArray, scores: FloatArray, most: int) -> IntArray:
+    """Give the best of those that are not one, the best first."""
+    kept: list[int] = []
+    for i in np.argsort(-scores):
+        away = np.hypot(*(state[kept, :2] - state[i, :2]).T)
+        later = np.abs(state[kept, FIRED] - state[i, FIRED])
+        if not ((away < _SAME_M) & (later < _SAME_S)).any():
+            kept.append(int(i))
+        if len(kept) == most:
+            break
+    return np.array(kept, np.int64)
+
+
+def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses) -> Source | None:
+    """Look for all shots of each place, and settle the place that explains most by all of them."""
+    # With an even cadence, one node's second shot and another's third make a place, too; only all
+    # of the shots together tell that it is wrong.
+    tried = []
+    for mode in range(len(modes.state)):
+        h = modes.take(np.array([mode]))
+        stacked = _stack(pool, likelihood, h)
+        if not len(stacked.pool):
+            continue
+        of_stack = Likelihood(stacked.pool, medium)
+        h = Hypotheses(h.state + 0, h.path_s)
+        h.state[:, FIRED] += stacked.shift_s
+        for _ in range(_JOINT_STEPS):
+            h = of_stack.step(h)[1]
+        weighed, _, information = of_stack.step(h)
+        score = float(of_stack.evidence(weighed, information)[0]) + stacked.log_odds
+        tried.append((score, mode, h, stacked, of_stack))
+    if not tried:
+        return None
+    _, _, h, stacked, of_stack = max(tried, key=lambda one: one[0])
+    h = h.along(PATHS_S)
+    for _ in range(_FINE_STEPS):
+        h = of_stack.step(h)[1]
+    weighed, _, information = of_stack.step(h)
+    likely = of_stack.evidence(weighed, information) + np.log(PATHS_LIKELY)
+    share = np.exp(likely - likely.max())
+    evidence = float(np.log(share.sum()) + likely.max()) + stacked.log_odds
+    share /= share.sum()
+    # What is not known of the paths is part of the errors: the mean over them, and its spread.
+    state = share @ h.state
+    off = h.state - state
+    spread = np.linalg.inv(information) + off[:, :, None] * off[:, None, :]
+    path = int(np.argmax(share))
+    direct, late_s = stacked.unstack(weighed.direct[path], weighed.late_s[path], len(pool))
+    return Source(
+        state,
+        np.einsum("s,sij->ij", share, spread),
+        state[FIRED] + stacked.gaps_s,
+        direct,
+        late_s,
+        evidence,
+        float(share @ np.array(PATHS_S)),
+        stacked.pool,
+        weighed.direct[path],
+    )
+
+
+def _stack(pool: Pool, likelihood: Likelihood, h: Hypotheses) -> Stack:
+    """Find the moments at which nodes agree that something was fired at a place, and stack them."""
+    weighed = likelihood.weigh(h)
+    late_s = weighed.late_s[0]  # of the arrivals, as if each were of the one shot
+    each = Hypotheses(
+        np.repeat(h.state, len(late_s) + 1, axis=0), np.full(len(late_s) + 1, _MIDDLE_S)
+    )
+    each.state[1:, FIRED] += late_s
+    direct = likelihood.weigh(each).direct  # moment, arrival
+    moments = np.concatenate([[0.0], late_s])
+    _, starts = np.unique(pool.node, return_index=True)
+    shots: list[float] = []
+    least = 0.0
+    while len(shots) < _MOST_SHOTS:
+        heard = np.maximum.reduceat(direct, starts, axis=1)  # moment, node
+        agree = (heard > DIRECT).sum(axis=1)
+        least = least or max(2.0, _AGREE * agree.max())
+        choice = int(np.argmax(heard.sum(axis=1) * (agree >= least))) if shots else 0
+        if shots and agree[choice] < least:
+            break
+        shots.append(float(moments[choice]))
+        # An arrival is of one shot.
+        direct[:, direct[choice] > DIRECT] = 0
+        direct[np.abs(moments - shots[-1]) < FASTEST_S] = 0
+    return stack(pool, late_s, np.sort(np.array(shots)))
+
+
+def _in_whole(source: Source, which: BoolArray) -> Source:
+    """Give a source as the pool has it from which some arrivals were left out."""
+    direct = np.zeros((len(source.fired_s), len(which)))
+    late_s = np.full(direct.shape, np.nan)
+    direct[:, which] = source.direct
+    late_s[:, which] = source.late_s
+    return replace(source, direct=direct, late_s=late_s)
+
+
+def _mirrors(source: Source, other: Source) -> bool:
+    apart = np.abs(source.fired_s[:, None] - other.fired_s[None]).min(axis=1)
+    return bool((apart < _MIRROR_S).all())
