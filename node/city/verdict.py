@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from node.city.streets import City, Sound, to_scene
@@ -56,6 +56,8 @@ class Outcome:
         From the (first) shot to the first such revision on the broker.
     after_third_s
         From when the third honest node heard it.
+    again
+        Whether another incident is of the same shot, and nearer.
     """
 
     sound: Sound | None
@@ -65,6 +67,7 @@ class Outcome:
     alerted: bool = False
     after_s: float | None = None
     after_third_s: float | None = None
+    again: bool = False
 
     @property
     def is_shot(self) -> bool:
@@ -78,6 +81,10 @@ class Outcome:
             return "taken for a shot" if self.alerted else ""
         if self.sound is None or self.incident is None or not self.alerted:
             return "not on the map"
+        if self.incident.type == "cancel":
+            return "taken back"
+        if self.again:
+            return "told twice"
         if self.error_m is None or self.error_m > LARGEST_ERROR_M:
             return f"more than {LARGEST_ERROR_M:g} m off"
         if self.incident.round_count != self.sound.rounds:
@@ -118,7 +125,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """Say it."""
-        shots = [o for o in self.outcomes if o.is_shot]
+        shots = [o for o in self.outcomes if o.is_shot and not o.again]
         if self.holds and shots:
             error_m = max(o.error_m or 0.0 for o in shots)
             late_s = max(o.after_third_s or 0.0 for o in shots)
@@ -156,29 +163,46 @@ def judge(
     doubts
         What was told of nodes.
     """
-    revisions: dict[str, list[Arrived]] = {}
+    left: dict[str, list[Arrived]] = {}
     for one in arrived:
-        revisions.setdefault(one.incident.incident_id, []).append(one)
-    left = dict(revisions)
+        left.setdefault(one.incident.incident_id, []).append(one)
     sounds = city.sounds()
-    # Shots choose first, each pair by its distance: what is left may belong to a look-alike.
     of_sound: dict[int, list[Arrived]] = {}
-    for shots in (True, False):
+
+    def give(*, shots: bool, gone: bool) -> None:
+        """Give incidents to sounds, each pair by its distance."""
         pairs = sorted(
             (away_m, i, incident_id)
             for i, sound in enumerate(sounds)
             if (sound.label == "gunfire") == shots
             for incident_id, told in left.items()
-            if (away_m := _away_m(sound, start_utc_ns, told[-1].incident)) is not None
+            if (told[-1].incident.type == "cancel") == gone
+            and (away_m := _away_m(sound, start_utc_ns, told[-1].incident)) is not None
         )
         for _, i, incident_id in pairs:
             if i not in of_sound and incident_id in left:
                 of_sound[i] = left.pop(incident_id)
+
+    # Shots choose first, and of incidents those that stand: the rest may be of a look-alike.
+    for shots in (True, False):
+        for gone in (False, True):
+            give(shots=shots, gone=gone)
     outcomes = [
         _outcome(city, start_utc_ns, sound, of_sound.get(i, ())) for i, sound in enumerate(sounds)
     ]
-    outcomes += [_outcome(city, start_utc_ns, None, told) for told in left.values()]
+    for told in left.values():
+        incident = told[-1].incident
+        own = [s for s in sounds if s.label == "gunfire" and _fits(s, start_utc_ns, incident)]
+        if not own:
+            outcomes.append(_outcome(city, start_utc_ns, None, told))
+        elif incident.type != "cancel":
+            outcomes.append(replace(_outcome(city, start_utc_ns, own[0], told), again=True))
+        # Else it was of a shot, and has made way for another of that shot.
     return Verdict(tuple(outcomes), dict(doubts), city)
+
+
+def _fits(sound: Sound, start_utc_ns: int, incident: Incident) -> bool:
+    return _away_m(sound, start_utc_ns, incident) is not None
 
 
 def place_of(incident: Incident) -> tuple[float, float] | None:

@@ -17,7 +17,7 @@ from node.cli._shared import sentence
 from node.demo import Outcome, Street, play
 from node.messages import Detection
 
-WIDE: Final = 110
+WIDE: Final = 130
 """Characters that a table takes; in a file there is room for it."""
 
 

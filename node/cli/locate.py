@@ -135,6 +135,12 @@ def command(
     keys = None
     if key is not None or inputs.ca_file is not None:
         keys = Keys(inputs.ca_file, inputs.crl_file, certificates, key)
+        if inputs.ca_file is not None and inputs.crl_file is None:
+            click.echo(
+                "gunfire-node: no revocation list was given (--crl): a key counts here though it "
+                "may be revoked",
+                err=True,
+            )
     places = None if inputs.nodes_file is None else read_places(inputs.nodes_file)
     weather_file = weather or settings.weather.file
     sky = None if weather_file is None else WeatherFile(weather_file)
@@ -187,7 +193,9 @@ def _inputs(
 def _locator(settings: LocateSettings) -> Callable[[], Locates]:
     try:
         from node.network.incidents import Locator  # a node has no use for what it needs
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "node":
+            raise  # a defect of ours
         raise GunfireNodeError(
             f"locating needs {error.name}: pip install 'gunfire-node[network]'"
         ) from None

@@ -9,12 +9,11 @@ tell it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from node.messages import (
     Detection,
@@ -28,6 +27,8 @@ from node.messages.detection import Local, Position
 from node.messages.signing import canonical, is_signed_by, read_object, signature_bytes
 from node.messages.topics import ROOT
 from node.messages.trust import spans_hold
+from node.network.allowance import Allowance
+from node.network.content import apart_m, content_of, mark_of, span_ns
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings
 from node.network.places import Places
@@ -42,19 +43,17 @@ MOST_EVENTS: Final = 200_000
 """Events that are remembered, to know what comes again; the oldest are forgotten."""
 
 MOST_NODES: Final = 20_000
-"""Nodes of which it is remembered how much they send, where they stand and in which run."""
+"""Nodes of which it is remembered where they stand and in which run."""
 
 _BIRTHS_S: Final = 1.0
 _BIRTHS_AT_ONCE: Final = 20
 _ASK_AGAIN_NS: Final = NS_PER_S // 2
 
-LONGEST_EVENT_S: Final = 120.0
 _MOST_REVISIONS: Final = 64
 
 # Five standard errors, and what two surveys of a roof may differ by.
 _PLACE_SIGMAS: Final = 5.0
 _PLACE_SLACK_M: Final = 10.0
-_METRES_PER_DEGREE: Final = 111_320.0
 
 _TOPIC: Final = re.compile(rf"{re.escape(ROOT)}/([^/]+)/([^/]+)/([^/]+)")
 
@@ -156,7 +155,7 @@ class Admission:
         self._events: OrderedDict[tuple[str, str, str], dict[int, tuple[bytes, bytes]]] = (
             OrderedDict()
         )
-        self._allowance: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()
+        self._detections, self._newborn = Allowance(), Allowance()
         self._asked_ns = 0
         self._births: OrderedDict[Who, tuple[int, Position | Local | None]] = OrderedDict()
 
@@ -194,7 +193,7 @@ class Admission:
             return Refusal("unreadable", "is longer than any detection", _who_of(topic))
         try:
             said = parse_detection(payload)
-            first_ns, last_ns = _span(said)
+            first_ns, last_ns = span_ns(said)
         except ValueError as error:
             return Refusal("unreadable", _short(error), _who_of(topic))
         who = (said.site, said.node_id)
@@ -209,7 +208,7 @@ class Admission:
             return Refusal("retained", "was kept by the broker: somebody plays it again", who)
         event = (*who, said.event_id)
         before = self._events.get(event)
-        mark, known = _mark(payload), (before or {}).get(said.revision)
+        mark, known = mark_of(payload), (before or {}).get(said.revision)
         if known is not None and known[0] == mark:
             return Refusal("repeated", "came before", who)
         if (early := self._by_time(said, first_ns, last_ns, now_ns)) is not None:
@@ -219,11 +218,8 @@ class Admission:
         if (
             now_ns is not None
             and self._live
-            and not self._may(
-                (*who, "detection"),
-                now_ns,
-                self.settings.per_node_s,
-                self.settings.per_node_at_once,
+            and not self._detections.may(
+                who, now_ns, self.settings.per_node_s, self.settings.per_node_at_once
             )
         ):
             return Refusal(
@@ -235,7 +231,7 @@ class Admission:
         if (wrong := self._by_signature(said, payload, first_ns, now_ns)) is not None:
             return wrong
         if before is not None:
-            if known is not None and known[1] == _same(said):
+            if known is not None and known[1] == content_of(said):
                 return Refusal("repeated", "came before, written otherwise", who)
             if known is not None:
                 return Refusal(
@@ -245,11 +241,11 @@ class Admission:
                     who,
                 )
             if said.revision < max(before):
-                before[said.revision] = (mark, _same(said))
+                before[said.revision] = (mark, content_of(said))
                 return Refusal("superseded", "a later revision has come already", who)
             if len(before) >= _MOST_REVISIONS:
                 return Refusal("flood", f"event {said.event_id} is told anew without end", who)
-        self._events.setdefault(event, {})[said.revision] = (mark, _same(said))
+        self._events.setdefault(event, {})[said.revision] = (mark, content_of(said))
         if len(self._events) > MOST_EVENTS:
             self._events.popitem(last=False)
         self.taken += 1
@@ -276,7 +272,7 @@ class Admission:
         if (
             now_ns is not None
             and self._live
-            and not self._may((*who, "node"), now_ns, _BIRTHS_S, _BIRTHS_AT_ONCE)
+            and not self._newborn.may(who, now_ns, _BIRTHS_S, _BIRTHS_AT_ONCE)
         ):
             return Refusal("flood", "is born without end: what is beyond is left out", who)
         if self.keys is not None and said.key is not None:
@@ -410,76 +406,23 @@ class Admission:
         self._asked_ns = now_ns or 0
         return True
 
-    def _may(self, key: tuple[str, str, str], now_ns: int, per_second: float, at_once: int) -> bool:
-        """Take one of a node's allowance, which fills up as time passes."""
-        left, then_ns = self._allowance.get(key, (float(at_once), now_ns))
-        left = min(at_once, left + max(0, now_ns - then_ns) * per_second / NS_PER_S)
-        may = left >= 1
-        self._allowance[key] = (left - may, now_ns)
-        self._allowance.move_to_end(key)
-        if len(self._allowance) > MOST_NODES:
-            self._allowance.popitem(last=False)
-        return may
-
     def _elsewhere(self, said: Detection) -> str:
         place = self.place(said.site, said.node_id)
         own = said.position if isinstance(place, Position) else said.local
         if place is None or own is None:
             return ""
-        apart_m = _apart_m(place, own)
+        off_m = apart_m(place, own)
         sigma_m = math.hypot(place.sigma_m or 0.0, own.sigma_m or 0.0)
-        if apart_m <= _PLACE_SIGMAS * sigma_m + _PLACE_SLACK_M:
+        if off_m <= _PLACE_SIGMAS * sigma_m + _PLACE_SLACK_M:
             return ""
         listed = self.places is not None and self.places.of(said.site, said.node_id) is not None
         by = "the list of nodes" if listed else "its birth message"
-        return f"says that it stands {apart_m:,.0f} m from where {by} has it, which counts"
+        return f"says that it stands {off_m:,.0f} m from where {by} has it, which counts"
 
 
 def _who_of(topic: str | None) -> Who:
     found = _TOPIC.fullmatch(topic or "")
     return (found[1][:64], found[2][:64]) if found else ("", "")
-
-
-def _span(said: Detection) -> tuple[int, int]:
-    """Give the first and last moment of a detection; raise where its rounds are out of order."""
-    moments = [parse_utc_ns(one.utc) for one in said.rounds]
-    last = moments[0]
-    for moment in moments[1:]:
-        if moment < last:
-            raise ValueError("not a detection: its rounds are not in order of time")
-        last = moment
-    if last - moments[0] > LONGEST_EVENT_S * NS_PER_S:
-        raise ValueError("not a detection: its rounds lie minutes apart")
-    return moments[0], last
-
-
-def _mark(payload: bytes) -> bytes:
-    """Give what is the same if a copy comes: all but the transport, which stands at the end."""
-    return hashlib.blake2b(payload[: payload.rfind(b'"transport"')], digest_size=16).digest()
-
-
-def _same(said: Detection) -> bytes:
-    """Give what is the same if the same comes written otherwise: Ed25519 signs it alike.
-
-    That it is the same the signature proves, so this is asked only of what was verified.
-    """
-    if said.signature is not None:
-        return said.signature.encode()[:24]
-    form: dict[str, Any] = said.model_dump(exclude={"transport"})
-    return hashlib.blake2b(repr(form).encode(), digest_size=16).digest()
-
-
-def _apart_m(one: Position | Local, other: Position | Local) -> float:
-    if isinstance(one, Local) and isinstance(other, Local):
-        if one.frame != other.frame:
-            return 0.0  # not to be compared
-        return math.dist((one.x_m, one.y_m, one.z_m), (other.x_m, other.y_m, other.z_m))
-    if isinstance(one, Position) and isinstance(other, Position):
-        north = (other.lat_deg - one.lat_deg) * _METRES_PER_DEGREE
-        turn = (other.lon_deg - one.lon_deg + 180) % 360 - 180
-        east = turn * _METRES_PER_DEGREE * math.cos(math.radians(one.lat_deg))
-        return math.hypot(north, east, other.alt_m - one.alt_m)
-    return 0.0
 
 
 def _lasts(seconds: float) -> str:

@@ -285,9 +285,7 @@ class Intake:
     def _tell_doubts(self) -> None:
         doubts = self.locator.doubts
         for who in doubts.keys() - self._doubted:
-            log.warning("%s/%s: %s", *who, doubts[who])
-        for who in self._doubted - doubts.keys():
-            log.info("%s/%s: agrees with the others again", *who)
+            self._notices.tell("doubt", who, doubts[who], self._now_ns)
         self._doubted = set(doubts)
 
     def _count(self, found: list[Incident]) -> list[Incident]:

@@ -65,11 +65,6 @@ class Keys:
         self._stamps = self._stamped()
         self._trust = self._read()
 
-    @property
-    def can_revoke(self) -> bool:
-        """Whether a list of what is revoked is held."""
-        return self._trust.crl_utc is not None
-
     def of(self, site: str, node_id: str) -> list[TrustedKey]:
         """Give the keys that count for a node, whenever that is."""
         keys = self._known.get((site, node_id))

@@ -23,11 +23,13 @@ from node.messages import Detection, Incident, parse_detection
 from node.messages.detection import Local, Position
 from node.network.intake import Locates
 from node.network.medium import Weather
+from node.types import NS_PER_S
 
 log = logging.getLogger(__name__)
 
+_TICK_NS: Final = NS_PER_S // 20
 _START_S: Final = 60.0
-_FINISH_S: Final = 60.0
+_FINISH_S: Final = 20.0
 _STOP_S: Final = 5.0
 
 
@@ -68,6 +70,7 @@ class LocatorProcess:
         self._found: deque[Incident] = deque()
         self._ticked = threading.Event()
         self._ticked.set()
+        self._ticked_ns = 0
         self._finished = threading.Event()
         self._ready = threading.Event()
         self._ended = False
@@ -92,8 +95,9 @@ class LocatorProcess:
         return self._fetch()
 
     def tick(self, now_ns: int) -> list[Incident]:
-        """Let time pass there, unless it is still busy; give what was found so far."""
-        if self._ticked.is_set():
+        """Let time pass there, now and then, unless it is busy; give what was found so far."""
+        if self._ticked.is_set() and not 0 <= now_ns - self._ticked_ns < _TICK_NS:
+            self._ticked_ns = now_ns
             self._ticked.clear()
             self._send("tick", now_ns)
         return self._fetch()

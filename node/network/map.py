@@ -38,7 +38,7 @@ MOST_DOUBTS: Final = 4
 _Fill = Literal["full", "left", "none"]
 _GRADES: Final[dict[Grade, tuple[str, _Fill]]] = {
     "gunfire": ("#c0392b", "full"),
-    "probable_gunfire": ("#e08e0b", "left"),
+    "probable_gunfire": ("#b8730a", "left"),
     "not_gunfire": ("#2471a3", "none"),
 }
 _INK: Final = "#2c3e50"
@@ -280,15 +280,18 @@ def _draw_city(
         axes.plot(*one.spot, "x", color="#7f8c8d", markersize=7, markeredgewidth=1.5, zorder=5)
         if one.name:
             _write(axes, one.name, one.spot, (8, -4), colour="#616a6b", size=8, align="left")
+    below_m = 0.03 * (north - south)
+    names = [(x, y - below_m) for x, y in nodes.values()]
     for f in found:
         _draw_ellipse(axes, f)
         _draw_source(axes, f, 15)
         if len(found) <= MOST_NAMED:
             words = f"{f.letter}: {f.words}" if len(found) <= MOST_TOLD else f.letter
-            right, up = _free_side(axes, words, f.spot, spots)
+            side, up = _free_side(axes, words, f.spot, [*spots, *names])
+            height = (14 if up else -22) if side == 0 else (8 if up else -15)
             _write(
-                axes, words, f.spot, (11 if right else -11, 8 if up else -15),
-                colour=f.colour, size=9, align="left" if right else "right", bold=True,
+                axes, words, f.spot, (11 * side, height), colour=f.colour, size=9,
+                align=("center", "left", "right")[side], bold=True,
             )  # fmt: skip
     _draw_scale(axes)
     told = [f"{name}: {how}" for name, how in sorted(doubts.items())]
@@ -300,25 +303,28 @@ def _draw_city(
         )  # fmt: skip
 
 
-def _free_side(axes: Any, words: str, spot: Spot, others: Sequence[Spot]) -> tuple[bool, bool]:
-    """Say on which side of a spot there is most room for words: to its right, above it."""
+def _free_side(
+    axes: Any, words: str, spot: Spot, others: Sequence[Spot]
+) -> tuple[Literal[-1, 0, 1], bool]:
+    """Say on which side of a spot there is most room for words: left to right, and above it."""
     (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
-    half_wide_m = 0.0065 * len(words) * (east - west)  # a letter of 9 points, by eye
-    up_m = 0.025 * (north - south)
+    half_wide_m = 0.0045 * len(words) * (east - west)  # a letter of 9 points, by eye
+    away = [other for other in others if other != spot]
 
-    def room_m(right: bool, up: bool) -> float:
-        x = spot[0] + (half_wide_m if right else -half_wide_m)
-        y = spot[1] + (up_m if up else -up_m)
+    def room_m(side: int, up: bool) -> float:
+        x = spot[0] + side * (half_wide_m + 0.015 * (east - west))
+        y = spot[1] + (1 if up else -1) * (0.018 if side else 0.035) * (north - south)
         if not west + half_wide_m <= x <= east - half_wide_m:
             return -1.0
         return min(
-            math.hypot(max(abs(ox - x) - half_wide_m, 0.0), oy - y)
-            for ox, oy in others
-            if (ox, oy) != spot
+            (math.hypot(max(abs(ox - x) - half_wide_m, 0.0), oy - y) for ox, oy in away),
+            default=0.0,
         )
 
-    sides = [(right, up) for right in (True, False) for up in (True, False)]
-    return max(sides, key=lambda side: room_m(*side)) if len(others) > 1 else (True, True)
+    sides: list[tuple[Literal[-1, 0, 1], bool]] = [
+        (side, up) for side in (1, -1, 0) for up in (True, False)
+    ]
+    return max(sides, key=lambda one: room_m(*one))
 
 
 def _draw_close_up(

@@ -8,13 +8,19 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from node.messages.detection import Scores, Thresholds
+from node.messages import Detection
+from node.messages.detection import Scores
 from node.types import Grade
 
 GRADES: Final[tuple[Grade, ...]] = ("not_gunfire", "probable_gunfire", "gunfire")
 
 # One node that is sure does not outvote the others.
 _SUREST: Final = 0.01
+# Below 10 dB nothing can be told apart; from 30 dB on all is heard.
+_MUTE_DB: Final = 10.0
+_CLEAR_DB: Final = 20.0
+_LEAST_WEIGHT: Final = 0.1
+_STAYS: Final = 0.5
 
 
 class LocateSettings(BaseModel):
@@ -42,8 +48,8 @@ class LocateSettings(BaseModel):
     )
     least_grade: Grade = Field(
         default="probable_gunfire",
-        description="What their scores together must say: gunfire, probable_gunfire, or not_gunfire "
-        "to locate whatever was heard.",
+        description="What their scores together must say: gunfire, probable_gunfire, or "
+        "not_gunfire to locate whatever was heard.",
     )
     least_log_odds: float = Field(
         default=3.0,
@@ -97,23 +103,68 @@ class LocateSettings(BaseModel):
     )
 
 
-def pooled(each: Sequence[Scores]) -> Scores:
-    """Combine several nodes' scores: their geometric mean, in which no node is wholly sure."""
-    logs = [
-        [math.log(max(score, _SUREST)) for score in (s.gunfire, s.fireworks, s.backfire, s.other)]
-        for s in each
-    ]
-    means = [math.exp(sum(column) / len(each)) for column in zip(*logs, strict=True)]
-    shares = [mean / sum(means) for mean in means]
-    return Scores(
-        gunfire=shares[0], fireworks=shares[1], backfire=shares[2], other=1 - sum(shares[:3])
-    )
+def pooled(detections: Sequence[Detection]) -> Scores:
+    """Combine the scores that several nodes gave one source.
+
+    A weighted mean of their logarithms, to the power of the root of how many they amount to: nodes
+    hear one sound, but through different streets, so that they are neither one witness nor as many.
+    A node counts by its SNR, since far ones tell classes apart less well.
+    """
+    snr_db = [max(one.snr_db for one in d.rounds) for d in detections]
+    weights = [min(max((snr - _MUTE_DB) / _CLEAR_DB, _LEAST_WEIGHT), 1.0) for snr in snr_db]
+    amount = sum(weights) ** 2 / sum(w * w for w in weights)
+    logs = [0.0] * 4
+    for d, weight in zip(detections, weights, strict=True):
+        s = d.scores
+        for at, score in enumerate((s.gunfire, s.fireworks, s.backfire, s.other)):
+            logs[at] += weight * math.log(max(score, _SUREST))
+    sharp = [math.exp(math.sqrt(amount) * log / sum(weights)) for log in logs]
+    gunfire, fireworks, backfire, other = (each / sum(sharp) for each in sharp)
+    return Scores(gunfire=gunfire, fireworks=fireworks, backfire=backfire, other=other)
 
 
-def grade_of(scores: Scores, thresholds: Sequence[Thresholds]) -> Grade:
+def grade_of(scores: Scores, detections: Sequence[Detection]) -> Grade:
     """Grade combined scores by the mean of the nodes' thresholds."""
-    gunfire = sum(t.gunfire for t in thresholds) / len(thresholds)
-    probable = sum(t.probable for t in thresholds) / len(thresholds)
+    gunfire = sum(d.thresholds.gunfire for d in detections) / len(detections)
+    probable = _probable(detections)
     if scores.gunfire >= gunfire:
         return "gunfire"
     return "probable_gunfire" if scores.gunfire >= probable else "not_gunfire"
+
+
+def passes(
+    settings: LocateSettings,
+    *,
+    log_odds: float,
+    nodes: int,
+    bearings: int,
+    detections: Sequence[Detection],
+    told: bool,
+) -> bool:
+    """Say whether a source is an incident.
+
+    Parameters
+    ----------
+    nodes, bearings
+        How many nodes' times agree on it, and how many bearings with them.
+    detections
+        What they rest on.
+    told
+        Whether it was published: it is not taken back for a grade that falls by a hair.
+    """
+    if log_odds < settings.least_log_odds or not detections:
+        return False
+    if nodes < settings.nodes and bearings < settings.nodes_with_bearings:
+        return False
+    if len({d.node_id for d in detections if d.grade != "not_gunfire"}) < settings.graded_nodes:
+        return False
+    if settings.least_grade == "not_gunfire":
+        return True
+    scores = pooled(detections)
+    if told and scores.gunfire >= _STAYS * _probable(detections):
+        return True
+    return GRADES.index(grade_of(scores, detections)) >= GRADES.index(settings.least_grade)
+
+
+def _probable(detections: Sequence[Detection]) -> float:
+    return sum(d.thresholds.probable for d in detections) / len(detections)

@@ -31,7 +31,7 @@ def seeds(
     rng: np.random.Generator,
     *,
     most: int,
-    with_arrival: int | None = None,
+    with_arrivals: IntArray | None = None,
 ) -> Seeds:
     """Give places [s, 2] and moments [s].
 
@@ -41,21 +41,32 @@ def seeds(
         Speed of sound.
     most
         So many triples are tried; of more, a sample is.
-    with_arrival
-        Only those that this arrival has part in.
+    with_arrivals
+        Only those that one of these has part in.
     """
     found = [
-        _of_triples(pool, _triples(pool, speed_m_s, rng, most, with_arrival), speed_m_s),
-        _of_bearings(pool, _pairs(pool, speed_m_s, rng, most, with_arrival), speed_m_s),
+        _of_triples(pool, _triples(pool, speed_m_s, rng, most, with_arrivals), speed_m_s),
+        _of_bearings(pool, _pairs(pool, speed_m_s, rng, most, with_arrivals), speed_m_s),
     ]
     return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
 
 def _triples(
-    pool: Pool, speed_m_s: float, rng: np.random.Generator, most: int, with_arrival: int | None
+    pool: Pool,
+    speed_m_s: float,
+    rng: np.random.Generator,
+    most: int,
+    with_arrivals: IntArray | None,
 ) -> IntArray:
     count = len(pool)
-    if with_arrival is None and comb(count, 3) > 3 * most:
+    if with_arrivals is not None:
+        pairs = np.array(list(combinations(range(count), 2)), np.int64).reshape(-1, 2)
+        triples = np.concatenate(
+            [np.insert(pairs, 0, one, axis=1) for one in with_arrivals] or [np.zeros((0, 3), int)]
+        )
+    elif comb(count, 3) <= 3 * most:
+        triples = np.array(list(combinations(range(count), 3)), np.int64).reshape(-1, 3)
+    else:
         # Drawn node by node: one that has many arrivals is not to have most of the triples.
         heard, starts, sizes = np.unique(pool.node, return_index=True, return_counts=True)
         if len(heard) < 3:
@@ -63,30 +74,30 @@ def _triples(
         which = np.argsort(rng.random((3 * most, len(heard))), axis=1)[:, :3]
         arrival = starts[which] + (rng.random(which.shape) * sizes[which]).astype(np.int64)
         triples = np.sort(arrival, axis=1)
-    else:
-        others = [k for k in range(count) if k != with_arrival]
-        size = 3 if with_arrival is None else 2
-        triples = np.array(list(combinations(others, size)), np.int64).reshape(-1, size)
-        if with_arrival is not None:
-            triples = np.insert(triples, 0, with_arrival, axis=1)
     for a, b in ((0, 1), (0, 2), (1, 2)):
         triples = triples[_may_be_one(pool, triples[:, a], triples[:, b], speed_m_s)]
-    if len(triples) > most:
-        triples = triples[rng.permutation(len(triples))[:most]]
-    return triples
+    return _some(triples, most, rng)
 
 
 def _pairs(
-    pool: Pool, speed_m_s: float, rng: np.random.Generator, most: int, with_arrival: int | None
+    pool: Pool,
+    speed_m_s: float,
+    rng: np.random.Generator,
+    most: int,
+    with_arrivals: IntArray | None,
 ) -> IntArray:
     usable = np.flatnonzero(np.isfinite(pool.azimuth_rad) & pool.first)
     pairs = np.array(list(combinations(usable, 2)), np.int64).reshape(-1, 2)
-    if with_arrival is not None:
-        pairs = pairs[(pairs == with_arrival).any(axis=1)]
+    if with_arrivals is not None:
+        pairs = pairs[np.isin(pairs, with_arrivals).any(axis=1)]
     pairs = pairs[_may_be_one(pool, pairs[:, 0], pairs[:, 1], speed_m_s)]
-    if len(pairs) > most:
-        pairs = pairs[rng.permutation(len(pairs))[:most]]
-    return pairs
+    return _some(pairs, most, rng)
+
+
+def _some(choices: IntArray, most: int, rng: np.random.Generator) -> IntArray:
+    if len(choices) <= most:
+        return choices
+    return np.asarray(choices[rng.permutation(len(choices))[:most]])
 
 
 def _may_be_one(pool: Pool, a: IntArray, b: IntArray, speed_m_s: float) -> FloatArray:

@@ -19,7 +19,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from node.deliver import BrokerAddress, SessionOptions
+from node.deliver import BrokerAddress, SessionOptions, publish_batch
 from node.deliver.handler import Loss
 from node.deliver.session import CONNECT_TIMEOUT_S, Session
 from node.errors import BrokerError
@@ -31,7 +31,7 @@ from node.timing import utc_now_ns
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING_BYTES: Final = 2**25
+MOST_WAITING_BYTES: Final = 2**23
 """So much waits here to be judged; the rest waits at the broker."""
 
 LONGEST_TAKEN: Final = 2**17
@@ -42,7 +42,7 @@ _GATHER_S: Final = 0.005
 _BATCH: Final = 64
 _LOOK_AT_FILES_S: Final = 5.0
 _REPORT_S: Final = 60.0
-_GOODBYE_S: Final = 5.0
+_SETTLE_S: Final = 15.0
 _ROOM_S: Final = 0.02
 _MOST_RECEIVED: Final = 65_535  # where a broker does not say how much may be under way (MQTT 5)
 _WINDOW: Final = 100
@@ -145,10 +145,10 @@ class LocateService:
             self._wait_for_the_broker()
             while not self._ends():
                 self._turn()
-            self._settle()
         finally:
             self._closed = True
-            self._session.stop()
+            self._session.stop()  # what comes from now on waits at the broker, if we have a name
+        self._settle()
 
     def close(self) -> None:
         """Have `run` end: what has come is judged, what is open settled and sent.
@@ -226,17 +226,23 @@ class LocateService:
 
     def _settle(self) -> None:
         """Judge the rest, since the broker was told that it has come; send all, if it can be."""
+        give_up_s = time.monotonic() + _SETTLE_S
         try:
-            while True:
+            while time.monotonic() < give_up_s:
                 self._take(self._arrivals.get_nowait())
+            log.error("%d messages could not be judged any more", self._arrivals.qsize())
         except queue.Empty:
             pass
         self._send(self._intake.finish())
-        give_up_s = time.monotonic() + _GOODBYE_S
-        while len(self.outgoing) and self._client is not None and time.monotonic() < give_up_s:
-            time.sleep(_ROOM_S)
-        if left := len(self.outgoing):
-            log.error("%d incidents could not be sent any more", left)
+        self.outgoing.again(broken=True)
+        rest = list(iter(lambda: self.outgoing.take(len(self.outgoing) + 1), None))
+        if not rest:
+            return
+        messages = [(incident_topic(one.site), to_json(one)) for one in rest]
+        try:
+            self.outgoing.published += publish_batch(self._address, messages)
+        except BrokerError as error:
+            log.error("%d incidents could not be sent any more: %s", len(rest), error)
 
     # What follows is called by the session, on its thread.
 

@@ -20,7 +20,7 @@ from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
 from node.network.likelihood import FIRED, Hypotheses, Likelihood
 from node.network.medium import Medium
 from node.network.seeds import seeds
-from node.network.stack import FASTEST_S, Stack, stack
+from node.network.stack import FASTEST_S, Stack, single, stack
 
 PATHS_S: Final = (0.003, 0.006, 0.010)
 """How much a town delays sound on its ways: an open place, streets, hills (10 ms: what the live-fire
@@ -132,11 +132,24 @@ def find(
 
 
 def best(
-    pool: Pool, medium: Medium, rng: np.random.Generator, *, most_seeds: int = 600
+    pool: Pool,
+    medium: Medium,
+    rng: np.random.Generator,
+    *,
+    most_seeds: int = 600,
+    with_arrivals: IntArray | None = None,
 ) -> Source | None:
-    """Find the likeliest source in a pool; None where no three times, or two bearings, meet."""
+    """Find the likeliest source in a pool; None where no three times, or two bearings, meet.
+
+    Parameters
+    ----------
+    with_arrivals
+        One of these is to have a part in it.
+    """
     likelihood = Likelihood(pool, medium)
-    places, moments = seeds(pool, medium.speed_m_s, rng, most=most_seeds)
+    places, moments = seeds(
+        pool, medium.speed_m_s, rng, most=most_seeds, with_arrivals=with_arrivals
+    )
     if not len(places):
         return None
     modes = _coarse(likelihood, places, moments)
@@ -178,32 +191,18 @@ def _apart(state: FloatArray, scores: FloatArray, most: int) -> IntArray:
 
 def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses) -> Source | None:
     """Look for all shots of each place, and settle the place that explains most by all of them."""
-    # With an even cadence, one node's second shot and another's third make a place, too; only all
-    # of the shots together tell that it is wrong.
-    tried = []
-    for mode in range(len(modes.state)):
-        h = modes.take(np.array([mode]))
-        stacked = _stack(pool, likelihood, h)
-        if not len(stacked.pool):
-            continue
-        of_stack = Likelihood(stacked.pool, medium)
-        h = Hypotheses(h.state + 0, h.path_s)
-        h.state[:, FIRED] += stacked.shift_s
-        for _ in range(_JOINT_STEPS):
-            h = of_stack.step(h)[1]
-        weighed, _, information = of_stack.step(h)
-        score = float(of_stack.evidence(weighed, information)[0]) + stacked.log_odds
-        tried.append((score, mode, h, stacked, of_stack))
-    if not tried:
+    choice = _of_one_shot if len(pool) == len(np.unique(pool.node)) else _of_all_shots
+    chosen = choice(pool, medium, likelihood, modes)
+    if chosen is None:
         return None
-    _, _, h, stacked, of_stack = max(tried, key=lambda one: one[0])
+    h, stacked, of_stack = chosen
     h = h.along(PATHS_S)
     for _ in range(_FINE_STEPS):
         h = of_stack.step(h)[1]
     weighed, _, information = of_stack.step(h)
     likely = of_stack.evidence(weighed, information) + np.log(PATHS_LIKELY)
     share = np.exp(likely - likely.max())
-    evidence = float(np.log(share.sum()) + likely.max()) + stacked.log_odds
+    evidence = float(np.log(share.sum()) + likely.max())
     share /= share.sum()
     # What is not known of the paths is part of the errors: the mean over them, and its spread.
     state = share @ h.state
@@ -222,6 +221,39 @@ def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypothese
         stacked.pool,
         weighed.direct[path],
     )
+
+
+Choice = tuple[Hypotheses, Stack, Likelihood]
+
+
+def _of_one_shot(
+    pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses
+) -> Choice | None:
+    weighed, _, information = likelihood.step(modes)
+    mode = int(np.argmax(likelihood.evidence(weighed, information)))
+    return modes.take(np.array([mode])), single(pool), likelihood
+
+
+def _of_all_shots(
+    pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses
+) -> Choice | None:
+    # With an even cadence, one node's second shot and another's third make a place, too; only all
+    # of the shots together tell that it is wrong.
+    tried: list[tuple[float, Choice]] = []
+    for mode in range(len(modes.state)):
+        h = modes.take(np.array([mode]))
+        stacked = _stack(pool, likelihood, h)
+        if not len(stacked.pool):
+            continue
+        of_stack = Likelihood(stacked.pool, medium)
+        h = Hypotheses(h.state.copy(), h.path_s)
+        h.state[:, FIRED] += stacked.shift_s
+        for _ in range(_JOINT_STEPS):
+            h = of_stack.step(h)[1]
+        weighed, _, information = of_stack.step(h)
+        score = float(of_stack.evidence(weighed, information)[0])
+        tried.append((score, (h, stacked, of_stack)))
+    return max(tried, key=lambda one: one[0])[1] if tried else None
 
 
 def _stack(pool: Pool, likelihood: Likelihood, h: Hypotheses) -> Stack:

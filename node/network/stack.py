@@ -38,15 +38,12 @@ class Stack:
         The first shot, after that of the place.
     members
         For each stacked arrival and shot the arrival of the pool it came from, or -1; [p, k].
-    log_odds
-        What the shots' agreement beyond the first adds to the evidence.
     """
 
     pool: Pool
     gaps_s: FloatArray
     shift_s: float
     members: IntArray
-    log_odds: float
 
     def unstack(
         self, direct: FloatArray, late_s: FloatArray, arrivals: int
@@ -61,6 +58,11 @@ class Stack:
                     of_shot[shot, arrival] = max(of_shot[shot, arrival], direct[path])
                     late[shot, arrival] = late_s[path]
         return of_shot, late
+
+
+def single(pool: Pool) -> Stack:
+    """Stack a pool of one shot: each arrival for itself."""
+    return Stack(pool, np.zeros(1), 0.0, np.arange(len(pool))[:, None])
 
 
 def stack(pool: Pool, late_s: FloatArray, shots_s: FloatArray) -> Stack:
@@ -99,7 +101,9 @@ def stack(pool: Pool, late_s: FloatArray, shots_s: FloatArray) -> Stack:
         sigma_s=np.array(sigmas),
         clutter_per_s=np.array(clutter),
     )
-    return Stack(stacked, gaps, float(shots_s[0]), np.array(members).reshape(-1, len(gaps)), 0.0)
+    return Stack(
+        stacked, gaps, float(shots_s[0]), np.array(members, np.int64).reshape(-1, len(gaps))
+    )
 
 
 def _paths(late_s: FloatArray, gaps_s: FloatArray, clutter: FloatArray) -> list[IntArray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
-from node.messages import Incident
+from node.messages import Detection, Incident
 from node.messages.identity import NAMESPACE
 from node.messages.incident import (
     INCIDENT_SCHEMA,
@@ -21,6 +23,7 @@ from node.network.arrivals import FloatArray
 from node.network.likelihood import FIRED
 from node.network.plane import Plane
 from node.network.policy import LocateSettings, grade_of, pooled
+from node.network.sources import DIRECT
 from node.network.track import Track
 from node.types import NS_PER_S, Grade
 from node.utc import utc_text
@@ -55,45 +58,51 @@ def cadence_rpm(fired_s: FloatArray) -> float | None:
     return float(60 / gaps.mean())
 
 
-def tell(
-    track: Track,
-    *,
-    site: str,
-    epoch_ns: int,
-    plane: Plane | None,
-    frame: str | None,
-    settings: LocateSettings,
-    kind: Literal["new", "update", "cancel"],
-    witnesses: tuple[Witness, ...],
-    silent: tuple[str, ...],
-) -> Incident:
-    """Make the message of an incident.
+@dataclass(frozen=True)
+class Told:
+    """What a message says beside what was found.
 
-    Parameters
+    Attributes
     ----------
     plane, frame
-        What its metres mean: a plane on Earth, or a surveyed frame's name.
+        What metres mean: a plane on Earth, or a surveyed frame's name.
+    detections
+        What the source rests on.
+    witnesses, silent
+        Nodes that heard it, and that should have.
     """
+
+    kind: Literal["new", "update"]
+    site: str
+    epoch_ns: int
+    plane: Plane | None
+    frame: str | None
+    detections: Sequence[Detection]
+    witnesses: tuple[Witness, ...]
+    silent: tuple[str, ...]
+
+
+def tell(track: Track, told: Told, settings: LocateSettings) -> Incident:
+    """Make the message of an incident."""
     source = track.source
     around = ellipse(track.spread_m2)
     placed = around.major_m <= settings.largest_ellipse_m
     east, north = (float(v) for v in source.place_m)
     position = local = None
-    if placed and plane is not None:
-        lat_deg, lon_deg = plane.degrees(east, north)
+    if placed and told.plane is not None:
+        lat_deg, lon_deg = told.plane.degrees(east, north)
         position = SourcePosition(lat_deg=lat_deg, lon_deg=lon_deg, alt_m=None, ellipse_95=around)
-    elif placed and frame is not None:
-        local = SourceLocal(frame=frame, x_m=east, y_m=north, z_m=None, ellipse_95=around)
-    times = [utc_text(epoch_ns + round(float(at) * NS_PER_S)) for at in source.fired_s]
-    heard = {id(one): one.detection for one, _ in track.used()}.values()
-    scores = pooled([detection.scores for detection in heard])
-    grade = grade_of(scores, [detection.thresholds for detection in heard])
+    elif placed and told.frame is not None:
+        local = SourceLocal(frame=told.frame, x_m=east, y_m=north, z_m=None, ellipse_95=around)
+    times = [utc_text(told.epoch_ns + round(float(at) * NS_PER_S)) for at in source.fired_s]
+    scores = pooled(told.detections)
+    grade = grade_of(scores, told.detections)
     return Incident(
         schema=INCIDENT_SCHEMA,
         incident_id=track.name,
         revision=0 if track.said is None else track.said.revision + 1,
-        type=kind,
-        site=site,
+        type=told.kind,
+        site=told.site,
         utc=times[0],
         sigma_s=float(np.sqrt(source.covariance[FIRED, FIRED])),
         position=position,
@@ -103,17 +112,17 @@ def tell(
         cadence_rpm=cadence_rpm(source.fired_s),
         grade=grade,
         scores=scores,
-        nodes=witnesses,
-        silent_nodes=silent,
+        nodes=told.witnesses,
+        silent_nodes=told.silent,
         why=_why(track, grade, scores.gunfire, around, placed),
         review="pending" if settings.reviewed else "not_required",
     )
 
 
 def _why(track: Track, grade: Grade, gunfire: float, around: Ellipse, placed: bool) -> str:
-    nodes = len(track.used_nodes())
-    bearings = track.crosses()
-    late = track.source.late_s[track.source.direct > 0.5]
+    nodes = len(track.used_nodes)
+    bearings = track.crossing
+    late = track.source.late_s[track.source.direct > DIRECT]
     rms_ms = 1e3 * float(np.sqrt(np.mean(late**2))) if len(late) else 0.0
     times = f"times of {nodes} nodes agree within {rms_ms:.1f} ms"
     if bearings:

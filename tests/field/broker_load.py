@@ -22,7 +22,8 @@ from typing import Any, Final
 import numpy as np
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
 from node.messages import (
     Array,
@@ -102,7 +103,7 @@ class Passed:
     incidents
         Revisions that came.
     busy
-        Cores that the locator took.
+        Cores that the locator took, its children's among them.
     report
         What the locator says of itself in the end.
     """
@@ -364,7 +365,7 @@ def _subscriber(port: int) -> Iterator[list[tuple[float, bytes]]]:
     client = _client(port)
 
     def take(_client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        came.append((time.time(), message.payload))
+        came.append((time.time(), bytes(message.payload)))
 
     client.on_message = take
     client.on_subscribe = lambda *_: subscribed.set()
@@ -395,8 +396,7 @@ def _watch(
         progress(f"sending: {max(0, int(now_s))} of {seconds} s")
         if locator.poll() is not None:
             raise RuntimeError("the locator ended")
-        times = process.cpu_times()
-        spent_s = times.user + times.system
+        spent_s = _spent_s(process)
         if now_s >= warm_s:
             if begun is None:
                 begun = (now_s, spent_s)
@@ -404,6 +404,15 @@ def _watch(
                 busy = (spent_s - begun[1]) / (now_s - begun[0])
         time.sleep(0.5)
     return busy
+
+
+def _spent_s(process: psutil.Process) -> float:
+    """Give the processor time of a process and its children so far."""
+    total_s = 0.0
+    for one in (process, *process.children(recursive=True)):
+        times = one.cpu_times()
+        total_s += times.user + times.system
+    return total_s
 
 
 def publish(port: int, file: Path, begin_ns: int, log: Path) -> None:

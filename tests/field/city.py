@@ -24,6 +24,7 @@ from tests.evidence import Claim, Detail
 from tests.field.detections import (
     BEGIN_NS,
     GROUNDS,
+    BoolArray,
     Delivery,
     FloatArray,
     Ground,
@@ -194,7 +195,7 @@ def senders_of(
 
 
 def bound(
-    shot_m: FloatArray, nodes_m: FloatArray, conditions: Conditions, direct: FloatArray
+    shot_m: FloatArray, nodes_m: FloatArray, conditions: Conditions, direct: BoolArray
 ) -> FloatArray:
     """Give the covariance [2, 2] of a shot's place that no unbiased estimate can better.
 
@@ -364,7 +365,11 @@ def measure(tell: Tell, runs: int = RUNS) -> Part:
     curves: list[tuple[str, FloatArray, FloatArray]] = []
     for name, conditions in _table():
         outcomes = shots(
-            conditions, runs, progress=lambda done, name=name: tell(f"{name}: {done} of {runs}")
+            conditions,
+            runs,
+            progress=lambda done, name=name: tell(  # type: ignore[misc]
+                f"{name}: {done} of {runs}"
+            ),
         )
         figures = Figures.of(outcomes)
         rows.append(_row(name, conditions, figures))

@@ -37,6 +37,7 @@ from node.types import NS_PER_S, ClockSource, Grade
 from node.utc import utc_text
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 SITE: Final = "city"
 FRAME: Final = "survey"

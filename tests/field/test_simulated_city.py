@@ -19,7 +19,6 @@ from node.messages.incident import (
     SourcePosition,
     Witness,
 )
-from node.network.incidents import Locator
 from node.network.medium import Weather
 from node.types import NS_PER_S
 from node.utc import utc_text
@@ -31,7 +30,6 @@ from tests.field.detections import (
     SITE,
     Delivery,
     Ground,
-    Locates,
     Sender,
     feed,
     holds,
@@ -197,7 +195,7 @@ def _least_squares(rng: np.random.Generator, shot_m: Any, nodes_m: Any, direct: 
 
     start = np.array([*shot_m[:2], 0.0, 0.0, 0.0, 0.0])
     scale = [10, 10, 0.03, 1, 1, 1]
-    found = least_squares(residuals, start, x_scale=scale).x  # type: ignore[call-overload]
+    found = least_squares(residuals, start, x_scale=scale).x
     return float(np.hypot(*(found[:2] - shot_m[:2])))
 
 
@@ -302,7 +300,7 @@ def test_shots_in_a_simulated_city_are_placed() -> None:
 
 def test_several_shots_at_once_are_found_each_with_little_besides() -> None:
     figures = association.Figures.of(
-        association.pools(association.shots_at_once, association.one_by_one, ("gunfire",), 12)
+        association.pools(association.shots_at_once, association.one_by_one, ("gunfire",), 8)
     )
     assert figures.recall >= 90
     assert figures.false_per_shot <= 10
@@ -318,9 +316,7 @@ def test_a_clock_a_second_off_moves_no_place() -> None:
 
 
 def test_a_stream_of_a_town_is_placed() -> None:
-    def locator() -> Locates:
-        return Locator()
-
-    borne = load.bear(100, 6.0, warm_s=1.0, locator=locator)
+    borne = load.bear(100, 9.0, per_s=20, warm_s=1.0)
     assert borne.shots >= 3
     assert borne.found / borne.shots >= 0.7
+    assert borne.false <= 0.2 * borne.incidents

@@ -324,10 +324,10 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, told
 
 
-def off_m(incident: Incident) -> float:
+def off_m(incident: Incident, spot: tuple[float, float] = SHOT_M) -> float:
     place = GROUND.metres(incident)
     assert place is not None
-    return math.dist(SHOT_M, place.tolist())
+    return math.dist(spot, place.tolist())
 
 
 def test_a_shot_is_placed_and_published_while_everybody_lies_about_it(

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from node.cli import cli
 from node.errors import GunfireNodeError
-from node.messages import replay_json
+from node.messages import parse_incident, replay_json
 from node.network.admission import Admission
 from node.network.locate_settings import InputSettings
 from node.network.log_files import LogFiles
@@ -20,7 +20,7 @@ from node.network.medium import Weather
 from tests.field.detections import SITE, Sender
 from tests.hil.fleet_ca import FleetCa
 from tests.hil.process import GUNFIRE_NODE
-from tests.integration.test_locate import City
+from tests.integration.test_locate import City, off_m
 from tests.unit.locating import NotingLocator
 
 
@@ -158,3 +158,40 @@ def test_unsigned_ones_count_without_a_ca_and_a_line_says_so(city: City, tmp_pat
     result = run(path, "--jsonl")
     assert result.exit_code == 0
     assert "6 detections are not signed" in result.stderr
+
+
+def test_shots_in_a_file_are_placed_and_drawn(city: City, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    heard = [*city.shot(0.0), *city.shot(1.0), *city.shot(40.0, (400.0, 100.0))]
+    path.write_bytes(b"\n".join(map(replay_json, reversed(heard))))
+    result = run(path, "--jsonl", "--map", tmp_path / "map.png")
+    assert result.exit_code == 0, result.output
+    first, second = map(parse_incident, result.stdout.splitlines())
+    assert (first.round_count, second.round_count) == (2, 1)
+    assert off_m(first) < 3
+    assert off_m(second, (400.0, 100.0)) < 3
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    table = run(path)
+    assert "2 rounds" in table.stdout
+    every = run(path, "--every", "--jsonl").stdout.splitlines()
+    assert len(every) > 2
+    assert {parse_incident(line).incident_id for line in every} == {
+        first.incident_id,
+        second.incident_id,
+    }
+    piped = run("-", "--jsonl", input=path.read_bytes())
+    assert piped.stdout == result.stdout
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules |= {'pyproj': None, 'matplotlib': None}; "
+    program = f"{hidden}from node.cli import main; main()"
+    done = subprocess.run(
+        [GUNFIRE_NODE[0], "-c", program, "locate", tmp_path / "log"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("gunfire-node: locating needs pyproj")
+    assert "pip install 'gunfire-node[network]'" in done.stderr

@@ -156,6 +156,23 @@ def test_an_alarm_that_was_taken_back_was_one(city: City):
     assert not verdict(city, [*told, alarm, Arrived(back, alarm.utc_ns)]).holds
 
 
+def test_a_shot_that_was_taken_back_or_told_twice_does_not_hold(city: City):
+    sounds = shots(city)
+    told = [arrived(city, sound) for sound in sounds]
+    cancel = {"revision": 1, "type": "cancel"}
+    back = replace(told[0], incident=told[0].incident.model_copy(update=cancel))
+    gone = verdict(city, [*told, back])
+    assert [o.wrong for o in gone.outcomes if o.sound == sounds[0]] == ["taken back"]
+    second = arrived(city, sounds[0], off_m=30.0)
+    twice = verdict(city, [*told, second])
+    assert [o.wrong for o in twice.outcomes if o.sound == sounds[0]] == ["", "told twice"]
+    # One that has made way for another of the same shot is no harm.
+    assert verdict(
+        city,
+        [second, *told, replace(second, incident=second.incident.model_copy(update=cancel))],
+    ).holds
+
+
 def test_what_counts_is_the_place_told_last_and_the_time_of_the_first_alarm(city: City):
     sounds = shots(city)
     told = [arrived(city, sound) for sound in sounds]

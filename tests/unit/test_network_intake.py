@@ -173,7 +173,7 @@ def test_a_locator_in_a_process_of_its_own_says_the_same_in_the_same_order(
     assert there.faults == 1
     assert "ZeroDivisionError: two" in caplog.text
     with pytest.raises(GunfireNodeError, match="process has ended"):
-        there.tick(moment)
+        there.tick(moment + NS)
 
 
 def test_a_locator_that_cannot_be_made_is_told() -> None:

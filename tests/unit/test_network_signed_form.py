@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.messages.signing import canonical
@@ -23,6 +23,7 @@ VALUES: Any = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(document=st.dictionaries(st.text(), VALUES))
 def test_it_is_the_librarys(document: dict[str, Any]) -> None:
     assert signed_form(document) == canonical(document)

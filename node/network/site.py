@@ -1,0 +1,498 @@
+"""One site: its detections become incidents as they come. Pure: no clock, no I/O.
+
+A detection that a known incident predicts joins it, which is fitted anew a moment later, together
+with what else has come. One that none predicts is searched for a new source with its neighbours at
+once. When no more comes, an incident is gone through once more with all that was heard round it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Final, Literal
+
+import numpy as np
+
+from node.messages import Detection, Incident
+from node.messages.detection import Local, Position
+from node.network.arrivals import IntArray, Pool
+from node.network.doubts import Doubts
+from node.network.medium import Medium
+from node.network.memory import NOBODY, Event, Memory
+from node.network.plane import Plane
+from node.network.policy import LocateSettings, passes
+from node.network.region import covariance
+from node.network.sources import Source, best, find, refine
+from node.network.telling import Told, incident_name, tell
+from node.network.track import ECHO_S, Track
+from node.network.witnesses import silent, witnesses
+from node.types import NS_PER_S
+
+UNKNOWN_SIGMA_M: Final = 2.0
+"""Standard error of a surveyed place whose survey is silent, metres."""
+
+# Sound of the coldest day (signal.md §4).
+_SLOWEST_M_S: Final = 310.0
+# What a path may add to a pair's difference of times.
+_SLACK_S: Final = 0.15
+_MOST_BESIDE: Final = 24
+_MOST_IN_FIT: Final = 400
+# Of an incident's rounds so many must be a new fit's for it to be the same incident.
+_SHARED: Final = 0.5
+_SAME_M: Final = 50.0
+_FARTHEST_SAME_M: Final = 300.0
+_ECHO_PER_S: Final = 1.0
+_MOVED_M: Final = 0.5
+_OPEN_SEEDS: Final = 200
+_FIT_SEEDS: Final = 400
+# Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
+_FEW: Final = 6
+_EARLY_S: Final = 1.2
+_EARLY_OF_FEW_S: Final = 4.0
+
+
+class Site:
+    """What is known of one site, in one frame.
+
+    Parameters
+    ----------
+    name, frame
+        Of the site, and of its surveyed frame; None for places on Earth.
+    air
+        What is thought of the air before any shot.
+    doubts
+        What becomes of its nodes' words.
+    """
+
+    def __init__(
+        self, name: str, frame: str | None, settings: LocateSettings, air: Medium, doubts: Doubts
+    ) -> None:
+        self.medium = air
+        self._name = name
+        self._frame = frame
+        self._settings = settings
+        self._doubts = doubts
+        self._plane: Plane | None = None
+        self._memory: Memory | None = None
+        self._given: set[str] = set()
+        self._places: dict[str, Position | Local] = {}
+        self._down: set[str] = set()
+        self._tracks: dict[int, Track] = {}
+        self._of_node: dict[int, deque[Track]] = defaultdict(deque)  # in order of time, about
+        self._due: list[tuple[float, int, Track]] = []
+        self._order = count()
+        self._founded: Counter[str] = Counter()
+        self._now_s = 0.0
+        self._reach_s = settings.reach_m / _SLOWEST_M_S
+
+    # What is known of the nodes
+
+    def is_given(self, node_id: str) -> bool:
+        """Whether somebody other than its detections says where a node stands."""
+        return node_id in self._given
+
+    def place(self, node_id: str, place: Position | Local, *, given: bool) -> None:
+        """Say where a node stands."""
+        if given:
+            self._given.add(node_id)
+        if self._places.get(node_id) != place:
+            self._places[node_id] = place
+            if self._memory is not None:
+                self._put(self._memory, node_id, place)
+
+    def up(self, node_id: str, up: bool) -> None:
+        """Say whether a node listens."""
+        if up:
+            self._down.discard(node_id)
+        else:
+            self._down.add(node_id)
+
+    def _put(self, memory: Memory, node_id: str, place: Position | Local) -> None:
+        if isinstance(place, Local):
+            sigma_m = UNKNOWN_SIGMA_M if place.sigma_m is None else place.sigma_m
+            memory.place(node_id, (place.x_m, place.y_m, place.z_m), sigma_m)
+            return
+        if self._plane is None:
+            self._plane = Plane(place.lat_deg, place.lon_deg)
+        east_m, north_m = self._plane.metres(place.lat_deg, place.lon_deg)
+        if math.isfinite(east_m + north_m):
+            memory.place(node_id, (east_m, north_m, place.alt_m), place.sigma_m)
+
+    # Time
+
+    def push(self, detection: Detection, now_ns: int) -> list[Incident]:
+        """Take a detection, or a later revision of one."""
+        memory = self._memory
+        if memory is None:
+            memory = self._memory = Memory(now_ns, self._settings.reach_m)
+            for node_id, place in self._places.items():
+                self._put(memory, node_id, place)
+        told = self.tick(now_ns)
+        node = memory.node(detection.node_id)
+        if node is None:
+            return told
+        before = memory.event(node, detection.event_id)
+        if before is not None:
+            if before.detection.revision >= detection.revision:
+                return told
+            memory.withdraw(node, detection.event_id)
+            self._recall(memory, before)
+        if detection.type == "cancel":
+            return told
+        return told + self._hear(memory, memory.take(detection, node))
+
+    def tick(self, now_ns: int) -> list[Incident]:
+        """Do what is due."""
+        memory = self._memory
+        if memory is None:
+            return []
+        self._now_s = max(self._now_s, (now_ns - memory.epoch_ns) / NS_PER_S)
+        told: list[Incident] = []
+        while self._due and self._due[0][0] <= self._now_s:
+            told += self._work(memory, *heapq.heappop(self._due)[::2])
+        self._forget(memory)
+        return told
+
+    def finish(self) -> list[Incident]:
+        """Settle all that is open."""
+        told: list[Incident] = []
+        memory = self._memory
+        while memory is not None and self._due:
+            at_s, _, track = heapq.heappop(self._due)
+            self._now_s = max(self._now_s, at_s)
+            told += self._work(memory, at_s, track)
+        return told
+
+    def _work(self, memory: Memory, at_s: float, track: Track) -> list[Incident]:
+        if track.over or track.due_s != at_s:
+            return []
+        track.due_s = np.inf
+        if track.settles_s > self._now_s:
+            told = self._fit(memory, track)
+            self._wake(track, track.settles_s)
+            return told
+        track.settles_s = np.inf
+        return self._settle(memory, track)
+
+    def _wake(self, track: Track, at_s: float) -> None:
+        if at_s < track.due_s:
+            track.due_s = at_s
+            heapq.heappush(self._due, (at_s, next(self._order), track))
+
+    def _stir(self, track: Track) -> None:
+        """Have an incident fitted anew soon, and settled when no more comes."""
+        if math.isinf(track.settles_s):
+            track.settles_s = self._now_s + self._settings.settle_s
+        self._wake(track, self._now_s + self._settings.update_s)
+
+    def _recall(self, memory: Memory, gone: Event) -> None:
+        """Have incidents fitted anew that rest on what no more stands."""
+        for number in np.unique(memory.claimed_by(gone.rows)):
+            if int(number) in self._tracks:
+                self._stir(self._tracks[int(number)])
+
+    def _forget(self, memory: Memory) -> None:
+        before_s = self._now_s - self._settings.keep_s
+        memory.forget(before_s)
+        while self._tracks:
+            number, track = next(iter(self._tracks.items()))
+            if track.ends_s >= before_s and not track.over:
+                break
+            track.over = True
+            del self._tracks[number]
+
+    # Where a detection belongs
+
+    def _hear(self, memory: Memory, event: Event) -> list[Incident]:
+        times = memory.column("time_s", event.rows)
+        places = np.broadcast_to(memory.places_m[event.node], (len(times), 3))
+        sigmas = memory.column("sigma_s", event.rows)
+        free = np.ones(len(times), np.bool_)
+        for track in self._about(event.node, times[0], times[-1]):
+            late = track.late_s(times, places)
+            direct = (np.abs(late) < track.gate_s(places, sigmas)[:, None]).any(axis=1)
+            if direct.any() or ((late > 0) & (late < ECHO_S)).any():
+                self._stir(track)
+            free &= ~direct
+        return self._open(memory, event, event.rows[free]) if free.any() else []
+
+    def _about(self, node: int, begins_s: float, ends_s: float) -> Iterator[Track]:
+        """Give the incidents whose sound a node may hear in a span of time."""
+        tracks = self._of_node[node]
+        while tracks and tracks[0].over:
+            tracks.popleft()
+        for track in reversed(tracks):
+            if track.ends_s < begins_s - self._reach_s - 2 * self._settings.gap_s:
+                break
+            if not track.over and track.begins_s <= ends_s + ECHO_S:
+                yield track
+
+    def _open(self, memory: Memory, event: Event, own: IntArray) -> list[Incident]:
+        """Search what a detection and its neighbours heard for a source that is not known yet."""
+        settings = self._settings
+        rows = np.concatenate([own, self._beside(memory, event.node, own)])
+        nodes = memory.nodes_of(rows)
+        graded = np.unique(nodes[memory.column("graded", rows).astype(bool)])
+        bearings = np.unique(nodes[np.isfinite(memory.column("azimuth_rad", rows))])
+        heard = np.unique(nodes)
+        enough = len(heard) >= settings.nodes or len(bearings) >= settings.nodes_with_bearings
+        if len(graded) < settings.graded_nodes or not enough:
+            return []
+        middle = np.median(memory.places_m[heard], axis=0)
+        among = self._listening(memory, middle, heard)
+        pool = self._dimmed(memory, memory.pool(among, rows))
+        mine = np.flatnonzero(np.isin(pool.key, own))
+        rng = np.random.default_rng(1)
+        source = best(pool, self.medium, rng, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
+        if source is None or not source.used[mine].any():
+            return []
+        track = Track(NOBODY, "", source, pool, among)
+        if not self._passes(memory, track) or self._is_echo(track):
+            return []
+        known = self._same(track)
+        if known is not None:
+            self._stir(known)
+            return []
+        return [self._begin(memory, track, event.detection.event_id)]
+
+    def _beside(self, memory: Memory, node: int, own: IntArray) -> IntArray:
+        """Give free rounds of other nodes that may be of the same shot, the likeliest."""
+        times = memory.column("time_s", own)
+        span_s, far_m = 2 * self._reach_s, 2 * self._settings.reach_m
+        place_m = memory.places_m[node]
+        rows = memory.heard(place_m, far_m, times[0] - span_s, times[-1] + span_s)
+        rows = rows[memory.claimed_by(rows) == NOBODY]
+        nodes = memory.nodes_of(rows)
+        away_m = np.sqrt(((memory.places_m[nodes] - place_m) ** 2).sum(-1))
+        apart_s = away_m / _SLOWEST_M_S + _SLACK_S
+        off_s = np.abs(memory.column("time_s", rows)[:, None] - times).min(axis=1)
+        fits = (off_s <= apart_s) & (away_m <= far_m) & (nodes != node)
+        chance = memory.column("clutter_per_s", rows) * apart_s
+        order = np.argsort(np.where(fits, chance, np.inf), kind="stable")
+        return np.asarray(rows[order[: min(_MOST_BESIDE, int(fits.sum()))]])
+
+    def _listening(self, memory: Memory, place_m: np.ndarray, heard: IntArray) -> IntArray:  # type: ignore[type-arg]
+        """Give the nodes round a place that listen or have heard something."""
+        nodes = np.union1d(memory.near(place_m, self._settings.reach_m), heard)
+        if not self._down:
+            return nodes
+        down = [memory.node(node_id) for node_id in self._down]
+        deaf = np.isin(nodes, [n for n in down if n is not None]) & ~np.isin(nodes, heard)
+        return np.asarray(nodes[~deaf])
+
+    def _dimmed(self, memory: Memory, pool: Pool) -> Pool:
+        """Let what may be a known incident's echo count for less."""
+        if not len(pool):
+            return pool
+        places = pool.place_m[pool.node]
+        first, last = float(pool.time_s.min()), float(pool.time_s.max())
+        clutter = pool.clutter_per_s
+        for track in self._about(int(memory.nodes_of(pool.key[:1])[0]), first, last):
+            late = track.late_s(pool.time_s, places)
+            echo = ((late > 0) & (late < ECHO_S)).any(axis=1)
+            clutter = np.where(echo, np.maximum(clutter, _ECHO_PER_S), clutter)
+        return replace(pool, clutter_per_s=clutter)
+
+    def _begin(self, memory: Memory, track: Track, founder: str) -> Incident:
+        track.number = next(self._order)
+        track.name = incident_name(founder, self._founded[founder])
+        self._founded[founder] += 1
+        self._tracks[track.number] = track
+        self._hold(memory, track)
+        self._stir(track)
+        return self._say(memory, track, "new")
+
+    def _hold(self, memory: Memory, track: Track) -> None:
+        """Take the rounds of a track, and have its nodes know of it."""
+        rows = track.used
+        for number in np.unique(memory.claimed_by(rows)):
+            if number not in (NOBODY, track.number) and int(number) in self._tracks:
+                self._stir(self._tracks[int(number)])
+        memory.claim(rows, track.number)
+        for node in memory.near(track.source.state[:3], self._settings.reach_m):
+            tracks = self._of_node[int(node)]
+            if track not in tracks:
+                tracks.append(track)
+
+    # What passes
+
+    def _passes(self, memory: Memory, track: Track) -> bool:
+        rows = track.used
+        events = {id(event): event for event in memory.events_of(rows)}.values()
+        return passes(
+            self._settings,
+            log_odds=track.source.evidence,
+            nodes=len(np.unique(memory.nodes_of(rows))),
+            bearings=track.crossing,
+            detections=[event.detection for event in events],
+            told=track.said is not None,
+        )
+
+    def _others(self, track: Track) -> Iterator[Track]:
+        node = int(track.used_nodes[0])
+        begins = track.begins_s - self._settings.gap_s
+        for other in self._about(node, begins, track.ends_s + self._settings.gap_s + self._reach_s):
+            if other is not track:
+                yield other
+
+    def _same(self, track: Track) -> Track | None:
+        """Give the incident that a source belongs to: the same place, and no long pause."""
+        gap_s = self._settings.gap_s
+        for other in self._others(track):
+            apart = track.source.place_m - other.source.place_m
+            far_m = float(np.hypot(*apart))
+            spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
+            near = far_m < _SAME_M or apart @ np.linalg.solve(spread, apart) < 9.0
+            joined = track.begins_s < other.ends_s + gap_s and other.begins_s < track.ends_s + gap_s
+            if near and far_m < _FARTHEST_SAME_M and joined:
+                return other
+        return None
+
+    def _is_echo(self, track: Track) -> bool:
+        return any(track.is_echo_of(other) for other in self._others(track))
+
+    # Fitting
+
+    def _fit(self, memory: Memory, track: Track) -> list[Incident]:
+        """Fit an incident anew to all that was heard round it."""
+        source = track.source
+        searched = len(track.used_nodes) < _FEW or track.settles_s <= self._now_s
+        rows = self._round(memory, track, steal=searched)
+        if not len(rows):
+            return self._end(memory, track)
+        among = self._listening(memory, source.state[:3], np.unique(memory.nodes_of(rows)))
+        pool = memory.pool(among, rows)
+        chosen: Source | None = None
+        whole = frozenset(pool.key.tolist())
+        if searched and whole != track.whole:
+            rng = np.random.default_rng(1)
+            again = best(pool, self.medium, rng, most_seeds=_FIT_SEEDS)
+            if again is not None:
+                held = track.used
+                held = held[memory.remembers(held)]  # what was revised since has other rows
+                shared = np.isin(held, pool.key[again.used])
+                chosen = again if shared.sum() >= _SHARED * len(held) else None
+        elif searched:
+            return []
+        refined = None if chosen is not None else refine(pool, self.medium, source)
+        chosen = chosen or refined
+        memory.claim(track.used, NOBODY)
+        if chosen is None:
+            return self._end(memory, track)
+        track.source, track.pool, track.nodes, track.whole = chosen, pool, among, whole
+        if not self._passes(memory, track):
+            return self._end(memory, track)
+        other = self._same(track)
+        if other is not None and other.source.evidence >= chosen.evidence:
+            self._stir(other)
+            return self._end(memory, track)
+        self._hold(memory, track)
+        return self._renew(memory, track)
+
+    def _round(self, memory: Memory, track: Track, *, steal: bool) -> IntArray:
+        """Give the rounds that may be of an incident: free ones, its own, a weaker one's."""
+        settings = self._settings
+        early_s = _EARLY_OF_FEW_S if len(track.used_nodes) < _FEW else _EARLY_S
+        rows = memory.heard(
+            track.source.state[:3],
+            settings.reach_m,
+            track.begins_s - early_s,
+            track.ends_s + settings.gap_s + self._reach_s,
+        )
+        claims = memory.claimed_by(rows)
+        free = (claims == NOBODY) | (claims == track.number)
+        if steal:
+            for number in np.unique(claims[~free]):
+                weaker = self._tracks.get(int(number))
+                if weaker is None or weaker.source.evidence < track.source.evidence:
+                    free |= claims == number
+        rows = rows[free]
+        late = track.late_s(memory.column("time_s", rows), memory.places_m[memory.nodes_of(rows)])
+        # A further shot is one that some node calls a shot.
+        beyond = np.where(memory.column("graded", rows), settings.gap_s, 0.0)
+        beyond[:] = settings.gap_s if not settings.graded_nodes else beyond
+        inside = (late.max(axis=1) > -early_s) & (late.min(axis=1) < beyond + ECHO_S)
+        rows = rows[inside]
+        order = np.argsort(memory.column("clutter_per_s", rows), kind="stable")
+        return np.asarray(rows[order[:_MOST_IN_FIT]])
+
+    def _settle(self, memory: Memory, track: Track) -> list[Incident]:
+        """Go through what was heard round an incident once more, and weigh its nodes."""
+        told = self._fit(memory, track)
+        if track.over:
+            return told
+        rows = track.pool.key
+        left = rows[memory.claimed_by(rows) == NOBODY]
+        left = left[memory.column("graded", left).astype(bool)]
+        if len(np.unique(memory.nodes_of(left))) >= self._settings.nodes_with_bearings:
+            pool = self._dimmed(memory, memory.pool(track.nodes, left))
+            odds = self._settings.least_log_odds
+            for source in find(pool, self.medium, least_evidence=odds, most_sources=3):
+                other = Track(NOBODY, "", source, pool, track.nodes)
+                if (
+                    self._passes(memory, other)
+                    and not self._is_echo(other)
+                    and self._same(other) is None
+                ):
+                    founder = memory.events_of(other.used)[0].detection.event_id
+                    told.append(self._begin(memory, other, founder))
+        for witness in witnesses(track, memory, self._doubts):
+            self._doubts.note(witness.node_id, witness.residual_s or 0.0, witness.used)
+        return told
+
+    # Telling
+
+    def _end(self, memory: Memory, track: Track) -> list[Incident]:
+        track.over = True
+        said = track.said
+        if said is None:
+            return []
+        taken_back = {"type": "cancel", "revision": said.revision + 1}
+        track.said = said.model_copy(update=taken_back)
+        return [track.said]
+
+    def _renew(self, memory: Memory, track: Track) -> list[Incident]:
+        said, spread = track.said, track.spread_m2
+        incident = self._told(memory, track, "update")
+        if (
+            said is not None
+            and _alike(said, incident)
+            and np.allclose(spread, track.spread_m2, 0.2)
+        ):
+            return []
+        track.said = incident
+        return [incident]
+
+    def _say(self, memory: Memory, track: Track, kind: Literal["new", "update"]) -> Incident:
+        track.said = self._told(memory, track, kind)
+        return track.said
+
+    def _told(self, memory: Memory, track: Track, kind: Literal["new", "update"]) -> Incident:
+        track.spread_m2 = covariance(track.source, self.medium)
+        events = {id(event): event for event in memory.events_of(track.used)}.values()
+        told = Told(
+            kind,
+            self._name,
+            memory.epoch_ns,
+            self._plane,
+            self._frame,
+            [event.detection for event in events],
+            witnesses(track, memory, self._doubts),
+            silent(track, memory),
+        )
+        return tell(track, told, self._settings)
+
+
+def _alike(said: Incident, now: Incident) -> bool:
+    """Whether there is nothing to tell anew; what moves less than half a metre is not."""
+    heard = [[(w.node_id, w.event_id, w.used) for w in one.nodes] for one in (said, now)]
+    return (
+        heard[0] == heard[1]
+        and said.round_count == now.round_count
+        and said.grade == now.grade
+        and said.silent_nodes == now.silent_nodes
+    )
