@@ -118,7 +118,8 @@ class Likelihood:
         known = np.array([_ROUND_NODES_M**-2] * 2 + [_HEIGHT_SIGMA_M**-2, *(s**-2 for s in sigma)])
         self._prior = np.append(known, 1e-6)
         self._log_prior_peak = 0.5 * float(np.log(known / _TWO_PI).sum()) - np.log(_WITHIN_S)
-        self._middle_m = pool.place_m[heard, :2].mean(0)
+        self._heard_m = pool.place_m[heard]
+        self._middle_m = self._heard_m[:, :2].mean(0)
 
     def start(self, places_m: FloatArray, fired_s: FloatArray, path_s: float) -> Hypotheses:
         """Make hypotheses at places on the plane, shape [s, 2], fired at [s]."""
@@ -175,10 +176,10 @@ class Likelihood:
         return np.asarray(weighed.log_likelihood + width + self._log_prior_peak)
 
     def _height_m(self, places_m: FloatArray) -> FloatArray:
-        """Guess the height of sources at places, shape [s, 2], by the nodes round them."""
-        away = places_m[:, None, :] - self.pool.place_m[None, :, :2]
-        weight = 1 / ((away**2).sum(-1) + _NEAR_M**2)
-        return np.asarray((weight @ self.pool.place_m[:, 2]) / weight.sum(1) - _BELOW_M)
+        """Guess the height of sources at places, shape [s, 2], by the nodes that heard them."""
+        away = places_m[:, None, :] - self._heard_m[:, :2]
+        weight = 1 / (away[..., 0] ** 2 + away[..., 1] ** 2 + _NEAR_M**2)
+        return np.asarray((weight @ self._heard_m[:, 2]) / weight.sum(1) - _BELOW_M)
 
     def _departure(self, state: FloatArray) -> FloatArray:
         """Give how far all but the moment is from what was thought of it, shape [s, 6]."""
@@ -238,5 +239,5 @@ class Likelihood:
 def _from_node(state: FloatArray, place_m: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Give distances [s, m] and directions [s, m, 3] from places to sources."""
     away = state[:, None, :3] - place_m[None]
-    distance = np.maximum(np.sqrt((away * away).sum(-1)), _NEAREST_M)
+    distance = np.maximum(np.sqrt(np.einsum("...i,...i->...", away, away)), _NEAREST_M)
     return distance, away / distance[..., None]

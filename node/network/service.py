@@ -39,6 +39,7 @@ LONGEST_TAKEN: Final = 2**17
 
 _TURN_S: Final = 0.05
 _GATHER_S: Final = 0.005
+_BEHIND: Final = 500  # half a second of a large city
 _BATCH: Final = 64
 _LOOK_AT_FILES_S: Final = 5.0
 _REPORT_S: Final = 60.0
@@ -166,6 +167,8 @@ class LocateService:
     def report(self) -> str:
         """Say in a line what came and what became of it."""
         parts = [self._intake.report(), f"{self.outgoing.published} published"]
+        if (behind := self._arrivals.qsize()) > _BEHIND:
+            parts.append(f"{behind} messages wait to be judged: this machine is too slow for them")
         if waiting := len(self.outgoing):
             parts.append(f"{waiting} wait for the broker")
         if self.outgoing.lost:

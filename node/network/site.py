@@ -46,6 +46,8 @@ _SHARED: Final = 0.5
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 _ECHO_PER_S: Final = 1.0
+# Silence says little of a node, and nothing of one that is farther off.
+_SILENCE_M: Final = 700.0
 _MOVED_M: Final = 0.5
 _OPEN_SEEDS: Final = 200
 _FIT_SEEDS: Final = 400
@@ -218,7 +220,8 @@ class Site:
             if direct.any() or ((late > 0) & (late < ECHO_S)).any():
                 self._stir(track)
             free &= ~direct
-        return self._open(memory, event, event.rows[free]) if free.any() else []
+        may_begin = event.detection.grade != "not_gunfire" or not self._settings.graded_nodes
+        return self._open(memory, event, event.rows[free]) if may_begin and free.any() else []
 
     def _about(self, node: int, begins_s: float, ends_s: float) -> Iterator[Track]:
         """Give the incidents whose sound a node may hear in a span of time."""
@@ -277,7 +280,7 @@ class Site:
 
     def _listening(self, memory: Memory, place_m: np.ndarray, heard: IntArray) -> IntArray:  # type: ignore[type-arg]
         """Give the nodes round a place that listen or have heard something."""
-        nodes = np.union1d(memory.near(place_m, self._settings.reach_m), heard)
+        nodes = np.union1d(memory.near(place_m, _SILENCE_M), heard)
         if not self._down:
             return nodes
         down = [memory.node(node_id) for node_id in self._down]

@@ -34,9 +34,12 @@ _KEPT: Final = 8
 _MODES: Final = 6
 _SAME_M: Final = 20.0
 _SAME_S: Final = 0.03
-_COARSE_STEPS: Final = 3
+_COARSE_STEPS: Final = 2
 _JOINT_STEPS: Final = 3
-_FINE_STEPS: Final = 5
+_FINE_STEPS: Final = 4
+# Three nodes that hear a shot add some 20 to the log of the odds, at the coarse spread some 15.
+_HOPELESS: Final = 8.0
+_FAR_BEHIND: Final = 14.0
 
 DIRECT: Final = 0.5
 """Above this probability an arrival is taken for direct sound."""
@@ -146,14 +149,14 @@ def best(
     with_arrivals
         One of these is to have a part in it.
     """
-    likelihood = Likelihood(pool, medium)
     places, moments = seeds(
         pool, medium.speed_m_s, rng, most=most_seeds, with_arrivals=with_arrivals
     )
     if not len(places):
         return None
+    likelihood = Likelihood(pool, medium)
     modes = _coarse(likelihood, places, moments)
-    return _finish(pool, medium, likelihood, _distinct(likelihood, modes))
+    return None if modes is None else _finish(pool, medium, likelihood, modes)
 
 
 def refine(pool: Pool, medium: Medium, source: Source) -> Source | None:
@@ -162,18 +165,22 @@ def refine(pool: Pool, medium: Medium, source: Source) -> Source | None:
     return _finish(pool, medium, Likelihood(pool, medium), h)
 
 
-def _coarse(likelihood: Likelihood, places: FloatArray, moments: FloatArray) -> Hypotheses:
+def _coarse(
+    likelihood: Likelihood, places: FloatArray, moments: FloatArray
+) -> Hypotheses | None:
+    """Give the best places, settled to some metres; None where no few nodes agree anywhere."""
     h = likelihood.start(places, moments, _COARSE_S)
-    h = h.take(_apart(h.state, likelihood.weigh(h).log_likelihood, _KEPT))
+    scores = likelihood.weigh(h).log_likelihood
+    if scores.max() < _HOPELESS:
+        return None
+    h = h.take(_apart(h.state, scores, _KEPT))
     for spread_s in (_COARSE_S, _MIDDLE_S):
         h = Hypotheses(h.state, np.full(len(h.state), spread_s))
         for _ in range(_COARSE_STEPS):
             h = likelihood.step(h)[1]
-    return h
-
-
-def _distinct(likelihood: Likelihood, h: Hypotheses) -> Hypotheses:
-    return h.take(_apart(h.state, likelihood.weigh(h).log_likelihood, _MODES))
+    scores = likelihood.weigh(h).log_likelihood
+    kept = _apart(h.state, scores, _MODES)
+    return h.take(kept[scores[kept] > scores.max() - _FAR_BEHIND])
 
 
 def _apart(state: FloatArray, scores: FloatArray, most: int) -> IntArray:
@@ -280,6 +287,8 @@ def _stack(pool: Pool, likelihood: Likelihood, h: Hypotheses) -> Stack:
         # An arrival is of one shot.
         direct[:, direct[choice] > DIRECT] = 0
         direct[np.abs(moments - shots[-1]) < FASTEST_S] = 0
+    if len(shots) == 1:
+        return single(pool)
     return stack(pool, late_s, np.sort(np.array(shots)))
 
 

@@ -160,7 +160,6 @@ class Sender:
         azimuth_sigma_deg: float = 3.0,
         grade: Grade = "gunfire",
         again: Detection | None = None,
-        in_order: bool = True,
     ) -> Detection:
         """Make a message.
 
@@ -174,13 +173,9 @@ class Sender:
             Direction of the first round, clockwise from north; None where it tells none.
         again
             A detection of the same event that this one is a later revision of.
-        in_order
-            Whether the rounds are put into the order of time, as the contract wants.
         """
         self.seq += 1
-        times_ns = [self.begin_ns + round(onset_s * NS_PER_S) for onset_s in onsets_s]
-        if in_order:
-            times_ns.sort()
+        times_ns = sorted(self.begin_ns + round(onset_s * NS_PER_S) for onset_s in onsets_s)
         rounds = tuple(
             Round(
                 utc=utc_text(at_ns), sigma_s=sigma_s, snr_db=25.0, peak_dbfs=-9.0, peak_db_spl=None

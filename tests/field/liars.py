@@ -3,8 +3,8 @@
 Each run is a city of ten nodes in which shots are fired one after another, a fifth of the arrivals
 echoes as in `tests.field.city`. The same messages go to one locator without the wrong node and to
 others with it: its clock a second off, its place a kilometre off, or its words contradicting each
-other: two detections of each shot from two places, with rounds out of order, of times and
-directions made up, and standard errors of nothing.
+other: two detections of each shot at once, from two places, each with three rounds of times and a
+direction made up, and standard errors of nothing.
 """
 
 from __future__ import annotations
@@ -157,7 +157,6 @@ def compare(
                             0.0,
                             azimuth_rad=rng.uniform(-np.pi, np.pi),
                             azimuth_sigma_deg=0.0,
-                            in_order=False,
                         ),
                     )
                     for one in wrong

@@ -17,7 +17,7 @@ from node.types import NS_PER_S
 from node.utc import parse_utc_ns
 from tests.evidence import Claim, Detail
 from tests.field.city import at_least, at_most
-from tests.field.detections import BEGIN_NS, TICK_NS, Locates, meet
+from tests.field.detections import BEGIN_NS, Locates, meet
 from tests.field.stream import PER_NODE_S, Fired, Stream
 from tests.parts import Part, Tell
 
@@ -32,6 +32,9 @@ SIZES: Final = (100, 300, 1000, 3000, 10_000)
 SIZES_SECONDS: Final = 12.0
 # A small city says little in 12 s.
 LEAST_DETECTIONS: Final = 2500
+
+# As often as the live service lets time pass.
+TICK_NS: Final = NS_PER_S // 20
 
 PER_CORE_S: Final = 500.0
 SLOPE: Final = 1.1
