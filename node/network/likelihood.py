@@ -17,33 +17,21 @@ from typing import Final
 import numpy as np
 
 from node.network.arrivals import FloatArray, IntArray, Pool
+from node.network.kernel import descend, evaluate
 from node.network.medium import Medium
-
-LATE_S: Final = 0.12
-"""Mean lateness of a lone echo beyond the least one, seconds (signal.md §4)."""
-DETOUR_S: Final = 0.02
-"""An echo is later by a wall's distance: what is later by less went round a corner, and its node is
-believed."""
 
 # What mounting and turbulence add to an array's own error of bearing (signal.md §4: 2°, 1°).
 _BEARING_EXTRA_RAD: Final = np.radians(2.2)
 # A later shot of an event has the first one's bearing, unless another gun fired it.
 _OTHER_GUN: Final = 0.3
 
-# A pistol is heard at 1366 m and may be masked at 300 m (the live-fire set): silence says little.
-_HEARD: Final = 0.8
-_REACH_M: Final = 900.0
-
-# Sources are below the roofs where nodes stand, on ground that the nodes' heights tell of.
-_BELOW_M: Final = 8.0
+# How far the ground under a source is from what the nodes' heights tell of it.
 _HEIGHT_SIGMA_M: Final = 20.0
-_NEAR_M: Final = 50.0
 
 # A shot may be anywhere round the nodes that hear it, at any moment of a few seconds.
 _ROUND_NODES_M: Final = 600.0
 _WITHIN_S: Final = 5.0
 
-_NEAREST_M: Final = 1.0
 _LONGEST_STEP_M: Final = 150.0
 _TWO_PI: Final = 2 * np.pi
 
@@ -102,30 +90,31 @@ class Likelihood:
     def __init__(self, pool: Pool, medium: Medium) -> None:
         self.pool = pool
         self.medium = medium
-        self._place_m = pool.place_m[pool.node]
-        heard, self._starts = np.unique(pool.node, return_index=True)
-        self._of_heard = np.searchsorted(heard, pool.node)
-        self._silent_m = np.delete(pool.place_m, heard, axis=0)
-        self._place_sigma_m = pool.place_sigma_m[pool.node]
-        self._own_s2 = pool.sigma_s**2 + (self._place_sigma_m / medium.speed_m_s) ** 2
-        self._has_bearing = np.isfinite(pool.azimuth_rad)
-        self._any_bearing = bool(self._has_bearing.any())
-        self._azimuth = np.where(self._has_bearing, pool.azimuth_rad, 0.0)
-        spread = np.hypot(pool.azimuth_sigma_rad, _BEARING_EXTRA_RAD)
-        self._bearing_s2 = np.where(self._has_bearing, spread, 1.0) ** 2
-        self._other_gun = np.where(pool.first, 0.0, _OTHER_GUN)
+        starts = np.flatnonzero(np.diff(pool.node, prepend=-1))
+        heard = pool.node[starts]
+        silent = np.ones(len(pool.place_m), np.bool_)
+        silent[heard] = False
+        heard_m = pool.place_m[heard]
         sigma = (medium.speed_sigma_m_s, medium.wind_sigma_m_s, medium.wind_sigma_m_s)
+        # The rest has the flat prior of the evidence; a trace keeps what no node sees from flying.
         known = np.array([_ROUND_NODES_M**-2] * 2 + [_HEIGHT_SIGMA_M**-2, *(s**-2 for s in sigma)])
-        self._prior = np.append(known, 1e-6)
+        middle = heard_m.mean(0) if len(heard) else np.zeros(3)
+        self._height_m = float(middle[2])
+        self._given = (
+            np.append(known, 1e-6),
+            np.array([*middle[:2], 0.0, medium.speed_m_s, *medium.wind_m_s, 0.0]),
+            _columns(pool, medium),
+            np.append(starts, len(pool)),
+            heard_m,
+            pool.place_m[silent],
+        )
         self._log_prior_peak = 0.5 * float(np.log(known / _TWO_PI).sum()) - np.log(_WITHIN_S)
-        self._heard_m = pool.place_m[heard]
-        self._middle_m = self._heard_m[:, :2].mean(0)
 
     def start(self, places_m: FloatArray, fired_s: FloatArray, path_s: float) -> Hypotheses:
         """Make hypotheses at places on the plane, shape [s, 2], fired at [s]."""
         state = np.empty((len(places_m), PARAMETERS))
         state[:, :2] = places_m
-        state[:, Z] = self._height_m(places_m)
+        state[:, Z] = self._height_m
         state[:, C] = self.medium.speed_m_s
         state[:, WIND_EAST:FIRED] = self.medium.wind_m_s
         state[:, FIRED] = fired_s
@@ -133,111 +122,39 @@ class Likelihood:
 
     def weigh(self, h: Hypotheses) -> Weighed:
         """Say how well each hypothesis explains the pool."""
-        return self._weigh(h)[0]
+        likelihood, direct, late_s, _, _ = evaluate(h.state, h.path_s, *self._given, False)
+        return Weighed(likelihood, direct, late_s)
 
-    def step(self, h: Hypotheses) -> tuple[Weighed, Hypotheses, FloatArray]:
-        """Take a Gauss-Newton step of expectation-maximisation, in place of each hypothesis.
+    def settle(self, h: Hypotheses, steps: int) -> Hypotheses:
+        """Take Gauss-Newton steps of expectation-maximisation from each hypothesis."""
+        state = descend(h.state, h.path_s, *self._given, steps, _LONGEST_STEP_M)
+        return Hypotheses(state, h.path_s)
 
-        Returns
-        -------
-        tuple
-            How the hypotheses were weighed before it; the new ones; and the information on their
-            states, shape [s, 7, 7].
-        """
-        weighed, r, u, speed, variance, bearing = self._weigh(h)
-        slow = r / speed**2
-        jacobian = np.empty((*r.shape, PARAMETERS))
-        jacobian[..., :3] = u / speed[..., None]
-        jacobian[..., C] = -slow
-        jacobian[..., WIND_EAST] = slow * u[..., 0]
-        jacobian[..., WIND_NORTH] = slow * u[..., 1]
-        jacobian[..., FIRED] = 1.0
-        weighted = jacobian * (weighed.direct / variance)[..., None]
-        information = np.swapaxes(jacobian, 1, 2) @ weighted
-        gradient = (weighted * weighed.late_s[..., None]).sum(1)
-        if bearing is not None:
-            off, weight = bearing
-            flat = np.maximum((u[..., 0] ** 2 + u[..., 1] ** 2) * r, 1e-3)
-            across = np.stack([u[..., 1], -u[..., 0]], -1) / flat[..., None]
-            weighted = across * weight[..., None]
-            information[:, :2, :2] += np.swapaxes(across, 1, 2) @ weighted
-            gradient[:, :2] += (weighted * off[..., None]).sum(1)
-        diagonal = np.arange(PARAMETERS)
-        information[:, diagonal, diagonal] += self._prior
-        gradient[:, :FIRED] -= self._prior[:FIRED] * self._departure(h.state)
-        move = np.linalg.solve(information, gradient[..., None])[..., 0]
-        far = np.hypot(move[:, 0], move[:, 1])
-        move *= np.minimum(1.0, _LONGEST_STEP_M / np.maximum(far, 1e-9))[:, None]
-        return weighed, Hypotheses(h.state + move, h.path_s), information
+    def peak(self, h: Hypotheses) -> tuple[Weighed, FloatArray]:
+        """Weigh hypotheses, and give the information on their states, shape [s, 7, 7]."""
+        likelihood, direct, late_s, information, _ = evaluate(h.state, h.path_s, *self._given, True)
+        return Weighed(likelihood, direct, late_s), information
 
     def evidence(self, weighed: Weighed, information: FloatArray) -> FloatArray:
         """Weigh peaks by their width (Laplace): log of the odds against clutter, shape [s]."""
         width = 0.5 * (PARAMETERS * np.log(_TWO_PI) - np.linalg.slogdet(information)[1])
         return np.asarray(weighed.log_likelihood + width + self._log_prior_peak)
 
-    def _height_m(self, places_m: FloatArray) -> FloatArray:
-        """Guess the height of sources at places, shape [s, 2], by the nodes that heard them."""
-        away = places_m[:, None, :] - self._heard_m[:, :2]
-        weight = 1 / (away[..., 0] ** 2 + away[..., 1] ** 2 + _NEAR_M**2)
-        return np.asarray((weight @ self._heard_m[:, 2]) / weight.sum(1) - _BELOW_M)
 
-    def _departure(self, state: FloatArray) -> FloatArray:
-        """Give how far all but the moment is from what was thought of it, shape [s, 6]."""
-        away = state[:, :FIRED].copy()
-        away[:, :2] -= self._middle_m
-        away[:, Z] -= self._height_m(state[:, :2])
-        away[:, C] -= self.medium.speed_m_s
-        away[:, WIND_EAST:] -= self.medium.wind_m_s
-        return away
-
-    def _weigh(
-        self, h: Hypotheses
-    ) -> tuple[
-        Weighed,
-        FloatArray,
-        FloatArray,
-        FloatArray,
-        FloatArray,
-        tuple[FloatArray, FloatArray] | None,
-    ]:
-        r, u = _from_node(h.state, self._place_m)
-        speed = h.state[:, C, None] - (
-            u[..., 0] * h.state[:, WIND_EAST, None] + u[..., 1] * h.state[:, WIND_NORTH, None]
-        )
-        late = self.pool.time_s - h.state[:, FIRED, None] - r / speed
-        variance = self._own_s2 + (h.path_s**2)[:, None]
-        direct = np.exp(-0.5 * late**2 / variance) / np.sqrt(_TWO_PI * variance)
-        direct *= 1 - self.pool.late_share
-        detour = late - DETOUR_S
-        echo = np.where(detour > 0, np.exp(-np.maximum(detour, 0) / LATE_S), 0.0)
-        echo *= self.pool.late_share / LATE_S
-        bearing = None
-        if self._any_bearing:
-            towards = np.arctan2(u[..., 0], u[..., 1])
-            off = (self._azimuth - towards + np.pi) % _TWO_PI - np.pi
-            spread = self._bearing_s2 + (self._place_sigma_m / r) ** 2
-            own = np.exp(-0.5 * off**2 / spread) * np.sqrt(_TWO_PI / spread)
-            own = self._other_gun + (1 - self._other_gun) * own
-            direct *= np.where(self._has_bearing, own, 1.0)
-        reach = _HEARD * np.exp(-((r / _REACH_M) ** 2))
-        share = reach / self.pool.clutter_per_s
-        direct *= share
-        of_node = np.add.reduceat(direct + echo * share, self._starts, axis=1)
-        of_node += 1 - reach[:, self._starts]
-        likelihood = np.log(of_node).sum(1)
-        direct /= of_node[:, self._of_heard]
-        if len(self._silent_m):
-            away, _ = _from_node(h.state, self._silent_m)
-            likelihood += np.log1p(-_HEARD * np.exp(-((away / _REACH_M) ** 2))).sum(1)
-        likelihood -= 0.5 * (self._departure(h.state) ** 2 * self._prior[:FIRED]).sum(1)
-        if self._any_bearing:
-            weight = np.where(self._has_bearing & self.pool.first, direct, 0.0)
-            bearing = (off, weight / spread)
-        return Weighed(likelihood, direct, late), r, u, speed, variance, bearing
-
-
-def _from_node(state: FloatArray, place_m: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Give distances [s, m] and directions [s, m, 3] from places to sources."""
-    away = state[:, None, :3] - place_m[None]
-    distance = np.maximum(np.sqrt(np.einsum("...i,...i->...", away, away)), _NEAREST_M)
-    return distance, away / distance[..., None]
+def _columns(pool: Pool, medium: Medium) -> FloatArray:
+    """Give the arrivals as `evaluate` wants them."""
+    columns = np.empty((len(pool), 12))
+    place_s2 = pool.place_sigma_m[pool.node] ** 2
+    has_bearing = np.isfinite(pool.azimuth_rad)
+    spread2 = pool.azimuth_sigma_rad**2 + _BEARING_EXTRA_RAD**2
+    columns[:, :3] = pool.place_m[pool.node]
+    columns[:, 3] = pool.sigma_s**2 + place_s2 / medium.speed_m_s**2
+    columns[:, 4] = pool.time_s
+    columns[:, 5] = np.where(has_bearing, pool.azimuth_rad, 0.0)
+    columns[:, 6] = np.where(has_bearing, spread2, 0.0)
+    columns[:, 7] = np.where(pool.first, 0.0, _OTHER_GUN)
+    columns[:, 8] = pool.first
+    columns[:, 9] = pool.clutter_per_s
+    columns[:, 10] = pool.late_share
+    columns[:, 11] = place_s2
+    return columns

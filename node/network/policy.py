@@ -52,7 +52,7 @@ class LocateSettings(BaseModel):
         "not_gunfire to locate whatever was heard.",
     )
     least_log_odds: float = Field(
-        default=3.0,
+        default=2.0,
         ge=0,
         le=100,
         description="Natural logarithm of the odds that one shot made these arrivals, and not "

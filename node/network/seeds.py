@@ -1,4 +1,6 @@
-"""Where and when a shot may have been, by as few arrivals as settle it: three, or two with bearings.
+"""Where and when a shot may have been, by as few arrivals as settle it.
+
+Three times do, or two and a bearing.
 
 In comes a pool; out go places on the plane and moments, many of them wrong, for the likelihood to
 choose from. Heights and wind are left out here.
@@ -18,8 +20,6 @@ from node.network.arrivals import FloatArray, IntArray, Pool
 _SLACK_S: Final = 0.04
 _SLACK_OF_C: Final = 0.03
 _LONGEST_S: Final = 6.0
-# Bearings that meet at less than this cross anywhere.
-_CROSSING: Final = 0.15
 _NEAR_PARALLEL: Final = 1e-3
 
 Seeds = tuple[FloatArray, FloatArray]
@@ -46,7 +46,7 @@ def seeds(
     """
     found = [
         _of_triples(pool, _triples(pool, speed_m_s, rng, most, with_arrivals), speed_m_s),
-        _of_bearings(pool, _pairs(pool, speed_m_s, rng, most, with_arrivals), speed_m_s),
+        _of_beams(pool, _pairs(pool, speed_m_s, rng, most, with_arrivals), speed_m_s),
     ]
     return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
@@ -86,8 +86,9 @@ def _pairs(
     most: int,
     with_arrivals: IntArray | None,
 ) -> IntArray:
+    """Give pairs of which the first tells a bearing."""
     usable = np.flatnonzero(np.isfinite(pool.azimuth_rad) & pool.first)
-    pairs = np.array(list(combinations(usable, 2)), np.int64).reshape(-1, 2)
+    pairs = np.stack(np.meshgrid(usable, np.arange(len(pool))), axis=-1).reshape(-1, 2)
     if with_arrivals is not None:
         pairs = pairs[np.isin(pairs, with_arrivals).any(axis=1)]
     pairs = pairs[_may_be_one(pool, pairs[:, 0], pairs[:, 1], speed_m_s)]
@@ -139,23 +140,18 @@ def _of_triples(pool: Pool, triples: IntArray, c: float) -> Seeds:
     return np.concatenate(places), np.concatenate(moments)
 
 
-def _of_bearings(pool: Pool, pairs: IntArray, c: float) -> Seeds:
+def _of_beams(pool: Pool, pairs: IntArray, c: float) -> Seeds:
+    """Follow a bearing to where another node hears it so much later: a line and a hyperbola."""
     if not len(pairs):
         return np.zeros((0, 2)), np.zeros(0)
     p = pool.place_m[pool.node[pairs], :2]
-    azimuth = pool.azimuth_rad[pairs]
+    azimuth = pool.azimuth_rad[pairs[:, 0]]
     u = np.stack([np.sin(azimuth), np.cos(azimuth)], axis=-1)
-    det = u[:, 0, 1] * u[:, 1, 0] - u[:, 0, 0] * u[:, 1, 1]
-    meets = np.abs(det) > _CROSSING
-    p, u, det, times = p[meets], u[meets], det[meets], pool.time_s[pairs][meets]
     d = p[:, 1] - p[:, 0]
-    far = np.stack(
-        [
-            (u[:, 1, 0] * d[:, 1] - u[:, 1, 1] * d[:, 0]) / det,
-            (u[:, 0, 0] * d[:, 1] - u[:, 0, 1] * d[:, 0]) / det,
-        ],
-        axis=1,
-    )
-    ahead = (far > 0).all(axis=1) & (far < c * _LONGEST_S).all(axis=1)
-    places = (p[:, 0] + far[:, :1] * u[:, 0])[ahead]
-    return places, (times - far / c).mean(axis=1)[ahead]
+    farther_m = c * (pool.time_s[pairs[:, 1]] - pool.time_s[pairs[:, 0]])
+    # |d - s u| = s + farther
+    below = 2 * (farther_m + (u * d).sum(1))
+    far = ((d**2).sum(1) - farther_m**2) / np.where(np.abs(below) < 1e-3, 1e-3, below)
+    ahead = (far > 0) & (far < c * _LONGEST_S)
+    places = (p[:, 0] + far[:, None] * u)[ahead]
+    return places, (pool.time_s[pairs[:, 0]] - far / c)[ahead]

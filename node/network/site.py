@@ -19,7 +19,7 @@ import numpy as np
 
 from node.messages import Detection, Incident
 from node.messages.detection import Local, Position
-from node.network.arrivals import IntArray, Pool
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
 from node.network.doubts import Doubts
 from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
@@ -41,11 +41,13 @@ _SLOWEST_M_S: Final = 310.0
 _SLACK_S: Final = 0.15
 _MOST_BESIDE: Final = 24
 _MOST_IN_FIT: Final = 400
+_MOST_BEYOND: Final = 12
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
 _SHARED: Final = 0.5
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 _ECHO_PER_S: Final = 1.0
+_BEAM_RAD: Final = math.radians(25)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
 _MOVED_M: Final = 0.5
@@ -53,8 +55,12 @@ _OPEN_SEEDS: Final = 200
 _FIT_SEEDS: Final = 400
 # Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
 _FEW: Final = 6
-_EARLY_S: Final = 1.2
+_EARLY_S: Final = 0.5
 _EARLY_OF_FEW_S: Final = 4.0
+_BEFORE_S: Final = 0.3
+# Of the nodes that an incident rests on so many hear its every shot, within so much.
+_AGREE: Final = 0.45
+_ONE_SHOT_S: Final = 0.04
 
 
 class Site:
@@ -274,9 +280,35 @@ class Site:
         apart_s = away_m / _SLOWEST_M_S + _SLACK_S
         off_s = np.abs(memory.column("time_s", rows)[:, None] - times).min(axis=1)
         fits = (off_s <= apart_s) & (away_m <= far_m) & (nodes != node)
+        fits &= self._beam_fits(memory, own, rows)
         chance = memory.column("clutter_per_s", rows) * apart_s
         order = np.argsort(np.where(fits, chance, np.inf), kind="stable")
         return np.asarray(rows[order[: min(_MOST_BESIDE, int(fits.sum()))]])
+
+    def _beam_fits(self, memory: Memory, own: IntArray, rows: IntArray) -> BoolArray:
+        """Say which rounds' bearings agree with the first of an event's, and their times.
+
+        Its bearing, followed to where the other node hears it so much later, gives a place; that
+        node's bearing must lead there, too. Where either tells none, nothing is said.
+        """
+        fits = np.ones(len(rows), np.bool_)
+        first = own[:1]
+        azimuth = float(memory.column("azimuth_rad", first)[0])
+        if not math.isfinite(azimuth) or not memory.column("first", first)[0] or not len(rows):
+            return fits
+        u = np.array([math.sin(azimuth), math.cos(azimuth)])
+        places = memory.places_m[:, :2]
+        d = places[memory.nodes_of(rows)] - places[memory.nodes_of(first)[0]]
+        later_s = memory.column("time_s", rows) - memory.column("time_s", first)[0]
+        farther_m = self.medium.speed_m_s * later_s
+        below = 2 * (farther_m + d @ u)
+        far = ((d**2).sum(1) - farther_m**2) / np.where(np.abs(below) < 1e-3, 1e-3, below)
+        away = far[:, None] * u - d
+        other = memory.column("azimuth_rad", rows)
+        off = (other - np.arctan2(away[:, 0], away[:, 1]) + np.pi) % (2 * np.pi) - np.pi
+        behind = (far < 0) | (far > 2 * self._settings.reach_m)
+        tells = np.isfinite(other) & memory.column("first", rows).astype(bool)
+        return np.asarray(~tells | (~behind & (np.abs(off) < _BEAM_RAD)))
 
     def _listening(self, memory: Memory, place_m: np.ndarray, heard: IntArray) -> IntArray:  # type: ignore[type-arg]
         """Give the nodes round a place that listen or have heard something."""
@@ -400,12 +432,27 @@ class Site:
         """Give the rounds that may be of an incident: free ones, its own, a weaker one's."""
         settings = self._settings
         early_s = _EARLY_OF_FEW_S if len(track.used_nodes) < _FEW else _EARLY_S
+        wanted = np.concatenate([track.source.fired_s, self._further(memory, track, steal)])
         rows = memory.heard(
             track.source.state[:3],
             settings.reach_m,
-            track.begins_s - early_s,
-            track.ends_s + settings.gap_s + self._reach_s,
+            wanted.min() - early_s,
+            wanted.max() + self._reach_s + ECHO_S,
         )
+        rows = self._free(memory, track, rows, steal)
+        times, places = memory.column("time_s", rows), memory.places_m[memory.nodes_of(rows)]
+        late = (times - track.way_s(places))[:, None] - wanted
+        inside = ((late > -_BEFORE_S) & (late < ECHO_S)).any(axis=1)
+        clutter = memory.column("clutter_per_s", rows)
+        beyond = np.zeros(len(rows), np.bool_)
+        if steal and len(track.used_nodes) < _FEW:
+            beyond = self._fits_most(memory, track, times, places) & ~inside
+        order = np.argsort(clutter, kind="stable")
+        chosen = [order[inside[order]][:_MOST_IN_FIT], order[beyond[order]][:_MOST_BEYOND]]
+        return np.asarray(rows[np.concatenate(chosen)])
+
+    def _free(self, memory: Memory, track: Track, rows: IntArray, steal: bool) -> IntArray:
+        """Give the rows that an incident may have: nobody's, its own; if asked to, a weaker one's."""
         claims = memory.claimed_by(rows)
         free = (claims == NOBODY) | (claims == track.number)
         if steal:
@@ -413,15 +460,49 @@ class Site:
                 weaker = self._tracks.get(int(number))
                 if weaker is None or weaker.source.evidence < track.source.evidence:
                     free |= claims == number
-        rows = rows[free]
-        late = track.late_s(memory.column("time_s", rows), memory.places_m[memory.nodes_of(rows)])
-        # A further shot is one that some node calls a shot.
-        beyond = np.where(memory.column("graded", rows), settings.gap_s, 0.0)
-        beyond[:] = settings.gap_s if not settings.graded_nodes else beyond
-        inside = (late.max(axis=1) > -early_s) & (late.min(axis=1) < beyond + ECHO_S)
-        rows = rows[inside]
-        order = np.argsort(memory.column("clutter_per_s", rows), kind="stable")
-        return np.asarray(rows[order[:_MOST_IN_FIT]])
+        return np.asarray(rows[free])
+
+    def _further(self, memory: Memory, track: Track, steal: bool) -> FloatArray:
+        """Give when else many of an incident's nodes say that something was fired at its place."""
+        gap_s = self._settings.gap_s
+        begins, ends = track.begins_s - gap_s, track.ends_s + gap_s
+        rows = memory.heard(
+            track.source.state[:3], self._settings.reach_m, begins, ends + self._reach_s
+        )
+        rows = rows[
+            (memory.claimed_by(rows) == NOBODY) & memory.column("graded", rows).astype(bool)
+        ]
+        nodes = memory.nodes_of(rows)
+        fired = memory.column("time_s", rows) - track.way_s(memory.places_m[nodes])
+        inside = (fired > begins) & (fired < ends) & np.isin(nodes, track.used_nodes)
+        order = np.argsort(fired[inside])
+        fired, nodes = fired[inside][order], nodes[inside][order]
+        least = max(2.0, _AGREE * len(track.used_nodes))
+        upto = np.searchsorted(fired, fired + _ONE_SHOT_S)
+        many = np.flatnonzero(upto - np.arange(len(fired)) >= least)
+        agree = [at for at in many if len(np.unique(nodes[at : upto[at]])) >= least]
+        return np.asarray(fired[agree])
+
+    def _graded(self, memory: Memory, rows: IntArray) -> IntArray:
+        """Give the rounds that some node calls a shot; all, where that does not count."""
+        if not self._settings.graded_nodes:
+            return rows
+        return np.asarray(rows[memory.column("graded", rows).astype(bool)])
+
+    def _fits_most(
+        self, memory: Memory, track: Track, times_s: FloatArray, places_m: FloatArray
+    ) -> BoolArray:
+        """Say which arrivals may be of one shot with most of those that a place rests on.
+
+        Where these are few, the place may be far off, and with it what it predicts.
+        """
+        used = track.used
+        used = used[memory.remembers(used)]
+        held = memory.places_m[memory.nodes_of(used)]
+        apart_m = np.sqrt(((places_m[:, None] - held) ** 2).sum(-1))
+        off_s = np.abs(times_s[:, None] - memory.column("time_s", used))
+        fits = off_s <= apart_m / _SLOWEST_M_S + _SLACK_S
+        return np.asarray(2 * fits.sum(axis=1) >= max(len(used), 1))
 
     def _settle(self, memory: Memory, track: Track) -> list[Incident]:
         """Go through what was heard round an incident once more, and weigh its nodes."""
@@ -430,7 +511,7 @@ class Site:
             return told
         rows = track.pool.key
         left = rows[memory.claimed_by(rows) == NOBODY]
-        left = left[memory.column("graded", left).astype(bool)]
+        left = self._graded(memory, left)
         if len(np.unique(memory.nodes_of(left))) >= self._settings.nodes_with_bearings:
             pool = self._dimmed(memory, memory.pool(track.nodes, left))
             odds = self._settings.least_log_odds

@@ -18,8 +18,11 @@ _LEAST_S: Final = 0.04
 _MOST_S: Final = 0.4
 ECHO_S: Final = 1.0
 """So long after a shot its echoes come."""
-# A wall mirrors a source at its own moment; a second gun fires at another.
+# A wall mirrors a source at its own moment, many walls some time after it, give or take what the
+# place is off; a second gun fires at other moments, and with another rhythm.
 _MIRROR_S: Final = 0.025
+_EARLIEST_S: Final = -0.5
+_LATEST_S: Final = 2.0
 
 
 @dataclass(eq=False)
@@ -74,10 +77,14 @@ class Track:
         time_s, place_m
             When they came, shape [m], and where to, shape [m, 3].
         """
+        return np.asarray((time_s - self.way_s(place_m))[..., None] - self.source.fired_s)
+
+    def way_s(self, place_m: FloatArray) -> FloatArray:
+        """Give how long its sound takes to places [m, 3], shape [m]."""
         away = self.source.state[:3] - place_m
         r = np.maximum(np.sqrt((away**2).sum(-1)), 1.0)
         speed = self.source.state[C] - away[..., :2] @ self.source.state[WIND_EAST:FIRED] / r
-        return np.asarray((time_s - r / speed)[..., None] - self.source.fired_s)
+        return np.asarray(r / speed)
 
     def gate_s(self, place_m: FloatArray, sigma_s: FloatArray) -> FloatArray:
         """Give within how much of what is predicted an arrival may be direct sound, shape [m]."""
@@ -106,9 +113,12 @@ class Track:
 
     def is_echo_of(self, other: Track) -> bool:
         """Say whether all its shots are another's, mirrored by a wall or by many."""
-        late = self.source.fired_s[:, None] - other.source.fired_s
-        if (np.abs(late).min(axis=1) < _MIRROR_S).all():
+        mine, others = self.source.fired_s, other.source.fired_s
+        if _all_among(mine, others):
             return True
-        after = np.where(late >= 0, late, np.inf).min(axis=1)
-        alike = len(after) > 1 and bool((after < ECHO_S).all())
-        return alike and float(np.ptp(after)) < _MIRROR_S
+        lags = [mine[0] - at for at in others if _EARLIEST_S < mine[0] - at < _LATEST_S]
+        return len(mine) > 1 and any(_all_among(mine - lag, others) for lag in lags)
+
+
+def _all_among(mine_s: FloatArray, others_s: FloatArray) -> bool:
+    return bool((np.abs(mine_s[:, None] - others_s).min(axis=1) < _MIRROR_S).all())
