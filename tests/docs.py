@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from node.messages.asyncapi import asyncapi
 from node.messages.schema import MODELS, write_schemas
+from node.network.locate_settings import LocatorSettings
 from node.settings import PositionSettings, Settings
 from provisioning.first_boot_file import (
     EnrolmentSettings,
@@ -33,6 +34,15 @@ def settings_page() -> str:
     ]
     for name, field in Settings.model_fields.items():
         parts += _table(name, field.default_factory)  # type: ignore[arg-type]
+    parts.append(
+        "## Settings of `gunfire-node locate`\n\n"
+        "A TOML file of its own, given with `--config`: the tables below, and of those above "
+        "`[mqtt]`, broker and certificates. What the command line says counts above it. See "
+        "[locate shots](../do/locate-shots.md).\n"
+    )
+    for name, field in LocatorSettings.model_fields.items():
+        if name not in Settings.model_fields:
+            parts += _table(name, field.default_factory)  # type: ignore[arg-type]
     return "\n".join(parts)
 
 
@@ -68,7 +78,8 @@ def _table(name: str, model: type[BaseModel]) -> list[str]:
     rows = ["| setting | default | allowed | what |", "|---|---|---|---|"]
     for key, rules in model.model_json_schema()["properties"].items():
         default = _default(name, key, rules)
-        rows.append(f"| `{key}` | {default} | {_allowed(rules)} | {rules['description']} |")
+        said = rules["description"].replace("<", r"\<")  # or a page drops it as a tag
+        rows.append(f"| `{key}` | {default} | {_allowed(rules)} | {said} |")
     return [f"## [{name}]\n", "\n".join(rows) + "\n"]
 
 
@@ -83,6 +94,8 @@ def _allowed(rules: dict[str, Any]) -> str:
         return ", ".join(map(str, rules["enum"]))
     if "minimum" in rules and "maximum" in rules:
         return f"{rules['minimum']:g} to {rules['maximum']:g}"
+    if "exclusiveMinimum" in rules and "maximum" in rules:
+        return f"above {rules['exclusiveMinimum']:g} to {rules['maximum']:g}"
     choices = [rule for rule in rules.get("anyOf", ()) if rule.get("type") != "null"]
     if choices and "minimum" in choices[0]:
         return _allowed(choices[0])

@@ -129,7 +129,7 @@ def page() -> str:
             claims = measured["claims"]
             columns = _columns([Claim(**claim) for claim in claims])
             parts.append(_markdown(columns, [_cells(claim, len(columns)) for claim in claims]))
-            picture = file.with_suffix(".png")
+            picture = file.with_name(f"{file.stem}-{name}.png" if name else f"{file.stem}.png")
             if picture.exists():
                 parts.append(f"![{record['target']}](../evidence/{picture.name})\n")
             for detail in measured.get("details", ()):
@@ -145,7 +145,8 @@ def _measured_by(command: str, measured: dict[str, Any]) -> str:
 
 def _record(claim: Claim) -> dict[str, Any]:
     """Give a claim as it is kept: without an interval where there is none."""
-    return {key: value for key, value in asdict(claim).items() if value is not None}
+    known = {key: value for key, value in asdict(claim).items() if value is not None}
+    return known | {"value": float(claim.value), "holds": bool(claim.holds)}
 
 
 def _columns(claims: Sequence[Claim]) -> tuple[str, ...]:

@@ -6,21 +6,25 @@ Each part is a module with `measure(tell: Tell) -> Part`.
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from tests.evidence import FOLDER, Claim, Detail, commit_now, publish, show
+from tests.evidence import FOLDER, ROOT, Claim, Detail, commit_now, publish, show
 
 SILENT_S: Final = 20.0
 """Between two lines of progress that go into a file."""
 COLUMNS: Final = 2
 """Of pictures."""
+
+_DATA: Final = "GUNFIRE_RECORDINGS"
 
 Tell = Callable[[str], None]
 """Told what is being measured, for the progress line."""
@@ -37,13 +41,19 @@ class Part:
         Its rows.
     details
         Tables below the claims.
-    draw
-        Draws its picture into one matplotlib `Axes`, title and labels included; None without one.
+    draw, draws
+        Draw its pictures, each into one matplotlib `Axes`, title and labels included.
     """
 
     claims: tuple[Claim, ...]
     details: tuple[Detail, ...] = ()
     draw: Draw | None = None
+    draws: tuple[Draw, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Draw, ...]:
+        """All that draws."""
+        return self.draws if self.draw is None else (self.draw, *self.draws)
 
 
 def run(target: str, description: str | None, names: Sequence[str], note: str) -> None:
@@ -59,18 +69,21 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
     if only:
         show(f"make {target}", claims, details)
         return
-    if pictures := [part.draw for part in parts if part.draw is not None]:
+    if pictures := [draw for part in parts for draw in part.pictures]:
         _draw(target, pictures)
     publish(target, f"make {target}", claims, note, details)
 
 
-def run_apart(target: str, description: str | None, names: Sequence[str], note: str) -> None:
+def run_apart(
+    target: str, description: str | None, names: Sequence[str], note: str, *, data: bool = False
+) -> None:
     """Measure parts that take hours in all: each is written as it ends, with its own commit.
 
     With `--only`, the rows of those parts alone are renewed. A part that breaks off does not end
-    the others; it is told, its rows stay as they were, and the exit code is 1.
+    the others; it is told, its rows stay as they were, and the exit code is 1. With `data`, there
+    is an option for the folder of recordings, which `recordings_folder` gives.
     """
-    only = _only(target, description, names, "measure this part, and renew its rows alone")
+    only = _only(target, description, names, "measure this part, and renew its rows alone", data)
     measured, broken = only or names, []
     for name in measured:
         commit = commit_now()
@@ -80,16 +93,30 @@ def run_apart(target: str, description: str | None, names: Sequence[str], note: 
             Console(stderr=True).print_exception()
             broken.append(name)
             continue
+        if part.pictures:
+            _draw(f"{target}-{name}", part.pictures)
         publish(target, f"make {target}", part.claims, note, part.details, part=name, commit=commit)
     if broken:
         raise SystemExit(f"broke off, and not measured: {', '.join(broken)}")
 
 
-def _only(target: str, description: str | None, names: Sequence[str], what: str) -> list[str]:
+def recordings_folder() -> Path:
+    """Give the folder of recordings: beside the project, or as the command line has it."""
+    return Path(os.environ.get(_DATA, ROOT.parent / "shared" / "data"))
+
+
+def _only(
+    target: str, description: str | None, names: Sequence[str], what: str, data: bool = False
+) -> list[str]:
     package = target.replace("-", "_")
     parser = ArgumentParser(prog=f"python -m tests.{package}", description=description)
     parser.add_argument("--only", choices=names, action="append", help=what)
-    return parser.parse_args().only or []
+    if data:
+        parser.add_argument("--data", type=Path, help="a folder laid out as shared/data")
+    given = parser.parse_args()
+    if data and given.data is not None:
+        os.environ[_DATA] = str(given.data.resolve())
+    return given.only or []
 
 
 def _measure(target: str, name: str, of: Sequence[str]) -> Part:

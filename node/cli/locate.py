@@ -126,6 +126,7 @@ def command(
         raise click.UsageError("FILE and --broker, --name, --quiet do not go together")
     if not files and (every or map_file):
         raise click.UsageError("--every and --map go with a FILE")
+    _tell_on_standard_error()
     settings = load_locator(path).settings
     inputs = _inputs(settings.inputs, ca, crl, nodes, unsigned=unsigned)
     if key is not None and inputs.ca_file is not None:
@@ -145,7 +146,6 @@ def command(
     weather_file = weather or settings.weather.file
     sky = None if weather_file is None else WeatherFile(weather_file)
     make = _locator(settings.locate)
-    _tell_on_standard_error()
     if files:
         if keys is None:
             inputs = inputs.model_copy(update={"unsigned": True})

@@ -28,7 +28,7 @@ from node.messages.signing import canonical, is_signed_by, read_object, signatur
 from node.messages.topics import ROOT
 from node.messages.trust import spans_hold
 from node.network.allowance import Allowance
-from node.network.content import apart_m, content_of, mark_of, span_ns
+from node.network.content import apart_m, content_of, mark_of, place_fault, span_ns
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings
 from node.network.places import Places
@@ -98,8 +98,8 @@ class Admitted:
     Attributes
     ----------
     doubt
-        What is odd about it all the same: it stands elsewhere than the list or its birth says.
-        The list's place, or else the birth's, is the one that counts.
+        What is odd about it all the same: it stands elsewhere than the list or its birth says,
+        whose place is the one that counts; or in another frame than others of its site.
     """
 
     detection: Detection
@@ -158,6 +158,7 @@ class Admission:
         self._detections, self._newborn = Allowance(), Allowance()
         self._asked_ns = 0
         self._births: OrderedDict[Who, tuple[int, Position | Local | None]] = OrderedDict()
+        self._frames: OrderedDict[str, str | None] = OrderedDict()  # of each site the first
 
     def count(self, refusal: Refusal) -> None:
         """Count what is refused for good; a message may be tried again before."""
@@ -194,6 +195,7 @@ class Admission:
         try:
             said = parse_detection(payload)
             first_ns, last_ns = span_ns(said)
+            _check_places(said)
         except ValueError as error:
             return Refusal("unreadable", _short(error), _who_of(topic))
         who = (said.site, said.node_id)
@@ -230,6 +232,13 @@ class Admission:
             )
         if (wrong := self._by_signature(said, payload, first_ns, now_ns)) is not None:
             return wrong
+        place = self.place(*who) or said.position or said.local
+        if place is None:
+            return Refusal(
+                "unlisted",
+                "says not where it stands, nor does its birth message: list it in NODES.toml",
+                who,
+            )
         if before is not None:
             if known is not None and known[1] == content_of(said):
                 return Refusal("repeated", "came before, written otherwise", who)
@@ -249,7 +258,7 @@ class Admission:
         if len(self._events) > MOST_EVENTS:
             self._events.popitem(last=False)
         self.taken += 1
-        return Admitted(said, self._elsewhere(said))
+        return Admitted(said, self._elsewhere(said) or self._in_another_frame(said.site, place))
 
     def birth(
         self, payload: bytes, now_ns: int | None, topic: str | None = None
@@ -260,6 +269,7 @@ class Admission:
                 raise ValueError("is longer than any birth message")
             said = parse_node(payload)
             utc_ns = parse_utc_ns(said.utc)
+            _check_places(said)
         except ValueError as error:
             return Refusal("unreadable", _short(error), _who_of(topic))
         who = (said.site, said.node_id)
@@ -314,13 +324,12 @@ class Admission:
         self, said: Detection, first_ns: int, last_ns: int, now_ns: int | None
     ) -> Refusal | None:
         who = (said.site, said.node_id)
-        if said.clock.sigma_s > self.settings.worst_clock_s or (
-            self._live and said.clock.source == "free"
-        ):
+        sigma_s = max(said.clock.sigma_s, *(one.sigma_s for one in said.rounds))
+        if sigma_s > self.settings.worst_clock_s or (self._live and said.clock.source == "free"):
             return Refusal(
                 "clock",
-                f"its clock is not to be trusted ({said.clock.source}, "
-                f"±{said.clock.sigma_s:.3g} s): see gunfire-node check there",
+                f"its clock is not to be trusted ({said.clock.source}, ±{sigma_s:.3g} s): see "
+                "gunfire-node check there",
                 who,
             )
         if now_ns is None:
@@ -418,6 +427,29 @@ class Admission:
         listed = self.places is not None and self.places.of(said.site, said.node_id) is not None
         by = "the list of nodes" if listed else "its birth message"
         return f"says that it stands {off_m:,.0f} m from where {by} has it, which counts"
+
+    def _in_another_frame(self, site: str, place: Position | Local) -> str:
+        """Say that a node stands in another frame than the first of its site, if it does."""
+        frame = place.frame if isinstance(place, Local) else None
+        first = self._frames.setdefault(site, frame)
+        if len(self._frames) > MOST_NODES:
+            self._frames.popitem(last=False)
+        if frame == first:
+            return ""
+        return (
+            f"stands {_of_frame(frame)}, others of its site {_of_frame(first)}: they are not "
+            "located together; give all one kind of place in NODES.toml"
+        )
+
+
+def _check_places(said: Detection | Node) -> None:
+    for place in (said.position, said.local):
+        if place is not None and (fault := place_fault(place)):
+            raise ValueError(fault)
+
+
+def _of_frame(frame: str | None) -> str:
+    return "on Earth (lat_deg …)" if frame is None else f"in the frame {frame!r:.40}"
 
 
 def _who_of(topic: str | None) -> Who:

@@ -16,6 +16,10 @@ from node.utc import parse_utc_ns
 
 LONGEST_EVENT_S: Final = 120.0
 
+FARTHEST_M: Final = 1e8
+"""No survey's coordinates are larger: ten times the northing of a grid. Beyond, squares overflow,
+and a search among all nodes of the site would fail for one that says so."""
+
 _METRES_PER_DEGREE: Final = 111_320.0
 
 
@@ -52,6 +56,14 @@ def content_of(said: Detection) -> bytes:
         return said.signature.encode()[:24]
     form: dict[str, Any] = said.model_dump(exclude={"transport"})
     return hashlib.blake2b(repr(form).encode(), digest_size=16).digest()
+
+
+def place_fault(place: Position | Local) -> str:
+    """Say what of a place cannot be; nothing where all can."""
+    for key, value in place.model_dump(exclude={"frame"}).items():
+        if value is not None and abs(value) > FARTHEST_M:
+            return f"{key} = {value:g}: no place is so far off, or so little known"
+    return ""
 
 
 def apart_m(one: Position | Local, other: Position | Local) -> float:

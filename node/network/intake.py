@@ -14,7 +14,14 @@ from typing import Final, Protocol
 from node.errors import GunfireNodeError
 from node.messages import Detection, Incident, Status
 from node.messages.detection import Local, Position
-from node.network.admission import HARMLESS, MOST_NODES, Admission, Admitted, Refusal, Who
+from node.network.admission import (
+    HARMLESS,
+    MOST_NODES,
+    Admission,
+    Admitted,
+    Refusal,
+    Who,
+)
 from node.network.medium import Weather
 from node.network.notices import Notices
 from node.network.weather import read_weather, weather_site
@@ -23,8 +30,8 @@ from node.types import NS_PER_S
 log = logging.getLogger(__name__)
 
 HELD_S: Final = 15.0
-"""So long a detection waits for the birth that brings its node's certificate: after a restart the
-broker may give first what came meanwhile, and only then what it keeps."""
+"""So long a detection waits for the birth that brings its node's certificate or place: after a
+restart the broker may give first what came meanwhile, and only then what it keeps."""
 
 MOST_HELD: Final = 10_000
 _MOST_HELD_OF_ONE: Final = 100
@@ -174,7 +181,9 @@ class Intake:
             arrival.payload, now_ns, arrival.topic, retained=arrival.retained
         )
         if isinstance(judged, Refusal):
-            if not (may_wait and judged.kind == "unknown" and self._hold(arrival, judged, now_ns)):
+            if not (
+                may_wait and self._birth_may_tell(judged) and self._hold(arrival, judged, now_ns)
+            ):
                 self._refuse(judged, now_ns)
             return []
         return self._push(judged, now_ns)
@@ -196,6 +205,12 @@ class Intake:
             # One detection that nobody has thought of must not silence a city.
             self._fault()
             return []
+
+    def _birth_may_tell(self, refusal: Refusal) -> bool:
+        # Without a list of nodes, one that is unlisted has told no place of its own.
+        return refusal.kind == "unknown" or (
+            refusal.kind == "unlisted" and self.admission.places is None
+        )
 
     def _hold(self, arrival: Arrival, refusal: Refusal, now_ns: int) -> bool:
         who = refusal.who

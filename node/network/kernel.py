@@ -1,7 +1,7 @@
 """The arithmetic of the likelihood, compiled: every hypothesis against every arrival.
 
 What it computes, and why, is told by node/network/likelihood.py. In numpy the same cost fifteen times
-as much, nearly all of it the calls; see docs/decisions/0031-locating.md.
+as much, nearly all of it the calls; see docs/decisions/0030-locating.md.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ _NODE: Final = b"gunfire.node/"
 _DETECTION: Final = b"gunfire.detection/"
 _MOST_TOLD: Final = 20
 _TICK_NS: Final = NS_PER_S // 2
+_OF_A_NODE: Final = frozenset({"elsewhere", "unlisted", "clock"})
+"""What is so in each line of a node: told at the first."""
 
 
 class _Line(NamedTuple):
@@ -94,6 +96,7 @@ class LogFiles:
         self._births: list[_Line] = []
         self._names: dict[Who, None] = {}
         self._told = 0
+        self._told_of: set[tuple[str, str]] = set()
         self.stands: dict[Who, tuple[Position | None, Local | None]] = {}
         self.others = 0
         self.unreadable = 0
@@ -168,7 +171,8 @@ class LogFiles:
                 self._refuse(admission, judged_one, line)
                 continue
             if judged_one.doubt:
-                self._tell(line, "elsewhere", judged_one.detection.node_id, judged_one.doubt)
+                of = f"{judged_one.detection.site}/{judged_one.detection.node_id}"
+                self._tell(line, "elsewhere", of, judged_one.doubt)
             self._note_place(admission, judged_one.detection)
             yield from locator.push(judged_one.detection, line.known_ns)
         yield from locator.finish()
@@ -211,11 +215,14 @@ class LogFiles:
 
     def _read(self, number: int, source: _Source) -> None:
         count = offset = 0
+        has_any = has_ours = False
         for line in _lines(source.file):
             count += 1
             at, offset = offset, source.file.tell()
             if not line.strip():
                 continue
+            has_any = True
+            has_ours = has_ours or b"gunfire." in line
             place = _Line(0, number, at, len(line), count, was_sent=False)
             if len(line) > LONGEST_LINE:
                 self._unreadable(place, "is longer than any message")
@@ -227,6 +234,11 @@ class LogFiles:
                 self.others += 1
             else:
                 self._unreadable(place, "is no message of ours")
+        if has_any and not has_ours:
+            raise SettingsError(
+                f"{source.name}: holds no message of ours: give what gunfire-node replay --jsonl, "
+                "watch --jsonl or mosquitto_sub -v printed"
+            )
 
     def _take(self, place: _Line, line: bytes) -> None:
         """Note when a detection became known; all else is judged later."""
@@ -265,6 +277,10 @@ class LogFiles:
             self._tell(line, refusal.kind, "/".join(filter(None, refusal.who)), refusal.sentence)
 
     def _tell(self, line: _Line, kind: str, who: str, sentence: str) -> None:
+        if kind in _OF_A_NODE:
+            if (kind, who) in self._told_of:
+                return
+            self._told_of.add((kind, who))
         self._told += 1
         if self._told <= _MOST_TOLD:
             where = f"{self._sources[line.source].name}, line {line.number}"

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from node.errors import SettingsError
 from node.messages.detection import Local, Position
 from node.messages.fields import TOPIC_LEVEL
+from node.network.content import place_fault
 from node.network.toml_lines import read_toml
 
 MOST_NODES: Final = 100_000
@@ -171,6 +172,8 @@ def _made(model: type[Any], given: dict[str, Any], node_id: str) -> Any:
             f"node {node_id}: {key} = {problem['input']!r:.60}: {said[0].lower()}{said[1:]}; "
             f"{_ADVICE}",
         ) from None
+    if isinstance(made, Position | Local) and (fault := place_fault(made)):
+        raise _FaultError(fault.partition(" ")[0], f"node {node_id}: {fault}; {_ADVICE}")
     return made
 
 

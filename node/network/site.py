@@ -44,13 +44,14 @@ _MOST_IN_FIT: Final = 400
 _MOST_BEYOND: Final = 12
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
 _SHARED: Final = 0.5
+# Two incidents that take each other's rounds do so no more after this.
+_MOST_SETTLED: Final = 3
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 _ECHO_PER_S: Final = 1.0
 _BEAM_RAD: Final = math.radians(25)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
-_MOVED_M: Final = 0.5
 _OPEN_SEEDS: Final = 200
 _FIT_SEEDS: Final = 400
 # Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
@@ -58,9 +59,9 @@ _FEW: Final = 6
 _EARLY_S: Final = 0.5
 _EARLY_OF_FEW_S: Final = 4.0
 _BEFORE_S: Final = 0.3
-# Of the nodes that an incident rests on so many hear its every shot, within so much.
-_AGREE: Final = 0.45
-_ONE_SHOT_S: Final = 0.04
+# If so many of the nodes that an incident rests on agree within so much, there was a further shot.
+_AGREE: Final = 0.3
+_ONE_SHOT_S: Final = 0.06
 
 
 class Site:
@@ -180,7 +181,7 @@ class Site:
             return []
         track.due_s = np.inf
         if track.settles_s > self._now_s:
-            told = self._fit(memory, track)
+            told = self._fit(memory, track, searched=len(track.used_nodes) < _FEW)
             self._wake(track, track.settles_s)
             return told
         track.settles_s = np.inf
@@ -196,6 +197,11 @@ class Site:
         if math.isinf(track.settles_s):
             track.settles_s = self._now_s + self._settings.settle_s
         self._wake(track, self._now_s + self._settings.update_s)
+
+    def _jolt(self, track: Track) -> None:
+        """Have an incident fitted anew for what another took or left; not for ever."""
+        if track.settled < _MOST_SETTLED:
+            self._stir(track)
 
     def _recall(self, memory: Memory, gone: Event) -> None:
         """Have incidents fitted anew that rest on what no more stands."""
@@ -248,6 +254,8 @@ class Site:
         graded = np.unique(nodes[memory.column("graded", rows).astype(bool)])
         bearings = np.unique(nodes[np.isfinite(memory.column("azimuth_rad", rows))])
         heard = np.unique(nodes)
+        if self._from_known(memory, event.node, own, rows):
+            return []
         enough = len(heard) >= settings.nodes or len(bearings) >= settings.nodes_with_bearings
         if len(graded) < settings.graded_nodes or not enough:
             return []
@@ -267,6 +275,20 @@ class Site:
             self._stir(known)
             return []
         return [self._begin(memory, track, event.detection.event_id)]
+
+    def _from_known(self, memory: Memory, node: int, own: IntArray, rows: IntArray) -> bool:
+        """Say whether further nodes agree that a shot came from a known incident's place."""
+        times, nodes = memory.column("time_s", rows), memory.nodes_of(rows)
+        places = memory.places_m[nodes]
+        for track in self._about(node, float(times[0]), float(times[: len(own)].max())):
+            fired = times - track.way_s(places)
+            least = max(self._settings.nodes, len(track.used_nodes) / 2)
+            for at in range(len(own)):
+                near = np.abs(fired - fired[at]) < _ONE_SHOT_S / 2
+                if len(np.unique(nodes[near])) >= least:
+                    self._stir(track)
+                    return True
+        return False
 
     def _beside(self, memory: Memory, node: int, own: IntArray) -> IntArray:
         """Give free rounds of other nodes that may be of the same shot, the likeliest."""
@@ -346,7 +368,7 @@ class Site:
         rows = track.used
         for number in np.unique(memory.claimed_by(rows)):
             if number not in (NOBODY, track.number) and int(number) in self._tracks:
-                self._stir(self._tracks[int(number)])
+                self._jolt(self._tracks[int(number)])
         memory.claim(rows, track.number)
         for node in memory.near(track.source.state[:3], self._settings.reach_m):
             tracks = self._of_node[int(node)]
@@ -388,14 +410,17 @@ class Site:
         return None
 
     def _is_echo(self, track: Track) -> bool:
-        return any(track.is_echo_of(other) for other in self._others(track))
+        return any(
+            track.is_echo_of(other)
+            for other in self._others(track)
+            if other.source.evidence > track.source.evidence
+        )
 
     # Fitting
 
-    def _fit(self, memory: Memory, track: Track) -> list[Incident]:
-        """Fit an incident anew to all that was heard round it."""
+    def _fit(self, memory: Memory, track: Track, *, searched: bool) -> list[Incident]:
+        """Fit an incident anew to all that was heard round it; or search that for it."""
         source = track.source
-        searched = len(track.used_nodes) < _FEW or track.settles_s <= self._now_s
         rows = self._round(memory, track, steal=searched)
         if not len(rows):
             return self._end(memory, track)
@@ -418,12 +443,14 @@ class Site:
         memory.claim(track.used, NOBODY)
         if chosen is None:
             return self._end(memory, track)
-        track.source, track.pool, track.nodes, track.whole = chosen, pool, among, whole
-        if not self._passes(memory, track):
+        track.source, track.pool, track.nodes = chosen, pool, among
+        if searched:
+            track.whole = whole
+        if not self._passes(memory, track) or self._is_echo(track):
             return self._end(memory, track)
         other = self._same(track)
         if other is not None and other.source.evidence >= chosen.evidence:
-            self._stir(other)
+            self._jolt(other)
             return self._end(memory, track)
         self._hold(memory, track)
         return self._renew(memory, track)
@@ -469,9 +496,7 @@ class Site:
         rows = memory.heard(
             track.source.state[:3], self._settings.reach_m, begins, ends + self._reach_s
         )
-        rows = rows[
-            (memory.claimed_by(rows) == NOBODY) & memory.column("graded", rows).astype(bool)
-        ]
+        rows = self._graded(memory, self._free(memory, track, rows, steal))
         nodes = memory.nodes_of(rows)
         fired = memory.column("time_s", rows) - track.way_s(memory.places_m[nodes])
         inside = (fired > begins) & (fired < ends) & np.isin(nodes, track.used_nodes)
@@ -506,7 +531,8 @@ class Site:
 
     def _settle(self, memory: Memory, track: Track) -> list[Incident]:
         """Go through what was heard round an incident once more, and weigh its nodes."""
-        told = self._fit(memory, track)
+        track.settled += 1
+        told = self._fit(memory, track, searched=True)
         if track.over:
             return told
         rows = track.pool.key

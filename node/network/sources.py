@@ -46,7 +46,7 @@ _FAR_BEHIND: Final = 14.0
 DIRECT: Final = 0.5
 """Above this probability an arrival is taken for direct sound."""
 # Of the nodes that hear the shot that most hear, so many hear every one.
-_AGREE: Final = 0.45
+_AGREE: Final = 0.55
 _MOST_SHOTS: Final = 60
 _ECHO_S: Final = 1.0
 _ECHO_PER_S: Final = 1.0

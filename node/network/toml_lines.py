@@ -36,6 +36,8 @@ def read_toml(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]:
             raise SettingsError(f"{path}: has more than {LARGEST_BYTES >> 20} MiB: is it {what}?")
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark first
         values = tomllib.loads(text)
+    except SettingsError:
+        raise
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}; name {what}") from None
     except UnicodeDecodeError:

@@ -23,6 +23,9 @@ ECHO_S: Final = 1.0
 _MIRROR_S: Final = 0.025
 _EARLIEST_S: Final = -0.5
 _LATEST_S: Final = 2.0
+# A wall's picture of a shot is seen from few places.
+_ECHOED: Final = 0.6
+_SEEN_BY_MANY: Final = 6
 
 
 @dataclass(eq=False)
@@ -43,6 +46,8 @@ class Track:
         Covariance of its place, shape [2, 2].
     said
         What was published of it last.
+    settled
+        How often it was gone through once more.
     over
         Whether it is no more.
     """
@@ -57,6 +62,7 @@ class Track:
     whole: frozenset[int] = frozenset()
     spread_m2: FloatArray = field(default_factory=lambda: np.zeros((2, 2)))
     said: Incident | None = None
+    settled: int = 0
     over: bool = False
 
     @property
@@ -112,13 +118,18 @@ class Track:
         return len(np.unique(self.pool.node[direct & np.isfinite(self.pool.azimuth_rad)]))
 
     def is_echo_of(self, other: Track) -> bool:
-        """Say whether all its shots are another's, mirrored by a wall or by many."""
+        """Say whether its shots are another's, mirrored by a wall, or as many walls return them."""
+        if len(self.used_nodes) >= max(_SEEN_BY_MANY, _ECHOED * len(other.used_nodes)):
+            return False
         mine, others = self.source.fired_s, other.source.fired_s
-        if _all_among(mine, others):
+        if _among(mine, others) == len(mine):
             return True
         lags = [mine[0] - at for at in others if _EARLIEST_S < mine[0] - at < _LATEST_S]
-        return len(mine) > 1 and any(_all_among(mine - lag, others) for lag in lags)
+        return len(mine) > 1 and any(
+            _among(mine - lag, others) >= len(mine) - len(mine) // 4 for lag in lags
+        )
 
 
-def _all_among(mine_s: FloatArray, others_s: FloatArray) -> bool:
-    return bool((np.abs(mine_s[:, None] - others_s).min(axis=1) < _MIRROR_S).all())
+def _among(mine_s: FloatArray, others_s: FloatArray) -> int:
+    """Count moments that are others', too."""
+    return int((np.abs(mine_s[:, None] - others_s).min(axis=1) < _MIRROR_S).sum())

@@ -9,6 +9,7 @@ from typing import Any, Final
 from provisioning.fleet.inventory import Inventory, Member
 
 _INCIDENT: Final = "gunfire.v1.*.incident"
+_WEATHER: Final = "gunfire.v1.*.weather"
 # "$MQTT.sub.>" is where nats-server itself hands a subscriber of QoS 1 its messages.
 _OWN: Final = "$MQTT.sub.>"
 _READS: Final[dict[str, tuple[str, ...]]] = {
@@ -39,7 +40,9 @@ def _rights(name: str, member: Member) -> dict[str, Any]:
     reads = [f"gunfire.v1.*.*.{kind}" for kind in _READS.get(name, ("status",))]
     if name in ("operator", "map", "auditor"):
         reads.append(_INCIDENT)
+    if name == "operator":
+        reads.append(_WEATHER)
     return {
-        "publish": [_INCIDENT] if name == "operator" else {"deny": ">"},
+        "publish": [_INCIDENT, _WEATHER] if name == "operator" else {"deny": ">"},
         "subscribe": [*reads, _OWN],
     }

@@ -1,0 +1,671 @@
+"""Detections in, incidents out: what the subscriber's side says as they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.messages import Detection, Incident
+from node.messages.detection import Local, Position
+from node.network.incidents import Locator
+from node.network.medium import Weather
+from node.network.policy import LocateSettings
+from node.types import NS_PER_S, Grade
+from node.utc import parse_utc_ns
+from tests.field.city import Air, azimuths_rad
+from tests.field.detections import BEGIN_NS, FRAME, SITE, TICK_NS, FloatArray, Ground, Sender, holds
+
+C_M_S = 340.3
+"""At 15 °C."""
+NODES_M = np.array(
+    [[0, 0, 8], [400, 50, 8], [350, 420, 8], [-30, 380, 8], [180, -250, 8], [650, 250, 8.0]]
+)
+SHOT_M = np.array([150.0, 220.0, 0.0])
+ELSEWHERE_M = np.array([330.0, 80.0, 0.0])
+LOCAL = Ground()
+PITTSBURGH = Ground((40.4406, -79.9959, 300.0))
+SURVEY_M = 0.1
+PUBLISHED_S = 0.6
+"""After the sound came."""
+
+
+class Town:
+    """Nodes that hear shots, a locator that hears of them, and all that it said.
+
+    Parameters
+    ----------
+    introduced
+        Whether the locator is told beforehand where nodes stand.
+    """
+
+    def __init__(
+        self,
+        nodes_m: FloatArray = NODES_M,
+        *,
+        ground: Ground = LOCAL,
+        air: Air | None = None,
+        introduced: bool = True,
+        **changed: Any,
+    ) -> None:
+        self.nodes_m, self.ground = nodes_m, ground
+        self.air = air or Air(C_M_S, np.zeros(2))
+        self.locator = Locator(LocateSettings(**changed))
+        self.said: list[Incident] = []
+        self.now_ns = BEGIN_NS - NS_PER_S
+        self.senders = [
+            Sender(f"node-{at}", ground.place(place_m, SURVEY_M))
+            for at, place_m in enumerate(nodes_m)
+        ]
+        if introduced:
+            for sender in self.senders:
+                self.locator.place(SITE, sender.node_id, sender.place)
+                self.locator.up(SITE, sender.node_id, True)
+
+    def hears(
+        self,
+        fired_s: Sequence[float] = (1.0,),
+        place_m: FloatArray = SHOT_M,
+        *,
+        by: Sequence[int] | None = None,
+        late_s: dict[int, float] | None = None,
+        bearings: bool = False,
+        grade: Grade = "gunfire",
+        apart: bool = False,
+    ) -> list[Detection]:
+        """Make what nodes say of shots from one place, in the order in which they hear them.
+
+        Parameters
+        ----------
+        late_s
+            By how much a node is late.
+        apart
+            Whether each shot is an event of its own.
+        """
+        by = range(len(self.nodes_m)) if by is None else by
+        made = []
+        delays_s = self.air.delays_s(place_m, self.nodes_m)
+        azimuths = azimuths_rad(place_m, self.nodes_m)
+        for node in by:
+            heard = [float(at + delays_s[node] + (late_s or {}).get(node, 0.0)) for at in fired_s]
+            for times in [[at] for at in heard] if apart else [heard]:
+                azimuth_rad = float(azimuths[node]) if bearings else None
+                made.append(
+                    self.senders[node].detection(times, 1e-5, azimuth_rad=azimuth_rad, grade=grade)
+                )
+        return sorted(made, key=lambda one: one.onset_utc)
+
+    def push(self, *detections: Detection, at_s: float | None = None) -> list[Incident]:
+        """Hand detections over, a while after their last round or at a moment."""
+        said: list[Incident] = []
+        for one in detections:
+            at_ns = parse_utc_ns(one.rounds[-1].utc) + round(PUBLISHED_S * NS_PER_S)
+            at_ns = at_ns if at_s is None else BEGIN_NS + round(at_s * NS_PER_S)
+            self.wait_until(at_ns)
+            said += self._note(self.locator.push(one, self.now_ns))
+        return said
+
+    def wait_until(self, at_ns: int) -> list[Incident]:
+        """Let time pass."""
+        said: list[Incident] = []
+        if at_ns - self.now_ns > 60 * NS_PER_S:
+            said += self.wait_until(self.now_ns + 60 * NS_PER_S)
+            self.now_ns = max(self.now_ns, at_ns - 60 * NS_PER_S)
+        while self.now_ns + TICK_NS < at_ns:
+            self.now_ns += TICK_NS
+            said += self._note(self.locator.tick(self.now_ns))
+        self.now_ns = max(self.now_ns, at_ns)
+        return said
+
+    def wait(self, seconds: float) -> list[Incident]:
+        """Let some seconds pass."""
+        return self.wait_until(self.now_ns + round(seconds * NS_PER_S))
+
+    def finish(self) -> list[Incident]:
+        """Settle all; give what stands in the end."""
+        self._note(self.locator.finish())
+        last = {one.incident_id: one for one in self.said}
+        return [one for one in last.values() if one.type != "cancel"]
+
+    def _note(self, said: list[Incident]) -> list[Incident]:
+        self.said += said
+        return said
+
+    def metres(self, incident: Incident) -> FloatArray:
+        place_m = self.ground.metres(incident)
+        assert place_m is not None
+        return place_m
+
+    def off_m(self, incident: Incident, place_m: FloatArray = SHOT_M) -> float:
+        return float(np.hypot(*(self.metres(incident) - place_m[:2])))
+
+
+def fired_s(incident: Incident) -> list[float]:
+    return [(parse_utc_ns(one.utc) - BEGIN_NS) / NS_PER_S for one in incident.rounds]
+
+
+def used(incident: Incident) -> set[str]:
+    return {one.node_id for one in incident.nodes if one.used}
+
+
+def names(*nodes: int) -> set[str]:
+    return {f"node-{at}" for at in nodes}
+
+
+def has_clean_story(said: Sequence[Incident]) -> bool:
+    """Whether each incident is new once, then only updated, and ends where it is taken back."""
+    stories: dict[str, list[Incident]] = {}
+    for one in said:
+        stories.setdefault(one.incident_id, []).append(one)
+    return all(
+        [one.revision for one in story] == list(range(len(story)))
+        and story[0].type == "new"
+        and all(one.type == "update" for one in story[1:-1])
+        and (len(story) == 1 or story[-1].type in ("update", "cancel"))
+        for story in stories.values()
+    )
+
+
+# One shot
+
+
+def test_a_shot_is_told_when_the_third_node_hears_it_and_bettered_by_the_others() -> None:
+    town = Town()
+    heard = town.hears(bearings=True)
+    assert town.push(heard[0]) == []
+    first, *_ = town.push(*heard[1:3])
+    assert (first.type, first.revision) == ("new", 0)
+    town.push(*heard[3:])
+    (last,) = town.finish()
+    assert last.incident_id == first.incident_id
+    assert last.type == "update"
+    assert used(last) == names(0, 1, 2, 3, 4, 5)
+    assert town.off_m(last) < 0.5
+    assert fired_s(last) == pytest.approx([1.0], abs=0.003)
+    assert last.local is not None
+    assert first.local is not None
+    assert last.local.ellipse_95.major_m < first.local.ellipse_95.major_m
+    assert last.grade == "gunfire"
+    assert last.silent_nodes == ()
+
+
+def test_the_ellipse_holds_the_place_with_an_air_that_nobody_measured() -> None:
+    for of_c, wind_m_s in ((0.99, (3.0, 0.0)), (1.01, (0.0, -3.0)), (1.0, (-2.0, 2.0))):
+        town = Town(air=Air(C_M_S * of_c, np.array(wind_m_s)))
+        town.push(*town.hears())
+        (incident,) = town.finish()
+        assert incident.local is not None
+        assert holds(incident.local.ellipse_95, town.metres(incident), SHOT_M[:2])
+        assert town.off_m(incident) < 3
+
+
+def test_two_nodes_with_bearings_are_enough() -> None:
+    town = Town(NODES_M[:2])
+    town.push(*town.hears(bearings=True))
+    (incident,) = town.finish()
+    assert town.off_m(incident) < 8
+    assert incident.why is not None
+    assert "bearings of 2" in incident.why
+
+
+def test_two_nodes_without_bearings_are_not() -> None:
+    town = Town(NODES_M[:2])
+    town.push(*town.hears())
+    assert town.finish() == []
+
+
+def test_what_no_node_calls_gunfire_is_not_told() -> None:
+    town = Town()
+    town.push(*town.hears(grade="not_gunfire"))
+    assert town.finish() == []
+
+
+def test_a_surveyed_frame_and_places_on_earth_give_the_same_place() -> None:
+    ends = []
+    for ground in (LOCAL, PITTSBURGH):
+        town = Town(ground=ground)
+        town.push(*town.hears())
+        (incident,) = town.finish()
+        ends.append(town.metres(incident))
+        assert (incident.local is None) == (ground is PITTSBURGH)
+        assert (incident.position is None) == (ground is not PITTSBURGH)
+    assert ends[0] == pytest.approx(ends[1], abs=0.1)
+
+
+def test_nodes_need_not_be_introduced_where_their_detections_say_where_they_stand() -> None:
+    town = Town(introduced=False)
+    town.push(*town.hears())
+    (incident,) = town.finish()
+    assert town.off_m(incident) < 0.5
+
+
+def test_where_a_node_was_surveyed_wins_over_what_its_detections_say() -> None:
+    town = Town()
+    wrong = town.senders[1]
+    assert isinstance(wrong.place, Local)
+    wrong.place = wrong.place.model_copy(update={"x_m": 9000.0, "y_m": -9000.0})
+    town.push(*town.hears())
+    (incident,) = town.finish()
+    assert town.off_m(incident) < 0.5
+    assert used(incident) == names(0, 1, 2, 3, 4, 5)
+
+
+def test_a_node_that_says_nowhere_where_it_stands_is_left_out() -> None:
+    town = Town(introduced=False)
+    nameless = [one.model_copy(update={"local": None}) for one in town.hears(by=[0])]
+    town.push(*nameless, *town.hears(by=[1, 2, 3, 4, 5]))
+    (incident,) = town.finish()
+    assert used(incident) == names(1, 2, 3, 4, 5)
+
+
+def test_weather_settles_what_few_nodes_leave_open() -> None:
+    cold = Air(331.3 * np.sqrt(1 - 15 / 273.15), np.array([-6.0, 0.0]))
+    off_m = []
+    for weather in (None, Weather(-15.0, 6.0, 90.0)):
+        town = Town(NODES_M[[0, 1, 2, 5]], air=cold)
+        if weather is not None:
+            town.locator.weather(SITE, weather)
+        shot_m = np.array([700.0, 500.0, 0.0])
+        town.push(*town.hears(place_m=shot_m))
+        (incident,) = town.finish()
+        off_m.append(town.off_m(incident, shot_m))
+    assert off_m[1] < 0.5 * off_m[0]
+
+
+def test_a_place_whose_ellipse_is_too_large_is_not_told_and_why_is_said() -> None:
+    town = Town(largest_ellipse_m=2.0)
+    town.push(*town.hears())
+    (incident,) = town.finish()
+    assert incident.local is None
+    assert incident.position is None
+    assert all(one.local is None and one.position is None for one in incident.rounds)
+    assert incident.why is not None
+    assert "no place, its ellipse would reach" in incident.why
+    assert incident.round_count == 1
+
+
+# Several shots, echoes, several guns
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_three_shots_at_an_even_cadence_are_three_rounds_of_one_incident(apart: bool) -> None:
+    town = Town(NODES_M[:4])
+    town.push(*town.hears((1.0, 1.25, 1.5), apart=apart))
+    (incident,) = town.finish()
+    assert incident.round_count == len(incident.rounds) == 3
+    assert fired_s(incident) == pytest.approx([1.0, 1.25, 1.5], abs=0.004)
+    assert incident.cadence_rpm == pytest.approx(240, rel=0.01)
+    assert town.off_m(incident) < 1
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_echo_families_make_no_further_incident(apart: bool) -> None:
+    town = Town()
+    heard = town.hears((1.0, 1.3, 1.6), apart=apart)
+    for node, late_s in ((0, 0.21), (1, 0.13), (2, 0.32)):
+        heard += town.hears((1.0, 1.3, 1.6), by=[node], late_s={node: late_s}, apart=apart)
+    town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+    (incident,) = town.finish()
+    assert incident.round_count == 3
+    assert town.off_m(incident) < 1
+
+
+def test_the_mirror_of_shots_in_a_long_wall_is_no_incident() -> None:
+    mirror_m = np.array([2 * 500 - SHOT_M[0], SHOT_M[1], 0.0])
+    town = Town()
+    heard = town.hears((1.0, 1.4)) + town.hears((1.0, 1.4), mirror_m, by=[0, 1, 4])
+    town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+    (incident,) = town.finish()
+    assert town.off_m(incident) < 1
+
+
+def test_two_shooters_apart_make_two_incidents() -> None:
+    town = Town()
+    heard = town.hears((1.0, 1.6), bearings=True)
+    heard += town.hears((1.33,), ELSEWHERE_M, bearings=True)
+    town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+    one, other = sorted(town.finish(), key=lambda incident: -incident.round_count)
+    assert fired_s(one) == pytest.approx([1.0, 1.6], abs=0.004)
+    assert town.off_m(one) < 1
+    assert fired_s(other) == pytest.approx([1.33], abs=0.004)
+    assert town.off_m(other, ELSEWHERE_M) < 1
+
+
+def test_shots_from_one_place_after_a_long_pause_are_another_incident() -> None:
+    town = Town(gap_s=5.0)
+    town.push(*town.hears((1.0,)))
+    town.push(*town.hears((21.0,)))
+    one, other = town.finish()
+    assert one.incident_id != other.incident_id
+    assert (fired_s(one), fired_s(other)) == (
+        pytest.approx([1.0], abs=0.004),
+        pytest.approx([21.0], abs=0.004),
+    )
+
+
+def test_shots_from_one_place_soon_after_join_its_incident() -> None:
+    town = Town(gap_s=5.0)
+    town.push(*town.hears((1.0,)))
+    town.push(*town.hears((4.0,)))
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx([1.0, 4.0], abs=0.004)
+
+
+def test_sites_know_nothing_of_each_other() -> None:
+    town = Town(introduced=False)
+    heard = town.hears()
+    elsewhere = [one.model_copy(update={"site": "village"}) for one in heard[:2]]
+    town.push(*elsewhere, *heard[2:4])
+    assert town.finish() == []
+
+
+# Nodes that are wrong, silent or down
+
+
+@pytest.mark.parametrize("by_s", [-1.0, 1.0])
+def test_a_clock_that_is_off_by_a_second_moves_nothing_and_is_told_after_two_incidents(
+    by_s: float,
+) -> None:
+    town = Town()
+    for at, place_m in enumerate((SHOT_M, ELSEWHERE_M)):
+        town.push(*town.hears((1.0 + 30 * at,), place_m, late_s={2: by_s}))
+        town.wait(25)
+    one, other = town.finish()
+    assert town.off_m(one) < 0.5
+    assert town.off_m(other, ELSEWHERE_M) < 0.5
+    assert set(town.locator.doubts) == {(SITE, "node-2")}
+    said = town.locator.doubts[SITE, "node-2"]
+    assert said.startswith("its clock seems ")
+    assert float(said.split()[3]) == pytest.approx(1.0, abs=0.01)
+    assert ("ahead" if by_s > 0 else "behind") in said
+    assert "node-2" not in used(other)
+
+
+def test_a_doubt_is_taken_back_after_honest_incidents() -> None:
+    town = Town()
+    for at in range(2):
+        town.push(*town.hears((1.0 + 30 * at,), late_s={2: 1.0}))
+        town.wait(25)
+    assert (SITE, "node-2") in town.locator.doubts
+    for at in range(2, 6):
+        town.push(*town.hears((1.0 + 30 * at,)))
+        town.wait(25)
+    assert town.locator.doubts == {}
+
+
+def test_a_node_that_ought_to_have_heard_a_shot_and_did_not_is_named() -> None:
+    town = Town()
+    town.push(*town.hears(by=[1, 2, 3, 4, 5]))
+    (incident,) = town.finish()
+    assert incident.silent_nodes == ("node-0",)
+
+
+def test_a_node_farther_off_than_those_that_heard_a_shot_is_not_silent() -> None:
+    town = Town()
+    town.push(*town.hears(by=[0, 1, 2, 3, 4]))
+    (incident,) = town.finish()
+    assert incident.silent_nodes == ()
+
+
+def test_a_node_that_is_down_is_not_silent() -> None:
+    town = Town()
+    town.locator.up(SITE, "node-0", False)
+    town.push(*town.hears(by=[1, 2, 3, 4, 5]))
+    (incident,) = town.finish()
+    assert incident.silent_nodes == ()
+
+
+def test_a_node_that_is_up_again_is_silent_again() -> None:
+    town = Town()
+    town.locator.up(SITE, "node-0", False)
+    town.locator.up(SITE, "node-0", True)
+    town.push(*town.hears(by=[1, 2, 3, 4, 5]))
+    (incident,) = town.finish()
+    assert incident.silent_nodes == ("node-0",)
+
+
+def test_a_node_that_is_down_but_was_heard_counts() -> None:
+    town = Town()
+    town.locator.up(SITE, "node-0", False)
+    town.push(*town.hears())
+    (incident,) = town.finish()
+    assert "node-0" in used(incident)
+
+
+# As messages come
+
+
+def test_each_incident_is_new_once_and_its_revisions_rise_by_one() -> None:
+    town = Town()
+    heard = town.hears((1.0, 1.6), apart=True) + town.hears((1.33,), ELSEWHERE_M)
+    town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+    town.wait(20)
+    town.push(*town.hears((60.0,)))
+    town.finish()
+    assert has_clean_story(town.said)
+    assert max(Counter((one.incident_id, one.revision) for one in town.said).values()) == 1
+
+
+def test_a_detection_that_comes_again_changes_nothing() -> None:
+    town = Town()
+    heard = town.hears()
+    town.push(*heard)
+    town.wait(20)
+    before = len(town.said)
+    town.push(*heard, at_s=25.0)
+    town.push(*heard, at_s=26.0)
+    town.finish()
+    assert len(town.said) == before
+
+
+def test_a_detection_that_comes_twice_at_once_counts_once() -> None:
+    once, twice = Town(), Town()
+    once.push(*once.hears())
+    twice.push(*(one for one in twice.hears() for _ in range(2)))
+    assert twice.finish() == once.finish()
+
+
+def test_the_same_revision_with_other_times_changes_nothing() -> None:
+    town = Town()
+    heard = town.hears()
+    town.push(*heard)
+    town.wait(2)
+    (other,) = town.hears(by=[2], late_s={2: 0.5})
+    (first,) = (one for one in heard if one.node_id == "node-2")
+    town.push(other.model_copy(update={"event_id": first.event_id}), at_s=5.0)
+    (incident,) = town.finish()
+    assert used(incident) == names(0, 1, 2, 3, 4, 5)
+
+
+def test_a_later_revision_of_a_detection_replaces_the_first() -> None:
+    town = Town()
+    heard = town.hears(late_s={2: 0.05})
+    town.push(*heard)
+    (wrong,) = (one for one in heard if one.node_id == "node-2")
+    at_s = 1.0 + float(town.air.delays_s(SHOT_M, NODES_M)[2])
+    right = town.senders[2].detection([at_s], 1e-5, again=wrong)
+    town.wait(2)
+    town.push(right, at_s=5.0)
+    (incident,) = town.finish()
+    assert "node-2" in used(incident)
+    (witness,) = (one for one in incident.nodes if one.node_id == "node-2")
+    assert witness.residual_s == pytest.approx(0, abs=0.002)
+    assert has_clean_story(town.said)
+
+
+def test_an_older_revision_that_comes_late_changes_nothing() -> None:
+    ends = []
+    for swapped in (False, True):
+        town = Town()
+        heard = town.hears()
+        first = heard[0]
+        onset_s = (parse_utc_ns(first.onset_utc) - BEGIN_NS) / NS_PER_S
+        sender = town.senders[int(first.node_id[-1])]
+        later = sender.detection([onset_s, onset_s + 0.4], 1e-5, again=first)
+        pair = (later, first) if swapped else (first, later)
+        town.push(*pair, at_s=2.5)
+        town.push(*heard[1:], at_s=2.6)
+        ends.append([(used(one), fired_s(one), one.local) for one in town.finish()])
+    assert ends[0] == ends[1]
+
+
+def test_a_later_revision_with_a_further_round_is_counted() -> None:
+    town = Town()
+    heard = town.hears((1.0,))
+    town.push(*heard)
+    delays_s = town.air.delays_s(SHOT_M, NODES_M)
+    for one in heard:
+        node = int(one.node_id[-1])
+        times = [float(1.0 + delays_s[node]), float(1.5 + delays_s[node])]
+        town.push(town.senders[node].detection(times, 1e-5, again=one), at_s=4.0)
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx([1.0, 1.5], abs=0.004)
+    assert has_clean_story(town.said)
+
+
+def cancelled(one: Detection) -> Detection:
+    return one.model_copy(update={"type": "cancel", "revision": one.revision + 1})
+
+
+def test_a_detection_that_its_node_takes_back_is_withdrawn() -> None:
+    town = Town()
+    heard = town.hears()
+    town.push(*heard)
+    (gone,) = (one for one in heard if one.node_id == "node-1")
+    town.push(cancelled(gone), at_s=4.0)
+    (incident,) = town.finish()
+    assert used(incident) == names(0, 2, 3, 4, 5)
+    assert town.off_m(incident) < 0.5
+
+
+def test_an_incident_whose_detections_are_taken_back_is_taken_back() -> None:
+    town = Town(NODES_M[:3])
+    heard = town.hears()
+    town.push(*heard)
+    town.wait(2)
+    assert len({one.incident_id for one in town.said}) == 1
+    town.push(cancelled(heard[0]), at_s=5.0)
+    assert town.finish() == []
+    assert town.said[-1].type == "cancel"
+    assert has_clean_story(town.said)
+
+
+def test_all_detections_taken_back_at_once_leave_no_incident() -> None:
+    town = Town()
+    heard = town.hears()
+    town.push(*heard)
+    town.wait(20)
+    town.push(*map(cancelled, heard), at_s=30.0)
+    assert town.finish() == []
+    assert town.said[-1].type == "cancel"
+    assert has_clean_story(town.said)
+
+
+def test_what_comes_minutes_late_joins_its_incident() -> None:
+    town = Town()
+    heard = town.hears()
+    late = [one for one in heard if one.node_id == "node-3"]
+    town.push(*(one for one in heard if one not in late))
+    town.wait(60)
+    (before,) = {one.incident_id for one in town.said}
+    assert "node-3" not in used(town.said[-1])
+    town.push(*late, at_s=200.0)
+    (incident,) = town.finish()
+    assert incident.incident_id == before
+    assert used(incident) == names(0, 1, 2, 3, 4, 5)
+    assert has_clean_story(town.said)
+
+
+def test_a_third_node_that_comes_minutes_late_still_makes_the_incident() -> None:
+    town = Town(NODES_M[:3])
+    heard = town.hears()
+    town.push(*heard[:2])
+    town.push(heard[2], at_s=200.0)
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx([1.0], abs=0.004)
+
+
+def test_what_comes_after_all_was_forgotten_changes_nothing() -> None:
+    town = Town(keep_s=60.0)
+    heard = town.hears()
+    town.push(*heard[:5])
+    town.wait(5)
+    before = len(town.said)
+    town.push(heard[5], at_s=300.0)
+    town.finish()
+    assert before == len([one for one in town.said if parse_utc_ns(one.utc) < BEGIN_NS + 10**10])
+
+
+def test_the_same_stream_gives_the_same_messages() -> None:
+    said = []
+    for _ in range(2):
+        town = Town()
+        heard = town.hears((1.0, 1.6)) + town.hears((1.33,), ELSEWHERE_M)
+        town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+        town.finish()
+        said.append(town.said)
+    assert said[0] == said[1]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.permutations(range(12)), st.booleans())
+def test_the_order_in_which_nodes_messages_come_does_not_change_what_stands_in_the_end(
+    order: list[int], bearings: bool
+) -> None:
+    town = Town()
+    heard = town.hears((1.0, 1.6), bearings=bearings, apart=True)
+    for at, which in enumerate(order):
+        town.push(heard[which], at_s=3.0 + 0.15 * at)
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx([1.0, 1.6], abs=0.004)
+    assert town.off_m(incident) < 1
+    assert used(incident) == names(0, 1, 2, 3, 4, 5)
+    assert has_clean_story(town.said)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.permutations(range(12)))
+def test_neither_does_the_order_when_two_guns_are_fired(order: list[int]) -> None:
+    town = Town()
+    heard = town.hears((1.0, 1.6), bearings=True)
+    heard += town.hears((1.33,), ELSEWHERE_M, bearings=True)
+    for at, which in enumerate(order):
+        town.push(heard[which], at_s=3.0 + 0.15 * at)
+    ends = sorted(town.finish(), key=lambda incident: -incident.round_count)
+    assert [one.round_count for one in ends] == [2, 1]
+    for incident, place_m in zip(ends, (SHOT_M, ELSEWHERE_M), strict=True):
+        assert town.off_m(incident, place_m) < 1
+        assert used(incident) == names(0, 1, 2, 3, 4, 5)
+    assert has_clean_story(town.said)
+
+
+def test_nothing_is_said_before_anything_is_heard() -> None:
+    locator = Locator()
+    assert locator.tick(BEGIN_NS) == []
+    assert locator.finish() == []
+    assert locator.doubts == {}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        Position(lat_deg=90.0, lon_deg=0.0, alt_m=0.0, sigma_m=1.0),
+        Position(lat_deg=-40.4406, lon_deg=100.0041, alt_m=0.0, sigma_m=1.0),
+        Local(frame=FRAME, x_m=1e9, y_m=-1e9, z_m=0.0, sigma_m=0.0),
+    ],
+)
+def test_a_node_that_claims_to_stand_at_the_end_of_the_world_harms_nobody(
+    place: Position | Local,
+) -> None:
+    town = Town(ground=LOCAL if isinstance(place, Local) else PITTSBURGH)
+    liar = Sender("liar", place)
+    town.push(liar.detection([1.2], 1e-5), at_s=2.0)
+    town.push(*town.hears(), at_s=2.5)
+    (incident,) = town.finish()
+    assert used(incident) == names(0, 1, 2, 3, 4, 5)
+    assert town.off_m(incident) < 0.5
