@@ -122,8 +122,10 @@ def command(
 
     Example: gunfire-node locate --broker mqtts://broker.local --ca ca.crt --crl crl.pem --name city
     """
-    if files and (broker or name or quiet):
+    if files and (broker or name is not None or quiet):
         raise click.UsageError("FILE and --broker, --name, --quiet do not go together")
+    if name == "":  # as a unit's variable that is not set gives it: nothing would be kept for us
+        raise click.UsageError("--name is empty: give a name, or leave it out")
     if not files and (every or map_file):
         raise click.UsageError("--every and --map go with a FILE")
     _tell_on_standard_error()

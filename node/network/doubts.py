@@ -10,7 +10,7 @@ import numpy as np
 _REMEMBERED: Final = 12
 _TELLING: Final = 2
 _FAR_S: Final = 0.1
-# A clock that is off is off by the same each time, give or take paths; a place, by another each time.
+# A clock is off by the same each time, give or take paths; a place, by another each time.
 _STEADY_S: Final = 0.05
 _MOSTLY: Final = 0.6
 

@@ -14,14 +14,7 @@ from typing import Final, Protocol
 from node.errors import GunfireNodeError
 from node.messages import Detection, Incident, Status
 from node.messages.detection import Local, Position
-from node.network.admission import (
-    HARMLESS,
-    MOST_NODES,
-    Admission,
-    Admitted,
-    Refusal,
-    Who,
-)
+from node.network.admission import HARMLESS, MOST_NODES, Admission, Admitted, Refusal, Who
 from node.network.medium import Weather
 from node.network.notices import Notices
 from node.network.weather import read_weather, weather_site
@@ -95,6 +88,9 @@ class Intake:
     ----------
     incidents, faults
         Revisions that came out; defects of ours that were passed over.
+    set_back_s
+        How far behind the locator's time the host's clock is, which was set back: for so long
+        nothing is due there, and what comes is old.
     """
 
     def __init__(
@@ -104,6 +100,7 @@ class Intake:
         self.admission = admission
         self.incidents = 0
         self.faults = 0
+        self.set_back_s = 0.0
         self._weather = weather or Weather()
         self._weather_of: dict[str, Weather] = {}  # by a message, of known sites alone
         self._notices = Notices()
@@ -257,14 +254,16 @@ class Intake:
         site = weather_site(arrival.topic)
         if site is None or (site not in self._sites and len(self._weather_of) >= MOST_NODES):
             return
-        try:
-            weather = read_weather(arrival.payload)
-        except ValueError as error:
-            self._notices.tell("weather", (site, ""), f"{error}; it is passed over", now_ns)
-            return
-        self._weather_of[site] = weather
+        if not arrival.payload:  # how a retained message is taken back
+            self._weather_of.pop(site, None)
+        else:
+            try:
+                self._weather_of[site] = read_weather(arrival.payload)
+            except ValueError as error:
+                self._notices.tell("weather", (site, ""), f"{error}; it is passed over", now_ns)
+                return
         if site in self._sites:
-            self.locator.weather(site, weather)
+            self.locator.weather(site, self._weather_of.get(site, self._weather))
 
     def _know(self, who: Who) -> bool:
         """Tell the locator of a node when a message of it has counted; say whether it is new."""
@@ -310,4 +309,5 @@ class Intake:
     def _later(self, now_ns: int) -> int:
         # The locator's time never runs backwards; a host's clock may be set back.
         self._now_ns = max(self._now_ns, now_ns)
+        self.set_back_s = (self._now_ns - now_ns) / NS_PER_S
         return self._now_ns

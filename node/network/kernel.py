@@ -1,17 +1,17 @@
 """The arithmetic of the likelihood, compiled: every hypothesis against every arrival.
 
-What it computes, and why, is told by node/network/likelihood.py. In numpy the same cost fifteen times
-as much, nearly all of it the calls; see docs/decisions/0030-locating.md.
+What it computes, and why, is told by node/network/likelihood.py. In numpy nearly all of the cost
+was that of the calls; see docs/decisions/0030-locating.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
 
-from node.network.arrivals import FloatArray
+from node.network.arrivals import FloatArray, IntArray
 
 # An echo alone is later by a wall's distance at the least, and by an exponential time beyond.
 LATE_S: Final = 0.12
@@ -33,14 +33,14 @@ _TWO_PI: Final = 2 * np.pi
 _SIZE: Final = 7
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def evaluate(
     state: FloatArray,
     path_s: FloatArray,
     prior: FloatArray,
     mean: FloatArray,
     arrivals: FloatArray,
-    starts: Any,
+    starts: IntArray,
     heard_m: FloatArray,
     silent_m: FloatArray,
     derive: bool,
@@ -169,14 +169,14 @@ def evaluate(
     return likelihood, direct, late, information, gradient
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def descend(
     state: FloatArray,
     path_s: FloatArray,
     prior: FloatArray,
     mean: FloatArray,
     arrivals: FloatArray,
-    starts: Any,
+    starts: IntArray,
     heard_m: FloatArray,
     silent_m: FloatArray,
     steps: int,
@@ -197,10 +197,10 @@ def descend(
     return state
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def distinct(
-    state: FloatArray, order: Any, most: int, apart_m: float, apart_s: float
-) -> FloatArray:
+    state: FloatArray, order: IntArray, most: int, apart_m: float, apart_s: float
+) -> IntArray:
     """Give the first of an order of hypotheses that are not one, as many as asked for."""
     kept = np.empty(most, np.int64)
     count = 0

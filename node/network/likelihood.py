@@ -1,12 +1,13 @@
 """How well a place, an air and a moment of firing explain what came to the nodes.
 
 In come a pool of arrivals and a batch of hypotheses; out go their log-likelihoods, which arrivals
-each takes for direct sound, and a Gauss-Newton step towards a better one. The model (after
-signal.md §4): sound of a shot fired at s and t reaches node i at t + |s - p_i| / (c + v·u_i). What
-a node then reports is, with its own standard error, that direct sound, later by some path (over a
-roof, round a corner) whose spread is part of the hypothesis; or, in a share of cases, an echo alone, later by an exponential time, from anywhere; or nothing. Beside it come arrivals that have
-nothing to do with the shot, at `clutter_per_s`. Each node's share is the ratio of that to clutter
-alone, so that nodes, heard or silent, add up to the evidence for the shot.
+each takes for direct sound, and better hypotheses. The model (after signal.md §4): sound of a shot
+fired at s and t reaches node i at t + |s - p_i| / (c + v·u_i). What a node then reports is, with
+its own standard error, that direct sound, later by some path (over a roof, round a corner) whose
+spread is part of the hypothesis; or, in a share of cases, an echo alone, later by an exponential
+time, from anywhere; or nothing. Beside it come arrivals that have nothing to do with the shot, at
+`clutter_per_s`. Each node's share is the ratio of that to clutter alone, so that nodes, heard or
+silent, add up to the evidence for the shot.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the nodes of a site heard lately, as columns that the solver's pools are cut from.
 
 In come detections, each with its highest revision, and nodes' places; out go pools of rounds near a
-place and a moment. A round is a row, a detection an event of some rows; rows are found by squares of
-ground and stretches of time, so that what a query costs does not grow with the city or the hours.
+place and a moment. A round is a row, a detection an event of some rows; rows are found by squares
+of ground and stretches of time, so that a query's cost does not grow with the city or the hours.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ choose from. Heights and wind are left out here.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 from typing import Final
@@ -60,12 +61,11 @@ def _triples(
 ) -> IntArray:
     count = len(pool)
     if with_arrivals is not None:
-        pairs = np.array(list(combinations(range(count), 2)), np.int64).reshape(-1, 2)
-        triples = np.concatenate(
-            [np.insert(pairs, 0, one, axis=1) for one in with_arrivals] or [np.zeros((0, 3), int)]
-        )
+        pairs = _combinations(count, 2)
+        own = np.repeat(with_arrivals, len(pairs))
+        triples = np.column_stack([own, np.tile(pairs, (len(with_arrivals), 1))])
     elif comb(count, 3) <= 3 * most:
-        triples = np.array(list(combinations(range(count), 3)), np.int64).reshape(-1, 3)
+        triples = _combinations(count, 3)
     else:
         # Drawn node by node: one that has many arrivals is not to have most of the triples.
         heard, starts, sizes = np.unique(pool.node, return_index=True, return_counts=True)
@@ -77,6 +77,11 @@ def _triples(
     for a, b in ((0, 1), (0, 2), (1, 2)):
         triples = triples[_may_be_one(pool, triples[:, a], triples[:, b], speed_m_s)]
     return _some(triples, most, rng)
+
+
+@lru_cache(maxsize=256)
+def _combinations(count: int, size: int) -> IntArray:
+    return np.array(list(combinations(range(count), size)), np.int64).reshape(-1, size)
 
 
 def _pairs(

@@ -22,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from node.deliver import BrokerAddress, SessionOptions, publish_batch
 from node.deliver.handler import Loss
 from node.deliver.session import CONNECT_TIMEOUT_S, Session
-from node.errors import BrokerError
+from node.errors import BrokerError, GunfireNodeError
 from node.messages import Incident, incident_topic, subscription, to_json
 from node.network.intake import Arrival, Intake
 from node.network.outgoing import Outgoing
@@ -48,6 +48,7 @@ _ROOM_S: Final = 0.02
 _MOST_RECEIVED: Final = 65_535  # where a broker does not say how much may be under way (MQTT 5)
 _WINDOW: Final = 100
 _REFUSED_AGAIN_S: Final = 10.0
+_MOST_SET_BACK_S: Final = 10.0
 
 
 class LocateService:
@@ -138,6 +139,9 @@ class LocateService:
         ------
         BrokerError
             The broker cannot be reached at first, or does not let us subscribe.
+        GunfireNodeError
+            The host's clock was set back: all that is open was settled, and to go on would be to
+            hear nothing until it is again what it was. To be started anew.
         """
         if self._closed:
             return
@@ -149,7 +153,13 @@ class LocateService:
         finally:
             self._closed = True
             self._session.stop()  # what comes from now on waits at the broker, if we have a name
+        set_back_s = self._intake.set_back_s
         self._settle()
+        if set_back_s > _MOST_SET_BACK_S:
+            raise GunfireNodeError(
+                f"this machine's clock was set back by {set_back_s:,.0f} s: start the locator "
+                "again, once the clock is right"
+            )
 
     def close(self) -> None:
         """Have `run` end: what has come is judged, what is open settled and sent.
@@ -180,7 +190,7 @@ class LocateService:
         return "; ".join(parts)
 
     def _ends(self) -> bool:
-        return self._closed
+        return self._closed or self._intake.set_back_s > _MOST_SET_BACK_S
 
     def _wait_for_the_broker(self) -> None:
         try:

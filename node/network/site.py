@@ -52,7 +52,7 @@ _ECHO_PER_S: Final = 1.0
 _BEAM_RAD: Final = math.radians(25)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
-_OPEN_SEEDS: Final = 200
+_OPEN_SEEDS: Final = 120
 _FIT_SEEDS: Final = 400
 # Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
 _FEW: Final = 6
@@ -226,7 +226,10 @@ class Site:
         places = np.broadcast_to(memory.places_m[event.node], (len(times), 3))
         sigmas = memory.column("sigma_s", event.rows)
         free = np.ones(len(times), np.bool_)
-        for track in self._about(event.node, times[0], times[-1]):
+        east_m, north_m = float(places[0, 0]), float(places[0, 1])
+        for track in self._about(event.node, float(times[0]), float(times[-1])):
+            if not track.may_reach(east_m, north_m, float(times[0]), float(times[-1])):
+                continue
             late = track.late_s(times, places)
             direct = (np.abs(late) < track.gate_s(places, sigmas)[:, None]).any(axis=1)
             if direct.any() or ((late > 0) & (late < ECHO_S)).any():
@@ -332,7 +335,7 @@ class Site:
         tells = np.isfinite(other) & memory.column("first", rows).astype(bool)
         return np.asarray(~tells | (~behind & (np.abs(off) < _BEAM_RAD)))
 
-    def _listening(self, memory: Memory, place_m: np.ndarray, heard: IntArray) -> IntArray:  # type: ignore[type-arg]
+    def _listening(self, memory: Memory, place_m: FloatArray, heard: IntArray) -> IntArray:
         """Give the nodes round a place that listen or have heard something."""
         nodes = np.union1d(memory.near(place_m, _SILENCE_M), heard)
         if not self._down:
@@ -479,7 +482,7 @@ class Site:
         return np.asarray(rows[np.concatenate(chosen)])
 
     def _free(self, memory: Memory, track: Track, rows: IntArray, steal: bool) -> IntArray:
-        """Give the rows that an incident may have: nobody's, its own; if asked to, a weaker one's."""
+        """Give the rounds that it may have: nobody's, its own; if asked to, a weaker one's."""
         claims = memory.claimed_by(rows)
         free = (claims == NOBODY) | (claims == track.number)
         if steal:

@@ -24,8 +24,8 @@ from node.network.seeds import seeds
 from node.network.stack import FASTEST_S, Stack, single, stack
 
 PATHS_S: Final = (0.003, 0.006, 0.010)
-"""How much a town delays sound on its ways: an open place, streets, hills (10 ms: what the live-fire
-set leaves over)."""
+"""How much a town delays sound on its ways: an open place, streets, hills (10 ms: what the
+live-fire set leaves over)."""
 PATHS_LIKELY: Final = (0.2, 0.3, 0.5)
 """How likely each is before anything was heard: where only few nodes hear, nothing else tells."""
 
@@ -40,7 +40,7 @@ _JOINT_STEPS: Final = 3
 _FINE_STEPS: Final = 4
 # What a place must reach at the coarse spread and at the middle one to be looked at further, with
 # bearings and without: of 416 sources that were incidents in the end one stayed below.
-_HOPELESS: Final = {True: (10.0, 13.0), False: (5.0, 8.0)}
+_HOPELESS: Final = {True: (9.0, 12.0), False: (5.0, 8.0)}
 _FAR_BEHIND: Final = 14.0
 
 DIRECT: Final = 0.5
@@ -102,7 +102,7 @@ class Source:
 
     def nodes(self, pool: Pool) -> IntArray:
         """Give the nodes whose direct sound it rests on."""
-        return np.unique(pool.node[self.used])
+        return np.asarray(np.unique(pool.node[self.used]))
 
 
 def find(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,7 @@ from node.network.sources import DIRECT, Source
 _SIGMAS: Final = 4.0
 _LEAST_S: Final = 0.04
 _MOST_S: Final = 0.4
+_ROUGHLY_S: Final = 0.6
 ECHO_S: Final = 1.0
 """So long after a shot its echoes come."""
 # A wall mirrors a source at its own moment, many walls some time after it, give or take what the
@@ -23,7 +25,7 @@ ECHO_S: Final = 1.0
 _MIRROR_S: Final = 0.025
 _EARLIEST_S: Final = -0.5
 _LATEST_S: Final = 2.0
-# A wall's picture of a shot is seen from few places.
+# The echoes of many walls fit one place only for few nodes.
 _ECHOED: Final = 0.6
 _SEEN_BY_MANY: Final = 6
 
@@ -75,6 +77,15 @@ class Track:
         """When its last shot was fired."""
         return float(self.source.fired_s[-1])
 
+    def may_reach(self, east_m: float, north_m: float, begins_s: float, ends_s: float) -> bool:
+        """Say roughly whether its sound, echoes too, is at a place in a span of time."""
+        away_m = math.hypot(self.source.state[0] - east_m, self.source.state[1] - north_m)
+        way_s = away_m / self.source.state[C]
+        return bool(
+            ends_s > self.source.fired_s[0] + way_s - _ROUGHLY_S
+            and begins_s < self.source.fired_s[-1] + way_s + ECHO_S + _ROUGHLY_S
+        )
+
     def late_s(self, time_s: FloatArray, place_m: FloatArray) -> FloatArray:
         """Give how late arrivals are against the shots, shape [m, shots].
 
@@ -119,11 +130,11 @@ class Track:
 
     def is_echo_of(self, other: Track) -> bool:
         """Say whether its shots are another's, mirrored by a wall, or as many walls return them."""
-        if len(self.used_nodes) >= max(_SEEN_BY_MANY, _ECHOED * len(other.used_nodes)):
-            return False
         mine, others = self.source.fired_s, other.source.fired_s
         if _among(mine, others) == len(mine):
             return True
+        if len(self.used_nodes) >= max(_SEEN_BY_MANY, _ECHOED * len(other.used_nodes)):
+            return False
         lags = [mine[0] - at for at in others if _EARLIEST_S < mine[0] - at < _LATEST_S]
         return len(mine) > 1 and any(
             _among(mine - lag, others) >= len(mine) - len(mine) // 4 for lag in lags

@@ -8,9 +8,9 @@ PARTS: Final = (
     "hearing", "live_fire", "city", "association", "liars", "load", "broker_load", "muzzle",
 )  # fmt: skip
 NOTE: Final = (
-    "Live fire: ShotSpotter Tech Note 098 (arXiv 2108.07377, CC BY 4.0), real pistol shots at 44 to "
-    "1366 m in a hilly city; truth is its survey, good to 2.5 m. The parts on simulated cities are "
-    "for comparison and regression: their streets are a formula."
+    "Live fire: ShotSpotter Tech Note 098 (arXiv 2108.07377, CC BY 4.0), real pistol shots at 44 "
+    "to 1366 m in a hilly city; truth is its survey, good to 2.5 m. The parts on simulated cities "
+    "are for comparison and regression: their streets are a formula."
 )
 
 if __name__ == "__main__":

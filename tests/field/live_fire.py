@@ -351,8 +351,8 @@ def _detection(number: int, pulse: dict[str, Any]) -> Detection:
 def mlg(test: Test, shot: Shot) -> float:
     """Locate a shot by the set's own selected pulses and best algorithm; the error in m.
 
-    Mathias, Leonardi and Galati's closed form in two dimensions, over all sensors (arXiv 2108.07377,
-    §III; re-computed here).
+    Mathias, Leonardi and Galati's closed form in two dimensions, over all sensors (arXiv
+    2108.07377, §III; re-computed here).
     """
     places = np.array([test.sensors_m[sensor][:2] for sensor in shot.pulses])
     times = np.array(list(shot.pulses.values()), np.float64)

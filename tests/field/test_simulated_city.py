@@ -113,7 +113,7 @@ def sender(ground: Ground = GROUND) -> Sender:
     return Sender("node-0001", ground.place(np.array([30.0, 40.0, 5.0]), 0.7))
 
 
-@pytest.mark.parametrize("ground", set(GROUNDS), ids=str)
+@pytest.mark.parametrize("ground", list(dict.fromkeys(GROUNDS)), ids=str)
 def test_a_simulated_detection_is_a_valid_message_of_the_contract(ground: Ground) -> None:
     said = sender(ground).detection([1.5, 1.0], 1e-4, azimuth_rad=-0.5, azimuth_sigma_deg=2.0)
     assert parse_detection(to_json(said)) == said
@@ -131,7 +131,7 @@ def test_a_later_revision_has_the_name_of_its_event_and_a_new_number() -> None:
     assert node.detection([3.0], 1e-4).event_id != first.event_id
 
 
-@pytest.mark.parametrize("ground", set(GROUNDS), ids=str)
+@pytest.mark.parametrize("ground", list(dict.fromkeys(GROUNDS)), ids=str)
 def test_a_place_in_a_message_is_the_place_in_the_city(ground: Ground) -> None:
     place = ground.place(np.array([812.0, 455.0, 1.5]), 0.7)
     ellipse = Ellipse(major_m=1.0, minor_m=1.0, bearing_deg=0.0)

@@ -23,7 +23,7 @@ from paho.mqtt import publish
 from paho.mqtt.client import CallbackAPIVersion, Client
 
 from node.deliver import BrokerAddress, publish_batch
-from node.errors import BrokerError
+from node.errors import BrokerError, GunfireNodeError
 from node.messages import (
     Array,
     Detection,
@@ -425,6 +425,44 @@ def test_a_locators_process_that_dies_ends_the_command_and_says_so(
         _, told = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "the locator's process has ended" in told
+
+
+def test_a_clock_that_is_set_back_ends_it_aloud_for_it_would_hear_nothing(
+    broker: PrivateBroker, ca: FleetCa
+) -> None:
+    city = City(ca)
+    city.enter(broker)
+    locator = NotingLocator()
+    ahead_s = [3600.0]  # as a dead battery leaves it, until the network's time comes
+    service = LocateService(
+        BrokerAddress.from_url(broker.url),
+        Intake(locator, Admission(keys=Keys(ca.certificate_file))),
+        now_ns=lambda: time.time_ns() + round(ahead_s[0] * NS_PER_S),
+    )
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            service.run()
+        except GunfireNodeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert wait_until(lambda: len(locator.moments) > 3, 10)
+        ahead_s[0] = 3595.0  # what a slew or a leap does is no matter
+        time.sleep(0.3)
+        assert thread.is_alive()
+        ahead_s[0] = 0.0
+        thread.join(10)
+    finally:
+        service.close()
+    assert [str(error) for error in raised] == [
+        "this machine's clock was set back by 3,600 s: start the locator again, once the clock is "
+        "right"
+    ]
+    assert locator.finished == 1
 
 
 def test_without_a_broker_it_ends_and_says_why(ca: FleetCa) -> None:

@@ -82,6 +82,8 @@ def test_lines_of_every_kind_in_any_order_count_when_they_became_known(
     [
         (["none.jsonl"], "none.jsonl: is not there: give a file"),
         (["."], "is a folder: name the files in it"),
+        (["wrong.jsonl"], "wrong.jsonl: holds no message of ours: give what gunfire-node replay"),
+        (["log.jsonl", "wrong.jsonl"], "wrong.jsonl: holds no message of ours"),
         (["packed.gz"], "packed.gz: is compressed: unpack it first"),
         (["log.jsonl", "--nodes", "none.toml"], "none.toml: cannot be read: No such file"),
         (["log.jsonl", "--ca", "none.crt"], "none.crt: cannot be read: No such file"),
@@ -95,6 +97,7 @@ def test_what_cannot_be_read_ends_it_with_2_and_says_which_and_why(
     tmp_path: Path, city: City, monkeypatch: pytest.MonkeyPatch, files: list[str], what: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("wrong.jsonl").write_bytes(b"\n[[node]]\nid = 3\n")
     Path("packed.gz").write_bytes(b"\x1f\x8b\x08rest")
     Path("log.jsonl").write_bytes(replay_json(city.shot(0)[0]) + b"\n")
     result = run(*files)
@@ -107,6 +110,7 @@ def test_what_cannot_be_read_ends_it_with_2_and_says_which_and_why(
     [
         (["log", "--broker", "mqtt://x"], "do not go together"),
         (["log", "--name", "x"], "do not go together"),
+        (["--name", "", "--unsigned"], "--name is empty"),
         (["--every"], "go with a FILE"),
         (["--broker", "mqtt://x"], "whose detections are to count?"),
         (["log", "--crl", "x"], "go with --ca"),
@@ -158,6 +162,28 @@ def test_unsigned_ones_count_without_a_ca_and_a_line_says_so(city: City, tmp_pat
     result = run(path, "--jsonl")
     assert result.exit_code == 0
     assert "6 detections are not signed" in result.stderr
+
+
+def test_what_is_so_in_every_line_of_a_node_is_told_once(city: City, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    heard = [one for at in range(30) for one in city.shot(float(40 * at))[:2]]
+    path.write_bytes(b"\n".join(map(replay_json, heard)))
+    listed, unlisted = (one.node_id for one in heard[:2])
+    nodes = tmp_path / "NODES.toml"
+    place = "lat_deg = 40.5\nlon_deg = -80.0\nalt_m = 300\nsigma_m = 1"
+    nodes.write_text(f'[[node]]\nid = "{listed}"\n{place}\n')
+    told = run(path, "--nodes", nodes).stderr
+    assert told.count(f"elsewhere: {SITE}/{listed}: says that it stands") == 1
+    assert told.count(f"unlisted: {SITE}/{unlisted}: is not in the list") == 1
+    assert "and more like these" not in told
+    assert "left out: 30 unlisted" in told
+
+
+def test_an_empty_log_is_no_incident_and_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\n\n")
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (0, "no incident\n")
 
 
 def test_shots_in_a_file_are_placed_and_drawn(city: City, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.messages import parse_detection, to_json
-from node.messages.detection import Clock, Position
+from node.messages.detection import Clock, Local, Position
 from node.network.admission import Admission, Admitted, Birth, Refusal
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings
@@ -174,6 +175,52 @@ def test_a_clock_that_nobody_vouches_for_moves_nothing(
     clock = {**EXAMPLE.clock.model_dump(), "source": source, "sigma_s": sigma_s}
     payload = heard(node, clock=Clock.model_validate(clock))
     assert judged(gate, node, payload) == (kind or "admitted")
+
+
+def test_times_that_are_good_to_seconds_move_nothing() -> None:
+    vague = tuple(one.model_copy(update={"sigma_s": 10.0}) for one in EXAMPLE.rounds)
+    payload = to_json(EXAMPLE.model_copy(update={"rounds": vague}))
+    said = Admission(InputSettings(unsigned=True), live=False).detection(payload, None)
+    assert isinstance(said, Refusal)
+    assert said.kind == "clock"
+    assert "±10 s" in said.sentence
+
+
+@pytest.mark.parametrize("key", ["x_m", "y_m", "z_m", "sigma_m"])
+def test_a_place_beyond_any_survey_never_gets_to_the_search_among_nodes(
+    gate: Admission, node: SignedNode, key: str
+) -> None:
+    local = Local(frame="city", **{"x_m": 0, "y_m": 0, "z_m": 0, "sigma_m": 1.0, key: 1e300})
+    assert judged(gate, node, heard(node, local=local)) == "unreadable"
+    node.origin = replace(node.origin, local=local)
+    born = gate.birth(node.birth(), now(node))
+    assert isinstance(born, Refusal)
+    assert f"{key} = 1e+300" in born.sentence
+
+
+def test_who_says_no_place_and_has_none_is_told_so_and_not_passed_over() -> None:
+    gate = Admission(InputSettings(unsigned=True), live=False)
+    lost = EXAMPLE.model_copy(update={"position": None, "local": None})
+    said = gate.detection(to_json(lost), None)
+    assert isinstance(said, Refusal)
+    assert (said.kind, gate.taken) == ("unlisted", 0)
+    assert "says not where it stands" in said.sentence
+    assert isinstance(gate.detection(to_json(EXAMPLE), None), Admitted)
+
+
+def test_nodes_of_one_site_in_two_frames_are_told_since_they_are_not_located_together() -> None:
+    gate = Admission(InputSettings(unsigned=True), live=False)
+    doubts = []
+    for name, frame in (("a", "survey"), ("b", "survey"), ("c", "other"), ("d", None)):
+        local = None if frame is None else Local(frame=frame, x_m=0, y_m=0, z_m=0, sigma_m=1.0)
+        position = Position(lat_deg=1, lon_deg=2, alt_m=3, sigma_m=1) if local is None else None
+        changes = {"node_id": name, "local": local, "position": position}
+        said = gate.detection(to_json(EXAMPLE.model_copy(update=changes)), None)
+        assert isinstance(said, Admitted)
+        doubts.append(said.doubt)
+    assert doubts[:2] == ["", ""]
+    assert doubts[2].startswith("stands in the frame 'other', others of its site in the frame")
+    assert doubts[3].startswith("stands on Earth (lat_deg …), others of its site in the frame")
 
 
 def test_two_contents_of_one_revision_are_told_and_the_first_counts(

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from node.network.notices import LINES_AT_ONCE, Notices
 from node.network.outgoing import Outgoing
 from tests.hil.fleet_ca import FleetCa
 from tests.unit.locating import CONTRACT, NotingLocator, incident
-from tests.unit.signed_log import NS, SITE, SignedNode, changed
+from tests.unit.signed_log import EXAMPLE, NS, SITE, SignedNode, changed
 from tests.unit.test_network_admission import heard, now
 
 NOW = dt.datetime.now(dt.UTC)
@@ -73,6 +74,16 @@ def test_a_detection_that_comes_before_its_nodes_birth_waits_for_it(
     found = intake.take(arrival(node, "node", node.birth(), retained=True), moment + NS)
     assert len(found) == 2
     assert [said.seq for said in noted(intake).pushed] == [1, 2]
+    assert not intake.admission.refused
+
+
+def test_one_that_says_no_place_waits_for_a_birth_that_does(node: SignedNode) -> None:
+    intake = Intake(NotingLocator(), Admission(InputSettings(unsigned=True)))
+    moment = now(node)
+    payload = heard(node, position=None, local=None)
+    node.origin = replace(node.origin, position=EXAMPLE.position)
+    assert intake.take(arrival(node, "detection", payload), moment) == []
+    assert len(intake.take(arrival(node, "node", node.birth()), moment + NS)) == 1
     assert not intake.admission.refused
 
 
@@ -131,6 +142,19 @@ def test_the_weather_of_a_site_is_its_own_or_that_of_all(intake: Intake, node: S
     intake.take(Arrival(topic, b'{"temperature_c": 950}', True), moment)
     intake.weather(Weather(temperature_c=8.0))
     assert noted(intake).weathers == {SITE: Weather(temperature_c=9.5)}
+
+
+def test_a_weather_that_is_taken_back_is_that_of_all_again(
+    intake: Intake, node: SignedNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    moment = now(node)
+    intake.take(arrival(node, "node", node.birth()), moment)
+    topic = f"gunfire/v1/{SITE}/weather"
+    with caplog.at_level(logging.WARNING):
+        intake.take(Arrival(topic, b'{"temperature_c": 9.5}', True), moment)
+        intake.take(Arrival(topic, b""), moment)  # so a retained message is cleared
+    assert noted(intake).weathers == {SITE: Weather()}
+    assert not caplog.records
 
 
 class Faulty(NotingLocator):

@@ -63,6 +63,7 @@ def test_a_list_without_a_site_is_of_whatever_site_is_heard(tmp_path: Path) -> N
         ("40.4406248", "nan", "line 5", "lat_deg = nan: give a number"),
         ("231.4", "inf", "line 7", "alt_m = inf: input should be"),
         ("x_m = 1", "x_m = inf", "line 12", "x_m = inf: input should be a finite number"),
+        ("x_m = 1", "x_m = 1e300", "line 12", "x_m = 1e+300: no place is so far off"),
         ("sigma_m = 0.8", "sigma_m = -1", "line 8", "sigma_m = -1: input should be greater"),
         ("sigma_m = 0.8", "", "line 3", "sigma_m is missing; give the standard error"),
         ("sigma_m = 0.8", "x_m = 1", "line 3", "is given a place twice"),
@@ -115,3 +116,13 @@ def test_what_simulate_writes_is_read(tmp_path: Path) -> None:
         )
         for node in scene.nodes
     }
+
+
+def test_a_file_that_is_far_too_long_for_a_list_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "NODES.toml"
+    with path.open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(SettingsError) as caught:
+        read_places(path)
+    assert str(caught.value).count(str(path)) == 1
+    assert "has more than 16 MiB: is it the list of nodes" in str(caught.value)
