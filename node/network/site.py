@@ -29,7 +29,7 @@ from node.network.region import covariance
 from node.network.sources import Source, best, find, refine
 from node.network.telling import Told, incident_name, tell
 from node.network.track import ECHO_S, Track
-from node.network.witnesses import silent, witnesses
+from node.network.witnesses import astray, silent, witnesses
 from node.types import NS_PER_S
 
 UNKNOWN_SIGMA_M: Final = 2.0
@@ -553,8 +553,10 @@ class Site:
                 ):
                     founder = memory.events_of(other.used)[0].detection.event_id
                     told.append(self._begin(memory, other, founder))
-        for witness in witnesses(track, memory, self._doubts):
-            self._doubts.note(witness.node_id, witness.residual_s or 0.0, witness.used)
+        for node in track.used_nodes:
+            self._doubts.note(memory.node_ids[node], 0.0, used=True)
+        for event, residual_s in astray(track, memory):
+            self._doubts.note(event.detection.node_id, residual_s, used=False)
         return told
 
     # Telling

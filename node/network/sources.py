@@ -26,7 +26,7 @@ from node.network.stack import FASTEST_S, Stack, single, stack
 PATHS_S: Final = (0.003, 0.006, 0.010)
 """How much a town delays sound on its ways: an open place, streets, hills (10 ms: what the
 live-fire set leaves over)."""
-PATHS_LIKELY: Final = (0.2, 0.3, 0.5)
+PATHS_LIKELY: Final = (0.35, 0.35, 0.3)
 """How likely each is before anything was heard: where only few nodes hear, nothing else tells."""
 
 _COARSE_S: Final = 0.03

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from node.messages.incident import Witness
 from node.network.arrivals import FloatArray
 from node.network.doubts import Doubts
-from node.network.memory import NOBODY, Memory
+from node.network.likelihood import C
+from node.network.memory import NOBODY, Event, Memory
 from node.network.track import ECHO_S, Track
 
 # A node whose clock or place is wrong is looked for within so much of when it should have heard.
-_ASTRAY_S = 3.5
-_USED_FIRST_S = 100.0
+_ASTRAY_S: Final = 3.5
+_ASTRAY_REACH_M: Final = 1000.0
+_USED_FIRST_S: Final = 100.0
 
 
 def witnesses(track: Track, memory: Memory, doubts: Doubts) -> tuple[Witness, ...]:
-    """Give what became of each node that heard something which may be of an incident."""
+    """Give what became of each node that heard something which may be of an incident.
+
+    Those are the nodes that it rests on, those that heard an echo of it, and those of which it is
+    known that they are wrong and that heard something a few seconds off.
+    """
     rows = track.pool.key
     late = track.late_s(track.pool.time_s, track.pool.place_m[track.pool.node])
     nearest = late[np.arange(len(late)), np.abs(late).argmin(axis=1)]
     used = track.source.used
-    graded = memory.column("graded", rows).astype(bool)
     claims = memory.claimed_by(rows)
-    echo = (nearest > 0) & (nearest < ECHO_S)
-    astray = graded & (np.abs(nearest) < _ASTRAY_S)
     free = (claims == NOBODY) | (claims == track.number)
-    part = used | (free & (echo | astray))
+    part = used | (free & (nearest > 0) & (nearest < ECHO_S))
     rank = np.abs(nearest) + np.where(used, 0.0, _USED_FIRST_S)
     best: dict[int, int] = {}
     for at in np.flatnonzero(part):
@@ -34,20 +39,52 @@ def witnesses(track: Track, memory: Memory, doubts: Doubts) -> tuple[Witness, ..
         if node not in best or rank[at] < rank[best[node]]:
             best[node] = int(at)
     chosen = list(best.values())
-    out = []
+    out = {}
     for at, event in zip(chosen, memory.events_of(rows[chosen]), strict=True):
-        is_used, residual = bool(used[at]), float(nearest[at])
-        out.append(
-            Witness(
-                node_id=event.detection.node_id,
-                event_id=event.detection.event_id,
-                residual_s=residual,
-                used=is_used,
-                grade=event.detection.grade,
-                doubt=None if is_used else doubts.of(event.detection.node_id, residual),
-            )
-        )
-    return tuple(out)
+        out[event.detection.node_id] = _witness(event, float(nearest[at]), bool(used[at]), None)
+    for event, residual in astray(track, memory):
+        node_id = event.detection.node_id
+        doubt = doubts.of(node_id, residual)
+        if doubt is not None and not (node_id in out and out[node_id].used):
+            out[node_id] = _witness(event, residual, False, doubt)
+    return tuple(out.values())
+
+
+def astray(track: Track, memory: Memory) -> list[tuple[Event, float]]:
+    """Give what nodes that an incident does not rest on called a shot some seconds off.
+
+    With each goes how late its first round is against the first shot, seconds.
+    """
+    rows = memory.heard(
+        track.source.state[:3],
+        _ASTRAY_REACH_M,
+        track.begins_s - _ASTRAY_S,
+        track.begins_s + _ASTRAY_S + _ASTRAY_REACH_M / float(track.source.state[C]),
+    )
+    first = memory.column("first", rows).astype(bool) & memory.column("graded", rows).astype(bool)
+    rows = rows[first & (memory.claimed_by(rows) == NOBODY)]
+    rows = rows[~np.isin(memory.nodes_of(rows), track.used_nodes)]
+    nodes = memory.nodes_of(rows)
+    late = track.late_s(memory.column("time_s", rows), memory.places_m[nodes])[:, 0]
+    nearest: dict[int, int] = {}
+    for at in np.flatnonzero(np.abs(late) < _ASTRAY_S):
+        node = int(nodes[at])
+        if node not in nearest or abs(late[at]) < abs(late[nearest[node]]):
+            nearest[node] = int(at)
+    chosen = list(nearest.values())
+    events = memory.events_of(rows[chosen])
+    return [(event, float(late[at])) for event, at in zip(events, chosen, strict=True)]
+
+
+def _witness(event: Event, residual_s: float, used: bool, doubt: str | None) -> Witness:
+    return Witness(
+        node_id=event.detection.node_id,
+        event_id=event.detection.event_id,
+        residual_s=residual_s,
+        used=used,
+        grade=event.detection.grade,
+        doubt=doubt,
+    )
 
 
 def silent(track: Track, memory: Memory) -> tuple[str, ...]:
