@@ -6,7 +6,8 @@ was that of the calls; see docs/decisions/0030-locating.md.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -33,7 +34,18 @@ _TWO_PI: Final = 2 * np.pi
 _SIZE: Final = 7
 
 
-@njit(cache=True)
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def _compiled(function: _Function) -> _Function:
+    """Compile at the first call, and keep that beside this file or in the user's cache."""
+    try:
+        return cast("_Function", njit(cache=True)(function))
+    except RuntimeError:  # neither can be written: it is compiled in every process
+        return cast("_Function", njit(function))
+
+
+@_compiled
 def evaluate(
     state: FloatArray,
     path_s: FloatArray,
@@ -169,7 +181,7 @@ def evaluate(
     return likelihood, direct, late, information, gradient
 
 
-@njit(cache=True)
+@_compiled
 def descend(
     state: FloatArray,
     path_s: FloatArray,
@@ -197,7 +209,7 @@ def descend(
     return state
 
 
-@njit(cache=True)
+@_compiled
 def distinct(
     state: FloatArray, order: IntArray, most: int, apart_m: float, apart_s: float
 ) -> IntArray:
@@ -219,3 +231,13 @@ def distinct(
             if count == most:
                 break
     return kept[:count]
+
+
+def warm() -> None:
+    """Compile all of it now: some seconds, once for each version of it."""
+    state, prior = np.full((1, _SIZE), 300.0), np.ones(_SIZE)
+    arrivals = np.ones((1, 12))
+    given = (prior, np.zeros(_SIZE), arrivals, np.array([0, 1]), np.zeros((1, 3)), np.ones((1, 3)))
+    evaluate(state, np.ones(1), *given, True)
+    descend(state, np.ones(1), *given, 1, 1.0)
+    distinct(state, np.zeros(1, np.int64), 1, 1.0, 1.0)

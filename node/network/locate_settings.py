@@ -62,7 +62,7 @@ class InputSettings(BaseModel):
         "sound goes 170 m in the default's.",
     )
     per_node_s: float = Field(
-        default=20.0,
+        default=5.0,
         gt=0,
         le=10_000,
         description="So many detections of a node are taken each second in the long run.",

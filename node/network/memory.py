@@ -262,7 +262,7 @@ class Memory:
 
     def _fill(self, row: np.ndarray, detection: Detection, node: int, number: int) -> None:  # type: ignore[type-arg]
         rounds, direction = detection.rounds, detection.direction
-        weak = _AT_DB - np.array([one.snr_db for one in rounds])
+        weak = _AT_DB - np.clip([one.snr_db for one in rounds], -50.0, 150.0)
         spread = np.clip(10 ** (weak / _CLUTTER_DB), *_CLUTTER_RANGE)
         row["time_s"] = [(parse_utc_ns(one.utc) - self.epoch_ns) / NS_PER_S for one in rounds]
         row["sigma_s"] = [one.sigma_s for one in rounds]

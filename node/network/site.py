@@ -40,12 +40,15 @@ _SLOWEST_M_S: Final = 310.0
 # What a path may add to a pair's difference of times.
 _SLACK_S: Final = 0.15
 _MOST_BESIDE: Final = 24
+_MOST_OF_NODE: Final = 3
 _MOST_IN_FIT: Final = 400
 _MOST_BEYOND: Final = 12
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
 _SHARED: Final = 0.5
 # Two incidents that take each other's rounds do so no more after this.
 _MOST_SETTLED: Final = 3
+# So many nodes at a time are rid of incidents that are over.
+_SWEPT: Final = 4
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 _ECHO_PER_S: Final = 1.0
@@ -96,6 +99,7 @@ class Site:
         self._order = count()
         self._founded: Counter[str] = Counter()
         self._now_s = 0.0
+        self._sweep = 0
         self._reach_s = settings.reach_m / _SLOWEST_M_S
 
     # What is known of the nodes
@@ -124,12 +128,24 @@ class Site:
         if isinstance(place, Local):
             sigma_m = UNKNOWN_SIGMA_M if place.sigma_m is None else place.sigma_m
             memory.place(node_id, (place.x_m, place.y_m, place.z_m), sigma_m)
+            self._introduce(memory, node_id)
             return
         if self._plane is None:
             self._plane = Plane(place.lat_deg, place.lon_deg)
         east_m, north_m = self._plane.metres(place.lat_deg, place.lon_deg)
         if math.isfinite(east_m + north_m):
             memory.place(node_id, (east_m, north_m, place.alt_m), place.sigma_m)
+            self._introduce(memory, node_id)
+
+    def _introduce(self, memory: Memory, node_id: str) -> None:
+        """Have a node that was placed know of the incidents that it may hear."""
+        node = memory.node(node_id)
+        assert node is not None  # noqa: S101
+        known, place_m = self._of_node[node], memory.places_m[node]
+        for track in self._tracks.values():
+            away_m = float(np.hypot(*(track.source.place_m - place_m[:2])))
+            if not track.over and away_m < self._settings.reach_m and track not in known:
+                known.append(track)
 
     # Time
 
@@ -218,6 +234,12 @@ class Site:
                 break
             track.over = True
             del self._tracks[number]
+            self._founded.pop(track.founder, None)
+        for _ in range(_SWEPT):
+            self._sweep = (self._sweep + 1) % max(len(memory.node_ids), 1)
+            known = self._of_node.get(self._sweep)
+            while known and known[0].over:
+                known.popleft()
 
     # Where a detection belongs
 
@@ -252,6 +274,7 @@ class Site:
     def _open(self, memory: Memory, event: Event, own: IntArray) -> list[Incident]:
         """Search what a detection and its neighbours heard for a source that is not known yet."""
         settings = self._settings
+        own = own[:_MOST_BESIDE]
         rows = np.concatenate([own, self._beside(memory, event.node, own)])
         nodes = memory.nodes_of(rows)
         graded = np.unique(nodes[memory.column("graded", rows).astype(bool)])
@@ -265,7 +288,7 @@ class Site:
         middle = np.median(memory.places_m[heard], axis=0)
         among = self._listening(memory, middle, heard)
         pool = self._dimmed(memory, memory.pool(among, rows))
-        mine = np.flatnonzero(np.isin(pool.key, own))
+        mine = np.flatnonzero(np.isin(pool.key, own[:_MOST_OF_NODE]))
         rng = np.random.default_rng(1)
         source = best(pool, self.medium, rng, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
         if source is None or not source.used[mine].any():
@@ -307,8 +330,13 @@ class Site:
         fits = (off_s <= apart_s) & (away_m <= far_m) & (nodes != node)
         fits &= self._beam_fits(memory, own, rows)
         chance = memory.column("clutter_per_s", rows) * apart_s
-        order = np.argsort(np.where(fits, chance, np.inf), kind="stable")
-        return np.asarray(rows[order[: min(_MOST_BESIDE, int(fits.sum()))]])
+        # Of a long burst's rounds at a node, the first is the likeliest to be of the first shot.
+        later = ~memory.column("first", rows).astype(bool)
+        order = np.lexsort((chance, later))
+        order = order[fits[order]]
+        turn = _turns(nodes[order])
+        order = order[turn < _MOST_OF_NODE]
+        return np.asarray(rows[order[np.argsort(chance[order], kind="stable")][:_MOST_BESIDE]])
 
     def _beam_fits(self, memory: Memory, own: IntArray, rows: IntArray) -> BoolArray:
         """Say which rounds' bearings agree with the first of an event's, and their times.
@@ -359,6 +387,7 @@ class Site:
 
     def _begin(self, memory: Memory, track: Track, founder: str) -> Incident:
         track.number = next(self._order)
+        track.founder = founder
         track.name = incident_name(founder, self._founded[founder])
         self._founded[founder] += 1
         self._tracks[track.number] = track
@@ -600,6 +629,15 @@ class Site:
             silent(track, memory),
         )
         return tell(track, told, self._settings)
+
+
+def _turns(nodes: IntArray) -> IntArray:
+    """Give how many of the same node stand before each."""
+    by_node = np.argsort(nodes, kind="stable")
+    begins = np.flatnonzero(np.diff(nodes[by_node], prepend=-1))
+    turn = np.empty(len(nodes), np.int64)
+    turn[by_node] = np.arange(len(nodes)) - np.repeat(begins, np.diff(begins, append=len(nodes)))
+    return turn
 
 
 def _alike(said: Incident, now: Incident) -> bool:

@@ -48,6 +48,8 @@ class Track:
         Covariance of its place, shape [2, 2].
     said
         What was published of it last.
+    founder
+        The event that it began with.
     settled
         How often it was gone through once more.
     over
@@ -64,6 +66,7 @@ class Track:
     whole: frozenset[int] = frozenset()
     spread_m2: FloatArray = field(default_factory=lambda: np.zeros((2, 2)))
     said: Incident | None = None
+    founder: str = ""
     settled: int = 0
     over: bool = False
 
