@@ -256,6 +256,10 @@ class Site:
             direct = (np.abs(late) < track.gate_s(places, sigmas)[:, None]).any(axis=1)
             if direct.any() or ((late > 0) & (late < ECHO_S)).any():
                 self._stir(track)
+            mine = event.rows[direct & free]
+            if len(mine):  # until it is fitted anew, nobody else is to make something of them
+                memory.claim(mine, track.number)
+                track.expected = np.append(track.expected, mine)
             free &= ~direct
         may_begin = event.detection.grade != "not_gunfire" or not self._settings.graded_nodes
         return self._open(memory, event, event.rows[free]) if may_begin and free.any() else []
@@ -453,6 +457,7 @@ class Site:
     def _fit(self, memory: Memory, track: Track, *, searched: bool) -> list[Incident]:
         """Fit an incident anew to all that was heard round it; or search that for it."""
         source = track.source
+        self._release(memory, track)
         rows = self._round(memory, track, steal=searched)
         if not len(rows):
             return self._end(memory, track)
@@ -589,6 +594,12 @@ class Site:
         return told
 
     # Telling
+
+    def _release(self, memory: Memory, track: Track) -> None:
+        """Let go of rounds that an incident was expected to have."""
+        rows = track.expected[memory.remembers(track.expected)]
+        memory.claim(rows[memory.claimed_by(rows) == track.number], NOBODY)
+        track.expected = rows[:0]
 
     def _end(self, memory: Memory, track: Track) -> list[Incident]:
         track.over = True

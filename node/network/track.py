@@ -48,6 +48,8 @@ class Track:
         Covariance of its place, shape [2, 2].
     said
         What was published of it last.
+    expected
+        Rows that came where it was to be heard, since it was last fitted.
     founder
         The event that it began with.
     settled
@@ -66,6 +68,7 @@ class Track:
     whole: frozenset[int] = frozenset()
     spread_m2: FloatArray = field(default_factory=lambda: np.zeros((2, 2)))
     said: Incident | None = None
+    expected: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     founder: str = ""
     settled: int = 0
     over: bool = False
