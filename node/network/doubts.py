@@ -41,6 +41,8 @@ class Doubts:
             What it says now, beside what it said before.
         """
         entries = list(self._off.get(node_id, ()))
+        if not entries:
+            return None
         off = [e for e in entries if e is not None]
         if residual_s is not None and abs(residual_s) > _FAR_S:
             off.append(residual_s)

@@ -52,7 +52,7 @@ _SWEPT: Final = 4
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 _ECHO_PER_S: Final = 1.0
-_BEAM_RAD: Final = math.radians(25)
+_BEAM_RAD: Final = math.radians(15)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
 _OPEN_SEEDS: Final = 120
@@ -254,7 +254,7 @@ class Site:
                 continue
             late = track.late_s(times, places)
             direct = (np.abs(late) < track.gate_s(places, sigmas)[:, None]).any(axis=1)
-            if direct.any() or ((late > 0) & (late < ECHO_S)).any():
+            if direct.any():
                 self._stir(track)
             mine = event.rows[direct & free]
             if len(mine):  # until it is fitted anew, nobody else is to make something of them
