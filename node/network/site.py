@@ -56,7 +56,7 @@ _BEAM_RAD: Final = math.radians(15)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
 _OPEN_SEEDS: Final = 120
-_FIT_SEEDS: Final = 400
+_FIT_SEEDS: Final = 240
 # Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
 _FEW: Final = 6
 _EARLY_S: Final = 0.5
