@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -49,12 +51,17 @@ NODES = [(1, -150, 90), (2, 120, 160), (3, 190, -60), (4, -20, -150), (5, 60, 24
 COMMAND = [sys.executable, "-c", "from node.cli import main; main()", "demo", "--city"]
 
 
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Make a folder with a short name: sockets are made in it, whose names have 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="city-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
-def test_a_small_city_is_heard_located_drawn_and_gone(tmp_path: Path):
+def test_a_small_city_is_heard_located_drawn_and_gone(scratch: Path, tmp_path: Path):
     scene = tmp_path / "corner.toml"
     scene.write_text(SCENE + "".join(NODE.format(*node) for node in NODES), "utf-8")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     picture = tmp_path / "map.png"
 
     done = subprocess.run(
@@ -66,6 +73,7 @@ def test_a_small_city_is_heard_located_drawn_and_gone(tmp_path: Path):
         check=False,
     )
 
+    assert done.stdout, done.stderr
     *rows, end = map(json.loads, done.stdout.splitlines())
     assert [row["truth"]["kind"] for row in rows if row["truth"]] == ["muzzle_blast", "door_slam"]
     shot, *others = rows
@@ -100,9 +108,9 @@ def test_a_map_that_cannot_be_written_is_told_before_anything_is_played(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_city_that_is_stopped_leaves_no_process_and_no_folder(tmp_path: Path, number: int):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+def test_a_city_that_is_stopped_leaves_no_process_and_no_folder(
+    scratch: Path, tmp_path: Path, number: int
+):
     demo = subprocess.Popen(
         COMMAND,
         stdin=subprocess.DEVNULL,
