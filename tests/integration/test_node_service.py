@@ -95,7 +95,9 @@ def test_a_missing_card_is_waited_for_and_taken_under_whatever_number_it_comes(
         card.unplug()
         assert node.wait(20) == 2
         assert manager.heard.count("READY=1") == 1
-    assert config.with_suffix(".log").stat().st_size < 64 * 2**20, "PortAudio floods the log"
+    # It takes two seconds to know that the card is gone; till then PortAudio says so, as fast as
+    # the machine can (35 MB a second on one, 70 on another). Unhushed, it would go on to the end.
+    assert config.with_suffix(".log").stat().st_size < 256 * 2**20, "PortAudio floods the log"
 
 
 @pytest.mark.timeout(120)
