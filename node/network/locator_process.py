@@ -22,7 +22,6 @@ from node.errors import GunfireNodeError
 from node.messages import Detection, Incident, parse_detection
 from node.messages.detection import Local, Position
 from node.network.intake import Locates
-from node.network.kernel import warm
 from node.network.medium import Weather
 from node.types import NS_PER_S
 
@@ -179,6 +178,8 @@ def _serve(orders: Connection, answers: Connection, make: Callable[[], Locates])
     """Do what is ordered until nobody is left to order; in the other process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever has started us says when
+    from node.network.kernel import warm  # a node, which lists this command, has no compiler
+
     warm()  # the first shot is not to wait for it
     locator = make()
     answers.send(("ready", [], None))
