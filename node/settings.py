@@ -123,11 +123,13 @@ BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 AgeRecipient = Annotated[str, AfterValidator(_age_recipient)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of settings: frozen, unknown keys refused, no infinities."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class PositionSettings(_Section):
+class PositionSettings(Section):
     """Where the node stands (WGS 84)."""
 
     lat_deg: float = Field(ge=-90, le=90, description="Latitude in degrees, north positive.")
@@ -136,7 +138,7 @@ class PositionSettings(_Section):
     sigma_m: float = Field(gt=0, le=10000, description="Standard error of the position in metres.")
 
 
-class NodeSettings(_Section):
+class NodeSettings(Section):
     """Who this node is."""
 
     id: TopicLevel = Field(
@@ -162,7 +164,7 @@ class NodeSettings(_Section):
     )
 
 
-class CaptureSettings(_Section):
+class CaptureSettings(Section):
     """Where samples come from."""
 
     device: str = Field(
@@ -230,7 +232,7 @@ class CaptureSettings(_Section):
         return tuple(channel for channel in range(self.channels) if channel not in others)
 
 
-class DetectSettings(_Section):
+class DetectSettings(Section):
     """When a sound is an impulse, and which impulses are one event."""
 
     threshold_db: float = Field(
@@ -274,7 +276,7 @@ class DetectSettings(_Section):
     )
 
 
-class ClassifySettings(_Section):
+class ClassifySettings(Section):
     """Which model judges."""
 
     model: FilePath | None = Field(
@@ -285,7 +287,7 @@ class ClassifySettings(_Section):
     )
 
 
-class TimingSettings(_Section):
+class TimingSettings(Section):
     """What disciplines the clock."""
 
     ntp_servers: tuple[str, ...] = Field(
@@ -314,7 +316,7 @@ class TimingSettings(_Section):
     )
 
 
-class OutboxSettings(_Section):
+class OutboxSettings(Section):
     """Where detections wait until the broker has acknowledged them."""
 
     path: FilePath = Field(
@@ -332,7 +334,7 @@ class OutboxSettings(_Section):
     )
 
 
-class IntegritySettings(_Section):
+class IntegritySettings(Section):
     """By which key detections are signed."""
 
     key_file: FilePath = Field(
@@ -347,7 +349,7 @@ class IntegritySettings(_Section):
     )
 
 
-class SnippetSettings(_Section):
+class SnippetSettings(Section):
     """Encrypted sound round a shot, for the owner alone; off unless switched on."""
 
     enabled: bool = Field(
@@ -409,7 +411,7 @@ class SnippetSettings(_Section):
         return self
 
 
-class MqttSettings(_Section):
+class MqttSettings(Section):
     """Which broker, and how."""
 
     url: BrokerUrl = Field(
@@ -481,7 +483,7 @@ _TAKEN_PINS: Final = {
 }
 
 
-class BoardSettings(_Section):
+class BoardSettings(Section):
     """Light, button, tamper switch and thermometer."""
 
     enabled: bool = Field(
@@ -567,7 +569,7 @@ class BoardSettings(_Section):
         return self
 
 
-class HealthSettings(_Section):
+class HealthSettings(Section):
     """Where the node says how it is, beside its messages."""
 
     status_file: FilePath | None = Field(
@@ -589,7 +591,7 @@ class HealthSettings(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """The settings of a node."""
 
     node: NodeSettings = Field(default_factory=NodeSettings)

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, Final
 
 import click
 
+from node.authority import offer_certificates, read_trust
 from node.cli._shared import printable, progress
 from node.errors import IdentityError
 from node.messages.chain import Chain, Finding
-from node.messages.trust import Trust, read_certificates
+from node.messages.trust import Trust
 from node.messages.verify import LONGEST_LINE, Report, Verifier
 
 MOST_SHOWN: Final = 20
@@ -65,9 +66,9 @@ def command(
     if ca is None and (crl or certificates):
         raise click.UsageError("--crl and --certificates go with --ca")
     log = _Log(files)
-    verifier = Verifier(_trust(ca, crl, key), log.place)
+    verifier = Verifier(read_trust(ca, crl, key), log.place)
     if certificates is not None:
-        _offer(verifier.trust, certificates)
+        offer_certificates(verifier.trust, certificates)
     with progress(2 * log.bytes, "verifying") as advance:
         for line, _ in log.lines(advance):
             verifier.gather(line)
@@ -144,39 +145,6 @@ def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield line
         while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
             line = file.readline(LONGEST_LINE + 1)
-
-
-def _trust(ca: Path | None, crl: Path | None, key: Path | None) -> Trust:
-    file = key or ca
-    assert file is not None  # noqa: S101 - the command has seen to it
-    try:
-        if key is not None:
-            return Trust.of_key(_read(key))
-        authority = _read(file)
-        Trust.of_authority(authority)
-        if crl is None:
-            return Trust.of_authority(authority)
-        file = crl
-        return Trust.of_authority(authority, _read(crl))
-    except IdentityError as error:
-        text = str(error)
-        raise IdentityError(text if text.startswith(str(file)) else f"{file}: {text}") from None
-
-
-def _offer(trust: Trust, place: Path) -> None:
-    files = sorted(f for f in place.iterdir() if f.is_file()) if place.is_dir() else [place]
-    found = [certificate for file in files for certificate in read_certificates(_read(file))]
-    if not found:
-        raise IdentityError(f"{place}: holds no certificate (X.509, PEM)")
-    for certificate in found:
-        trust.offer(certificate)  # of another CA, or for TLS: they do not count, nor do they harm
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _print(report: Report, trust: Trust, log: _Log, first_seq: int | None) -> None:

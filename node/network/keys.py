@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from node.authority import offer_certificates, read_trust
 from node.errors import IdentityError
 from node.messages.signing import is_signed_by
 from node.messages.trust import Trust, TrustedKey, raw_public_key, read_certificates
@@ -158,39 +159,10 @@ class Keys:
 
     def _read(self) -> Trust:
         ca, crl, key = self._files["ca"], self._files["crl"], self._files["key"]
-        file = key or ca
-        if file is None:
-            raise IdentityError("no CA: give the fleet's with --ca")
-        try:
-            if key is not None:
-                return Trust.of_key(_bytes(key))
-            authority = _bytes(file)
-            trust = Trust.of_authority(authority)
-            if crl is not None:
-                file = crl
-                trust = Trust.of_authority(authority, _bytes(crl))
-        except IdentityError as error:
-            text = str(error)
-            raise IdentityError(text if text.startswith(str(file)) else f"{file}: {text}") from None
+        trust = read_trust(ca, crl, key)
         if self._folder is not None:
-            _offer_all(trust, self._folder)
+            offer_certificates(trust, self._folder)
         return trust
-
-
-def _offer_all(trust: Trust, place: Path) -> None:
-    files = sorted(f for f in place.iterdir() if f.is_file()) if place.is_dir() else [place]
-    found = [certificate for file in files for certificate in read_certificates(_bytes(file))]
-    if not found:
-        raise IdentityError(f"{place}: holds no certificate (X.509, PEM)")
-    for certificate in found:
-        trust.offer(certificate)  # of another CA, or for TLS: they do not count, nor do they harm
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise IdentityError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

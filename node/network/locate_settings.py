@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from node.network.policy import LocateSettings
 from node.network.toml_lines import read_toml
 from node.network.weather import WeatherReport
-from node.settings import Settings, load, validated
+from node.settings import Section, Settings, load, validated
 
 DEFAULT_AHEAD_S: Final = 5.0
 
 
-class InputSettings(BaseModel):
+class InputSettings(Section):
     """Which messages count: `[inputs]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unsigned: bool = Field(
         default=False,

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from node.messages import Detection
 from node.messages.detection import Scores
+from node.settings import Section
 from node.types import Grade
 
 GRADES: Final[tuple[Grade, ...]] = ("not_gunfire", "probable_gunfire", "gunfire")
@@ -23,10 +24,8 @@ _LEAST_WEIGHT: Final = 0.1
 _STAYS: Final = 0.5
 
 
-class LocateSettings(BaseModel):
+class LocateSettings(Section):
     """How detections become incidents: `[locate]` of the subscriber's settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     nodes: int = Field(
         default=3,

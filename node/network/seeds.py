@@ -154,9 +154,25 @@ def _of_beams(pool: Pool, pairs: IntArray, c: float) -> Seeds:
     u = np.stack([np.sin(azimuth), np.cos(azimuth)], axis=-1)
     d = p[:, 1] - p[:, 0]
     farther_m = c * (pool.time_s[pairs[:, 1]] - pool.time_s[pairs[:, 0]])
-    # |d - s u| = s + farther
-    below = 2 * (farther_m + (u * d).sum(1))
-    far = ((d**2).sum(1) - farther_m**2) / np.where(np.abs(below) < 1e-3, 1e-3, below)
+    far = along_beam(d, u, farther_m)
     ahead = (far > 0) & (far < c * _LONGEST_S)
     places = (p[:, 0] + far[:, None] * u)[ahead]
     return places, (pool.time_s[pairs[:, 0]] - far / c)[ahead]
+
+
+def along_beam(d: FloatArray, u: FloatArray, farther_m: FloatArray) -> FloatArray:
+    """Give how far along a bearing lies what another node hears so much later.
+
+    The s of |d - s u| = s + farther, negative where it lies behind.
+
+    Parameters
+    ----------
+    d
+        From the node with the bearing to the other, shape [n, 2], m.
+    u
+        Where the bearing leads, of length 1, shape [n, 2] or [2].
+    farther_m
+        What sound travels in the time between the two, shape [n].
+    """
+    below = 2 * (farther_m + (d * u).sum(-1))
+    return np.asarray(((d**2).sum(1) - farther_m**2) / np.where(np.abs(below) < 1e-3, 1e-3, below))

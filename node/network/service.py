@@ -26,6 +26,7 @@ from node.errors import BrokerError, GunfireNodeError
 from node.messages import Incident, incident_topic, subscription, to_json
 from node.network.intake import Arrival, Intake
 from node.network.outgoing import Outgoing
+from node.network.subscribe import refusal_of
 from node.network.weather import WeatherFile, weather_topic
 from node.timing import utc_now_ns
 
@@ -282,14 +283,7 @@ class LocateService:
             log.error(
                 "the broker does not let us have the weather (%s): see its access list", codes
             )
-        needed = codes[:3]
-        refused = [str(code) for code in needed if code.is_failure]
-        refusal = (
-            f"broker {self._address}: does not let us subscribe ({refused[0]}): check user and "
-            "access list"
-            if refused
-            else None
-        )
+        refusal = refusal_of(self._address, codes[:3])
         self.away = refusal or ""
         if refusal is not None and self._answered:  # nobody waits: a later connection
             log.error("%s", refusal)

@@ -26,9 +26,10 @@ from node.network.memory import NOBODY, Event, Memory
 from node.network.plane import Plane
 from node.network.policy import LocateSettings, passes
 from node.network.region import covariance
-from node.network.sources import Source, best, find, refine
+from node.network.seeds import along_beam
+from node.network.sources import ECHO_S, Source, as_echoes, best, find, refine
 from node.network.telling import Told, incident_name, tell
-from node.network.track import ECHO_S, Track
+from node.network.track import Track
 from node.network.witnesses import astray, silent, witnesses
 from node.types import NS_PER_S
 
@@ -51,7 +52,6 @@ _MOST_SETTLED: Final = 3
 _SWEPT: Final = 4
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
-_ECHO_PER_S: Final = 1.0
 _BEAM_RAD: Final = math.radians(15)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
@@ -358,8 +358,7 @@ class Site:
         d = places[memory.nodes_of(rows)] - places[memory.nodes_of(first)[0]]
         later_s = memory.column("time_s", rows) - memory.column("time_s", first)[0]
         farther_m = self.medium.speed_m_s * later_s
-        below = 2 * (farther_m + d @ u)
-        far = ((d**2).sum(1) - farther_m**2) / np.where(np.abs(below) < 1e-3, 1e-3, below)
+        far = along_beam(d, u, farther_m)
         away = far[:, None] * u - d
         other = memory.column("azimuth_rad", rows)
         off = (other - np.arctan2(away[:, 0], away[:, 1]) + np.pi) % (2 * np.pi) - np.pi
@@ -384,9 +383,7 @@ class Site:
         first, last = float(pool.time_s.min()), float(pool.time_s.max())
         clutter = pool.clutter_per_s
         for track in self._about(int(memory.nodes_of(pool.key[:1])[0]), first, last):
-            late = track.late_s(pool.time_s, places)
-            echo = ((late > 0) & (late < ECHO_S)).any(axis=1)
-            clutter = np.where(echo, np.maximum(clutter, _ECHO_PER_S), clutter)
+            clutter = as_echoes(clutter, track.late_s(pool.time_s, places).T)
         return replace(pool, clutter_per_s=clutter)
 
     def _begin(self, memory: Memory, track: Track, founder: str) -> Incident:
@@ -397,7 +394,8 @@ class Site:
         self._tracks[track.number] = track
         self._hold(memory, track)
         self._stir(track)
-        return self._say(memory, track, "new")
+        track.said = self._told(memory, track, "new")
+        return track.said
 
     def _hold(self, memory: Memory, track: Track) -> None:
         """Take the rounds of a track, and have its nodes know of it."""
@@ -414,14 +412,12 @@ class Site:
     # What passes
 
     def _passes(self, memory: Memory, track: Track) -> bool:
-        rows = track.used
-        events = {id(event): event for event in memory.events_of(rows)}.values()
         return passes(
             self._settings,
             log_odds=track.source.evidence,
-            nodes=len(np.unique(memory.nodes_of(rows))),
+            nodes=len(np.unique(memory.nodes_of(track.used))),
             bearings=track.crossing,
-            detections=[event.detection for event in events],
+            detections=_detections(memory, track),
             told=track.said is not None,
         )
 
@@ -622,24 +618,25 @@ class Site:
         track.said = incident
         return [incident]
 
-    def _say(self, memory: Memory, track: Track, kind: Literal["new", "update"]) -> Incident:
-        track.said = self._told(memory, track, kind)
-        return track.said
-
     def _told(self, memory: Memory, track: Track, kind: Literal["new", "update"]) -> Incident:
         track.spread_m2 = covariance(track.source, self.medium)
-        events = {id(event): event for event in memory.events_of(track.used)}.values()
         told = Told(
             kind,
             self._name,
             memory.epoch_ns,
             self._plane,
             self._frame,
-            [event.detection for event in events],
+            _detections(memory, track),
             witnesses(track, memory, self._doubts),
             silent(track, memory),
         )
         return tell(track, told, self._settings)
+
+
+def _detections(memory: Memory, track: Track) -> list[Detection]:
+    """Give what a source rests on, each once."""
+    events = {id(event): event for event in memory.events_of(track.used)}
+    return [event.detection for event in events.values()]
 
 
 def _turns(nodes: IntArray) -> IntArray:
@@ -652,7 +649,7 @@ def _turns(nodes: IntArray) -> IntArray:
 
 
 def _alike(said: Incident, now: Incident) -> bool:
-    """Whether there is nothing to tell anew; what moves less than half a metre is not."""
+    """Whether two messages say the same of nodes, rounds and grade."""
     heard = [[(w.node_id, w.event_id, w.used) for w in one.nodes] for one in (said, now)]
     return (
         heard[0] == heard[1]

@@ -48,7 +48,8 @@ DIRECT: Final = 0.5
 # Of the nodes that hear the shot that most hear, so many hear every one.
 _AGREE: Final = 0.55
 _MOST_SHOTS: Final = 60
-_ECHO_S: Final = 1.0
+ECHO_S: Final = 1.0
+"""So long after a shot its echoes come."""
 _ECHO_PER_S: Final = 1.0
 # A wall mirrors a source at its own moment; a second gun fires at another.
 _MIRROR_S: Final = 0.025
@@ -128,11 +129,10 @@ def find(
         if not whole.used.any():
             break
         left = left & ~whole.used
-        if any(_mirrors(source, other) for other in found):
+        if any(among(source.fired_s, other.fired_s) == len(source.fired_s) for other in found):
             continue
         found.append(whole)
-        echo = ((whole.late_s > 0) & (whole.late_s < _ECHO_S)).any(axis=0)
-        clutter = np.where(echo, np.maximum(clutter, _ECHO_PER_S), clutter)
+        clutter = as_echoes(clutter, whole.late_s)
     return found
 
 
@@ -291,6 +291,12 @@ def _in_whole(source: Source, which: BoolArray) -> Source:
     return replace(source, direct=direct, late_s=late_s)
 
 
-def _mirrors(source: Source, other: Source) -> bool:
-    apart = np.abs(source.fired_s[:, None] - other.fired_s[None]).min(axis=1)
-    return bool((apart < _MIRROR_S).all())
+def as_echoes(clutter_per_s: FloatArray, late_s: FloatArray) -> FloatArray:
+    """Let arrivals [m] that may be echoes of shots, so late after each [k, m], count for less."""
+    echo = ((late_s > 0) & (late_s < ECHO_S)).any(axis=0)
+    return np.where(echo, np.maximum(clutter_per_s, _ECHO_PER_S), clutter_per_s)
+
+
+def among(mine_s: FloatArray, others_s: FloatArray) -> int:
+    """Count moments that are others', too, as a wall's picture of a source has them."""
+    return int((np.abs(mine_s[:, None] - others_s).min(axis=1) < _MIRROR_S).sum())

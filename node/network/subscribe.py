@@ -298,13 +298,7 @@ class Subscription:
 
     def subscribed(self, codes: list[ReasonCode]) -> None:
         """Let `__enter__` go on, or say why not."""
-        refused = [str(code) for code in codes if code.is_failure]
-        refusal = (
-            f"broker {self._address}: does not let us subscribe ({refused[0]}): check user and "
-            "access list"
-            if refused
-            else None
-        )
+        refusal = refusal_of(self._address, codes)
         self.away = refusal or ""
         if refusal is not None and self._answered:  # nobody waits: a later connection
             log.error("%s", refusal)
@@ -384,6 +378,14 @@ class Subscription:
         if len(self._revisions) > REMEMBERED:
             self._revisions.popitem(last=False)
         return highest > detection.revision
+
+
+def refusal_of(address: BrokerAddress, codes: list[ReasonCode]) -> str | None:
+    """Say that a broker does not let us subscribe, and what to do; None where it does."""
+    refused = [str(code) for code in codes if code.is_failure]
+    if not refused:
+        return None
+    return f"broker {address}: does not let us subscribe ({refused[0]}): check user and access list"
 
 
 def _filter(kind: Kind, site: str, node_id: str) -> str:

@@ -11,18 +11,15 @@ import numpy as np
 from node.messages import Incident
 from node.network.arrivals import FloatArray, IntArray, Pool
 from node.network.likelihood import FIRED, WIND_EAST, C
-from node.network.sources import DIRECT, Source
+from node.network.sources import DIRECT, ECHO_S, Source, among
 
 # A node may be off from what few others predict; beyond this it is not the same sound.
 _SIGMAS: Final = 4.0
 _LEAST_S: Final = 0.04
 _MOST_S: Final = 0.4
 _ROUGHLY_S: Final = 0.6
-ECHO_S: Final = 1.0
-"""So long after a shot its echoes come."""
 # A wall mirrors a source at its own moment, many walls some time after it, give or take what the
 # place is off; a second gun fires at other moments, and with another rhythm.
-_MIRROR_S: Final = 0.025
 _EARLIEST_S: Final = -0.5
 _LATEST_S: Final = 2.0
 # The echoes of many walls fit one place only for few nodes.
@@ -137,16 +134,11 @@ class Track:
     def is_echo_of(self, other: Track) -> bool:
         """Say whether its shots are another's, mirrored by a wall, or as many walls return them."""
         mine, others = self.source.fired_s, other.source.fired_s
-        if _among(mine, others) == len(mine):
+        if among(mine, others) == len(mine):
             return True
         if len(self.used_nodes) >= max(_SEEN_BY_MANY, _ECHOED * len(other.used_nodes)):
             return False
         lags = [mine[0] - at for at in others if _EARLIEST_S < mine[0] - at < _LATEST_S]
         return len(mine) > 1 and any(
-            _among(mine - lag, others) >= len(mine) - len(mine) // 4 for lag in lags
+            among(mine - lag, others) >= len(mine) - len(mine) // 4 for lag in lags
         )
-
-
-def _among(mine_s: FloatArray, others_s: FloatArray) -> int:
-    """Count moments that are others', too."""
-    return int((np.abs(mine_s[:, None] - others_s).min(axis=1) < _MIRROR_S).sum())

@@ -12,13 +12,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from node.errors import SettingsError
 from node.messages.fields import TOPIC_LEVEL
 from node.messages.signing import read_object
 from node.messages.topics import ROOT
 from node.network.medium import Weather
+from node.settings import Section
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,8 @@ LONGEST_BYTES: Final = 4096
 _TOPIC: Final = re.compile(rf"{re.escape(ROOT)}/([^/]+)/weather")
 
 
-class WeatherReport(BaseModel):
+class WeatherReport(Section):
     """The three figures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature_c: float | None = Field(
         default=None, ge=-60, le=60, description="Temperature of the air, degrees Celsius."

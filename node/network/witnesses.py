@@ -11,7 +11,8 @@ from node.network.arrivals import FloatArray
 from node.network.doubts import Doubts
 from node.network.likelihood import C
 from node.network.memory import NOBODY, Event, Memory
-from node.network.track import ECHO_S, Track
+from node.network.sources import ECHO_S
+from node.network.track import Track
 
 # A node whose clock or place is wrong is looked for within so much of when it should have heard.
 _ASTRAY_S: Final = 3.5
