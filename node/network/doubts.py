@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict, deque
 from typing import Final
-
-import numpy as np
 
 _REMEMBERED: Final = 12
 _TELLING: Final = 2
@@ -20,6 +19,7 @@ class Doubts:
 
     def __init__(self) -> None:
         self._off: dict[str, deque[float | None]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._told: dict[str, str] = {}
 
     def note(self, node_id: str, residual_s: float, used: bool) -> None:
         """Note how late a node was at an incident, and whether the place rests on it."""
@@ -27,10 +27,14 @@ class Doubts:
             self._off[node_id].append(None)
         elif abs(residual_s) > _FAR_S:
             self._off[node_id].append(residual_s)
+        if (said := self.of(node_id)) is not None:
+            self._told[node_id] = said
+        else:
+            self._told.pop(node_id, None)
 
     def told(self) -> dict[str, str]:
         """Give what is wrong with nodes, for those of which that is known."""
-        return {node: said for node in self._off if (said := self.of(node)) is not None}
+        return dict(self._told)
 
     def of(self, node_id: str, residual_s: float | None = None) -> str | None:
         """Say what is wrong with a node; None where nothing is known to be.
@@ -40,17 +44,16 @@ class Doubts:
         residual_s
             What it says now, beside what it said before.
         """
-        entries = list(self._off.get(node_id, ()))
-        if not entries:
-            return None
+        entries = self._off.get(node_id, ())
         off = [e for e in entries if e is not None]
-        if residual_s is not None and abs(residual_s) > _FAR_S:
+        many = len(entries)
+        if residual_s is not None and abs(residual_s) > _FAR_S and entries:
             off.append(residual_s)
-            entries.append(residual_s)
-        if len(off) < _TELLING or len(off) < _MOSTLY * len(entries):
+            many += 1
+        if len(off) < _TELLING or len(off) < _MOSTLY * many:
             return None
-        middle = float(np.median(off))
-        steady = np.mean(np.abs(np.array(off) - middle) < _STEADY_S) >= _MOSTLY
+        middle = statistics.median(off)
+        steady = sum(abs(each - middle) < _STEADY_S for each in off) >= _MOSTLY * len(off)
         if steady:
             way = "behind" if middle < 0 else "ahead"
             return f"its clock seems {abs(middle):.3f} s {way}, by {len(off)} incidents"

@@ -45,20 +45,37 @@ class Locator:
             one.medium = medium(weather)
 
     def push(self, detection: Detection, now_ns: int) -> list[Incident]:
-        """Take a detection, or a later revision of one; give what is new of incidents."""
+        """Do what is due; take a detection, or a later revision of one; give what is new."""
+        return self.tick(now_ns) + self.hear(detection, now_ns)
+
+    def tick(self, now_ns: int) -> list[Incident]:
+        """Let time pass: what waited for later nodes is settled."""
+        told: list[Incident] = []
+        while (new := self.work(now_ns)) is not None:
+            told += new
+        return told
+
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
+        """Take a detection as `push` does; what is due is left to `work`.
+
+        For who must not let a first word wait because of what is known better meanwhile.
+        """
         for one in self._sites[detection.site].values():
             if one.is_given(detection.node_id):
-                return one.push(detection, now_ns)
+                return one.hear(detection, now_ns)
         place = detection.position or detection.local
         if place is None:
             return []
         site = self._site(detection.site, place)
         site.place(detection.node_id, place, given=False)
-        return site.push(detection, now_ns)
+        return site.hear(detection, now_ns)
 
-    def tick(self, now_ns: int) -> list[Incident]:
-        """Let time pass: what waited for later nodes is settled."""
-        return [incident for one in self._all() for incident in one.tick(now_ns)]
+    def work(self, now_ns: int) -> list[Incident] | None:
+        """Do one of the things that are due; None where nothing is."""
+        for one in self._all():
+            if (told := one.work(now_ns)) is not None:
+                return told
+        return None
 
     def finish(self) -> list[Incident]:
         """Settle all; nothing more comes."""

@@ -1,18 +1,16 @@
 """The arithmetic of the likelihood, compiled: every hypothesis against every arrival.
 
-What it computes, and why, is told by node/network/likelihood.py. In numpy nearly all of the cost
-was that of the calls; see docs/decisions/0030-locating.md.
+What it computes, and why, is told by node/network/likelihood.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import numpy as np
-from numba import njit
 
 from node.network.arrivals import FloatArray, IntArray
+from node.network.compiled import compiled
 
 # An echo alone is later by a wall's distance at the least, and by an exponential time beyond.
 LATE_S: Final = 0.12
@@ -32,176 +30,235 @@ _NEAR_M: Final = 50.0
 _NEAREST_M: Final = 1.0
 _TWO_PI: Final = 2 * np.pi
 _SIZE: Final = 7
+# Beyond these a density is nothing: exp(-100), exp(-25).
+_FAR_SQUARE: Final = 200.0
+_FAR_LATE_S: Final = 25 * LATE_S
+_SMALL: Final = 1e-200
+
+Given = tuple[FloatArray, FloatArray, FloatArray, IntArray, FloatArray, FloatArray]
+"""What all hypotheses of a pool share.
+
+The information that there was before on each of the state, and its mean, shape [7] (that of the
+height is worked out here). The arrivals, a row each, by node: place (3), variance of the time,
+time, azimuth, variance of it (0 where there is none), share of other guns, whether the bearing is
+its own, clutter a second, share of lone echoes, variance of the place; shape [m, 12]. Where each
+node's arrivals begin, and the end, [n + 1]. Places of nodes that heard something, in that order,
+and of those that did not.
+"""
 
 
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-
-def _compiled(function: _Function) -> _Function:
-    """Compile at the first call, and keep that beside this file or in the user's cache."""
-    try:
-        return cast("_Function", njit(cache=True)(function))
-    except RuntimeError:  # neither can be written: it is compiled in every process
-        return cast("_Function", njit(function))
-
-
-@_compiled
-def evaluate(
+@compiled
+def _weigh(
     state: FloatArray,
-    path_s: FloatArray,
-    prior: FloatArray,
-    mean: FloatArray,
-    arrivals: FloatArray,
-    starts: IntArray,
-    heard_m: FloatArray,
-    silent_m: FloatArray,
-    derive: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Weigh hypotheses; where asked to, with the information and gradient at each.
+    path_s: float,
+    given: Given,
+    direct: FloatArray,
+    late: FloatArray,
+    factor: FloatArray,
+) -> float:
+    """Weigh a hypothesis: give its log-likelihood, fill in [m], [m] and what `_derive` needs.
 
-    Parameters
-    ----------
-    state
-        As `Hypotheses.state`, shape [s, 7].
-    path_s
-        Spread of the paths, shape [s].
-    prior, mean
-        Information that there was before on each of the state, and its mean; shape [7]. The mean
-        of the height is worked out here.
-    arrivals
-        A row each, by node: place (3), variance of the time, time, azimuth, variance of it (0 where
-        there is none), share of other guns, whether the bearing is its own, clutter a second, share
-        of lone echoes, variance of the place; shape [m, 12].
-    starts
-        Where each node's arrivals begin, and the end; shape [n + 1].
-    heard_m, silent_m
-        Places of nodes that heard something, in that order, and of those that did not.
-
-    Returns
-    -------
-    tuple
-        Log-likelihood [s], probability of direct sound [s, m], lateness [s, m], information
-        [s, 7, 7] and gradient [s, 7] (empty unless derived).
+    `factor` is, for each arrival, the unit vector to the source (3), the distance, the speed on
+    the way, the variance of the time, how far off its bearing is, and the variance of that.
     """
-    count, total = len(state), len(arrivals)
-    likelihood = np.zeros(count)
-    direct = np.empty((count, total))
-    late = np.empty((count, total))
-    rows = count if derive else 0
-    information = np.zeros((rows, _SIZE, _SIZE))
-    gradient = np.zeros((rows, _SIZE))
-    factor = np.empty((total, 6))  # east, north, up, distance, speed, variance of the time
-    beam = np.zeros((total, 2))  # how far off the bearing is, variance of it
-    jacobian = np.empty(_SIZE)
-    for s in range(count):
-        x, y, z, c, wind_east, wind_north, fired = state[s]
-        for node in range(len(starts) - 1):
-            of_node = 0.0
-            reach = 0.0
-            for m in range(starts[node], starts[node + 1]):
-                row = arrivals[m]
-                east, north, up = x - row[0], y - row[1], z - row[2]
-                r = max(np.sqrt(east * east + north * north + up * up), _NEAREST_M)
-                east, north, up = east / r, north / r, up / r
-                speed = c - east * wind_east - north * wind_north
-                off = row[4] - fired - r / speed
-                variance = row[3] + path_s[s] * path_s[s]
-                likely = np.exp(-0.5 * off * off / variance) / np.sqrt(_TWO_PI * variance)
-                likely *= 1 - row[10]
+    prior, mean, arrivals, starts, heard_m, silent_m = given
+    x, y, z = state[0], state[1], state[2]
+    likelihood = 0.0
+    height = 0.0
+    weights = 0.0
+    for node in range(len(starts) - 1):
+        row = arrivals[starts[node]]
+        east, north, up = x - row[0], y - row[1], z - row[2]
+        flat = east * east + north * north
+        weight = 1 / (flat + _NEAR_M * _NEAR_M)
+        height += weight * heard_m[node, 2]
+        weights += weight
+        r = max(np.sqrt(flat + up * up), _NEAREST_M)
+        east, north, up = east / r, north / r, up / r
+        speed = state[3] - east * state[4] - north * state[5]
+        expected_s = state[6] + r / speed
+        reach = _HEARD * np.exp(-((r / _REACH_M) ** 2))
+        of_node = 1 - reach
+        for m in range(starts[node], starts[node + 1]):
+            row = arrivals[m]
+            off = row[4] - expected_s
+            variance = row[3] + path_s * path_s
+            square = off * off / variance
+            likely = 0.0
+            if square < _FAR_SQUARE:
+                likely = (1 - row[10]) * np.exp(-0.5 * square) / np.sqrt(_TWO_PI * variance)
                 if row[6] > 0:
                     turn = (row[5] - np.arctan2(east, north) + np.pi) % _TWO_PI - np.pi
                     spread = row[6] + row[11] / (r * r)
                     own = np.exp(-0.5 * turn * turn / spread) * np.sqrt(_TWO_PI / spread)
                     likely *= row[7] + (1 - row[7]) * own
-                    beam[m, 0], beam[m, 1] = turn, spread
-                echo = 0.0
-                if off > DETOUR_S:
-                    echo = row[10] / LATE_S * np.exp(-(off - DETOUR_S) / LATE_S)
-                reach = _HEARD * np.exp(-((r / _REACH_M) ** 2))
-                share = reach / row[9]
-                direct[s, m] = likely * share
-                of_node += (likely + echo) * share
-                late[s, m] = off
-                factor[m, 0], factor[m, 1], factor[m, 2] = east, north, up
-                factor[m, 3], factor[m, 4], factor[m, 5] = r, speed, variance
-            of_node += 1 - reach
-            likelihood[s] += np.log(of_node)
-            for m in range(starts[node], starts[node + 1]):
-                direct[s, m] /= of_node
-        for node in range(len(silent_m)):
-            east, north = x - silent_m[node, 0], y - silent_m[node, 1]
-            r2 = east * east + north * north
-            likelihood[s] += np.log1p(-_HEARD * np.exp(-r2 / (_REACH_M * _REACH_M)))
-        height = 0.0
-        weights = 0.0
-        for node in range(len(heard_m)):
-            east, north = x - heard_m[node, 0], y - heard_m[node, 1]
-            weight = 1 / (east * east + north * north + _NEAR_M * _NEAR_M)
-            height += weight * heard_m[node, 2]
-            weights += weight
-        for at in range(_SIZE - 1):
-            expected = height / weights - _BELOW_M if at == 2 else mean[at]
-            departure = state[s, at] - expected
-            likelihood[s] -= 0.5 * prior[at] * departure * departure
-            if derive:
-                gradient[s, at] -= prior[at] * departure
-        if not derive:
-            continue
-        for at in range(_SIZE):
-            information[s, at, at] += prior[at]
-        for m in range(total):
-            if direct[s, m] < 1e-9:
-                continue
-            east, north, up, r, speed = (
-                factor[m, 0],
-                factor[m, 1],
-                factor[m, 2],
-                factor[m, 3],
-                factor[m, 4],
-            )
-            slow = r / (speed * speed)
-            jacobian[0], jacobian[1], jacobian[2] = east / speed, north / speed, up / speed
-            jacobian[3], jacobian[4], jacobian[5] = -slow, slow * east, slow * north
-            jacobian[6] = 1.0
-            weight = direct[s, m] / factor[m, 5]
-            for i in range(_SIZE):
-                gradient[s, i] += jacobian[i] * weight * late[s, m]
-                for j in range(_SIZE):
-                    information[s, i, j] += jacobian[i] * weight * jacobian[j]
-            if arrivals[m, 6] > 0 and arrivals[m, 8] > 0:
-                flat = max((east * east + north * north) * r, 1e-3)
-                across_x, across_y = north / flat, -east / flat
-                weight = direct[s, m] / beam[m, 1]
-                gradient[s, 0] += across_x * weight * beam[m, 0]
-                gradient[s, 1] += across_y * weight * beam[m, 0]
-                information[s, 0, 0] += across_x * weight * across_x
-                information[s, 0, 1] += across_x * weight * across_y
-                information[s, 1, 0] += across_x * weight * across_y
-                information[s, 1, 1] += across_y * weight * across_y
-    return likelihood, direct, late, information, gradient
+                    factor[m, 6], factor[m, 7] = turn, spread
+            echo = 0.0
+            if DETOUR_S < off < _FAR_LATE_S:
+                echo = row[10] / LATE_S * np.exp(-(off - DETOUR_S) / LATE_S)
+            share = reach / row[9]
+            direct[m] = likely * share
+            of_node += (likely + echo) * share
+            late[m] = off
+            factor[m, 0], factor[m, 1], factor[m, 2] = east, north, up
+            factor[m, 3], factor[m, 4], factor[m, 5] = r, speed, variance
+        likelihood += np.log(of_node)
+        for m in range(starts[node], starts[node + 1]):
+            direct[m] /= of_node
+    chance = 1.0
+    for node in range(len(silent_m)):
+        east, north = x - silent_m[node, 0], y - silent_m[node, 1]
+        r2 = east * east + north * north
+        chance *= 1 - _HEARD * np.exp(-r2 / (_REACH_M * _REACH_M))
+        if chance < _SMALL:
+            likelihood += np.log(chance)
+            chance = 1.0
+    likelihood += np.log(chance)
+    mean[2] = height / weights - _BELOW_M
+    for at in range(_SIZE - 1):
+        departure = state[at] - mean[at]
+        likelihood -= 0.5 * prior[at] * departure * departure
+    return float(likelihood)
 
 
-@_compiled
-def descend(
+@compiled
+def _derive(
     state: FloatArray,
-    path_s: FloatArray,
-    prior: FloatArray,
-    mean: FloatArray,
-    arrivals: FloatArray,
-    starts: IntArray,
-    heard_m: FloatArray,
-    silent_m: FloatArray,
-    steps: int,
-    longest_m: float,
+    given: Given,
+    direct: FloatArray,
+    late: FloatArray,
+    factor: FloatArray,
+    information: FloatArray,
+    gradient: FloatArray,
+) -> None:
+    """Fill in the information [7, 7] and the gradient [7] at a hypothesis that was weighed."""
+    prior, mean, arrivals = given[0], given[1], given[2]
+    jacobian = np.empty(_SIZE)
+    information[:] = 0.0
+    for at in range(_SIZE):
+        information[at, at] = prior[at]
+        gradient[at] = prior[at] * (mean[at] - state[at]) if at < _SIZE - 1 else 0.0
+    for m in range(len(arrivals)):
+        if direct[m] < 1e-9:
+            continue
+        east, north, up = factor[m, 0], factor[m, 1], factor[m, 2]
+        r, speed = factor[m, 3], factor[m, 4]
+        slow = r / (speed * speed)
+        jacobian[0], jacobian[1], jacobian[2] = east / speed, north / speed, up / speed
+        jacobian[3], jacobian[4], jacobian[5] = -slow, slow * east, slow * north
+        jacobian[6] = 1.0
+        weight = direct[m] / factor[m, 5]
+        for i in range(_SIZE):
+            gradient[i] += jacobian[i] * weight * late[m]
+            for j in range(_SIZE):
+                information[i, j] += jacobian[i] * weight * jacobian[j]
+        if arrivals[m, 6] > 0 and arrivals[m, 8] > 0:
+            flat = max((east * east + north * north) * r, 1e-3)
+            across_x, across_y = north / flat, -east / flat
+            weight = direct[m] / factor[m, 7]
+            gradient[0] += across_x * weight * factor[m, 6]
+            gradient[1] += across_y * weight * factor[m, 6]
+            information[0, 0] += across_x * weight * across_x
+            information[0, 1] += across_x * weight * across_y
+            information[1, 0] += across_x * weight * across_y
+            information[1, 1] += across_y * weight * across_y
+
+
+@compiled
+def _lower(information: FloatArray, lower: FloatArray) -> None:
+    """Fill in the Cholesky factor of an information."""
+    for i in range(_SIZE):
+        for j in range(i + 1):
+            rest = information[i, j]
+            for k in range(j):
+                rest -= lower[i, k] * lower[j, k]
+            lower[i, j] = np.sqrt(max(rest, 1e-300)) if i == j else rest / lower[j, j]
+
+
+@compiled
+def _solved(lower: FloatArray, right: FloatArray) -> None:
+    """Solve L Lᵀ x = b in place."""
+    for i in range(_SIZE):
+        for k in range(i):
+            right[i] -= lower[i, k] * right[k]
+        right[i] /= lower[i, i]
+    for i in range(_SIZE - 1, -1, -1):
+        for k in range(i + 1, _SIZE):
+            right[i] -= lower[k, i] * right[k]
+        right[i] /= lower[i, i]
+
+
+@compiled
+def weigh(
+    state: FloatArray, path_s: FloatArray, given: Given
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Give log-likelihoods [s], probabilities of direct sound and latenesses [s, m]."""
+    count, total = len(state), len(given[2])
+    likelihood = np.empty(count)
+    direct, late = np.empty((count, total)), np.empty((count, total))
+    factor = np.empty((total, 8))
+    for s in range(count):
+        likelihood[s] = _weigh(state[s], path_s[s], given, direct[s], late[s], factor)
+    return likelihood, direct, late
+
+
+@compiled
+def scores(state: FloatArray, path_s: FloatArray, given: Given) -> FloatArray:
+    """Give log-likelihoods alone, shape [s]."""
+    total = len(given[2])
+    likelihood = np.empty(len(state))
+    direct, late, factor = np.empty(total), np.empty(total), np.empty((total, 8))
+    for s in range(len(state)):
+        likelihood[s] = _weigh(state[s], path_s[s], given, direct, late, factor)
+    return likelihood
+
+
+@compiled
+def peak(
+    state: FloatArray, path_s: FloatArray, given: Given
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Weigh hypotheses that are settled, with how wide each peak is.
+
+    Returns
+    -------
+    tuple
+        Log-likelihood [s], probability of direct sound [s, m], lateness [s, m], covariance of the
+        state [s, 7, 7], and log of the determinant of its inverse [s].
+    """
+    count, total = len(state), len(given[2])
+    likelihood, width = np.empty(count), np.zeros(count)
+    direct, late = np.empty((count, total)), np.empty((count, total))
+    factor = np.empty((total, 8))
+    information, gradient = np.empty((_SIZE, _SIZE)), np.empty(_SIZE)
+    lower = np.zeros((_SIZE, _SIZE))
+    covariance = np.zeros((count, _SIZE, _SIZE))
+    for s in range(count):
+        likelihood[s] = _weigh(state[s], path_s[s], given, direct[s], late[s], factor)
+        _derive(state[s], given, direct[s], late[s], factor, information, gradient)
+        _lower(information, lower)
+        for at in range(_SIZE):
+            width[s] += 2 * np.log(lower[at, at])
+            covariance[s, at, at] = 1.0
+            _solved(lower, covariance[s, at])
+    return likelihood, direct, late, covariance, width
+
+
+@compiled
+def descend(
+    state: FloatArray, path_s: FloatArray, given: Given, steps: int, longest_m: float
 ) -> FloatArray:
     """Take Gauss-Newton steps of expectation-maximisation, none longer than `longest_m`; [s, 7]."""
+    total = len(given[2])
     state = state.copy()
-    for _ in range(steps):
-        _, _, _, information, gradient = evaluate(
-            state, path_s, prior, mean, arrivals, starts, heard_m, silent_m, True
-        )
-        for s in range(len(state)):
-            move = np.linalg.solve(information[s], gradient[s])
+    direct, late, factor = np.empty(total), np.empty(total), np.empty((total, 8))
+    information, move = np.empty((_SIZE, _SIZE)), np.empty(_SIZE)
+    lower = np.zeros((_SIZE, _SIZE))
+    for s in range(len(state)):
+        for _ in range(steps):
+            _weigh(state[s], path_s[s], given, direct, late, factor)
+            _derive(state[s], given, direct, late, factor, information, move)
+            _lower(information, lower)
+            _solved(lower, move)
             far = np.sqrt(move[0] * move[0] + move[1] * move[1])
             if far > longest_m:
                 move *= longest_m / far
@@ -209,7 +266,7 @@ def descend(
     return state
 
 
-@_compiled
+@compiled
 def distinct(
     state: FloatArray, order: IntArray, most: int, apart_m: float, apart_s: float
 ) -> IntArray:
@@ -231,13 +288,3 @@ def distinct(
             if count == most:
                 break
     return kept[:count]
-
-
-def warm() -> None:
-    """Compile all of it now: some seconds, once for each version of it."""
-    state, prior = np.full((1, _SIZE), 300.0), np.ones(_SIZE)
-    arrivals = np.ones((1, 12))
-    given = (prior, np.zeros(_SIZE), arrivals, np.array([0, 1]), np.zeros((1, 3)), np.ones((1, 3)))
-    evaluate(state, np.ones(1), *given, True)
-    descend(state, np.ones(1), *given, 1, 1.0)
-    distinct(state, np.zeros(1, np.int64), 1, 1.0, 1.0)

@@ -12,17 +12,20 @@ silent, add up to the evidence for the shot.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from node.network.arrivals import FloatArray, IntArray, Pool
-from node.network.kernel import descend, evaluate
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.compiled import compiled
+from node.network.kernel import Given, descend, peak, scores, weigh
 from node.network.medium import Medium
 
 # What mounting and turbulence add to an array's own error of bearing (signal.md §4: 2°, 1°).
-_BEARING_EXTRA_RAD: Final = np.radians(2.2)
+_BEARING_EXTRA_RAD: Final = math.radians(2.2)
 # A later shot of an event has the first one's bearing, unless another gun fired it.
 _OTHER_GUN: Final = 0.3
 
@@ -33,7 +36,9 @@ _HEIGHT_SIGMA_M: Final = 20.0
 _ROUND_NODES_M: Final = 600.0
 _WITHIN_S: Final = 5.0
 
-_LONGEST_STEP_M: Final = 150.0
+LONGEST_STEP_M: Final = 150.0
+"""No step of a descent is longer."""
+
 _TWO_PI: Final = 2 * np.pi
 
 X, Y, Z, C, WIND_EAST, WIND_NORTH, FIRED = range(7)
@@ -85,31 +90,54 @@ class Weighed:
     late_s: FloatArray
 
 
+@dataclass(frozen=True)
+class Peak(Weighed):
+    """What became of a batch that was settled.
+
+    Attributes
+    ----------
+    covariance
+        Of each state, shape [s, 7, 7].
+    evidence
+        Log of the odds against clutter, shape [s].
+    """
+
+    covariance: FloatArray
+    evidence: FloatArray
+
+
 class Likelihood:
-    """The likelihood of one pool."""
+    """The likelihood of one pool.
+
+    Attributes
+    ----------
+    given
+        What all hypotheses share, as the kernel wants it.
+    one_each
+        Whether no node has two arrivals.
+    """
 
     def __init__(self, pool: Pool, medium: Medium) -> None:
         self.pool = pool
         self.medium = medium
-        starts = np.flatnonzero(np.diff(pool.node, prepend=-1))
-        heard = pool.node[starts]
-        silent = np.ones(len(pool.place_m), np.bool_)
-        silent[heard] = False
-        heard_m = pool.place_m[heard]
-        sigma = (medium.speed_sigma_m_s, medium.wind_sigma_m_s, medium.wind_sigma_m_s)
-        # The rest has the flat prior of the evidence; a trace keeps what no node sees from flying.
-        known = np.array([_ROUND_NODES_M**-2] * 2 + [_HEIGHT_SIGMA_M**-2, *(s**-2 for s in sigma)])
-        middle = heard_m.mean(0) if len(heard) else np.zeros(3)
-        self._height_m = float(middle[2])
-        self._given = (
-            np.append(known, 1e-6),
-            np.array([*middle[:2], 0.0, medium.speed_m_s, *medium.wind_m_s, 0.0]),
-            _columns(pool, medium),
-            np.append(starts, len(pool)),
-            heard_m,
-            pool.place_m[silent],
+        known, self._log_prior_peak = _prior(medium)
+        arrivals, starts, heard_m, silent_m = _columns(
+            pool.place_m,
+            pool.place_sigma_m,
+            pool.node,
+            pool.time_s,
+            pool.sigma_s,
+            pool.azimuth_rad,
+            pool.azimuth_sigma_rad,
+            pool.first,
+            pool.clutter_per_s,
+            pool.late_share,
+            medium.speed_m_s,
         )
-        self._log_prior_peak = 0.5 * float(np.log(known / _TWO_PI).sum()) - np.log(_WITHIN_S)
+        east_m, north_m, self._height_m = heard_m.sum(axis=0) / max(len(heard_m), 1)
+        mean = np.array([east_m, north_m, 0.0, medium.speed_m_s, *medium.wind_m_s, 0.0])
+        self.one_each = len(heard_m) == len(pool)
+        self.given: Given = (known, mean, arrivals, starts, heard_m, silent_m)
 
     def start(self, places_m: FloatArray, fired_s: FloatArray, path_s: float) -> Hypotheses:
         """Make hypotheses at places on the plane, shape [s, 2], fired at [s]."""
@@ -123,39 +151,73 @@ class Likelihood:
 
     def weigh(self, h: Hypotheses) -> Weighed:
         """Say how well each hypothesis explains the pool."""
-        likelihood, direct, late_s, _, _ = evaluate(h.state, h.path_s, *self._given, False)
-        return Weighed(likelihood, direct, late_s)
+        return Weighed(*weigh(h.state, h.path_s, self.given))
+
+    def scores(self, h: Hypotheses) -> FloatArray:
+        """Give what `weigh` gives of log-likelihoods, alone."""
+        return scores(h.state, h.path_s, self.given)
 
     def settle(self, h: Hypotheses, steps: int) -> Hypotheses:
         """Take Gauss-Newton steps of expectation-maximisation from each hypothesis."""
-        state = descend(h.state, h.path_s, *self._given, steps, _LONGEST_STEP_M)
-        return Hypotheses(state, h.path_s)
+        return Hypotheses(descend(h.state, h.path_s, self.given, steps, LONGEST_STEP_M), h.path_s)
 
-    def peak(self, h: Hypotheses) -> tuple[Weighed, FloatArray]:
-        """Weigh hypotheses, and give the information on their states, shape [s, 7, 7]."""
-        likelihood, direct, late_s, information, _ = evaluate(h.state, h.path_s, *self._given, True)
-        return Weighed(likelihood, direct, late_s), information
-
-    def evidence(self, weighed: Weighed, information: FloatArray) -> FloatArray:
-        """Weigh peaks by their width (Laplace): log of the odds against clutter, shape [s]."""
-        width = 0.5 * (PARAMETERS * np.log(_TWO_PI) - np.linalg.slogdet(information)[1])
-        return np.asarray(weighed.log_likelihood + width + self._log_prior_peak)
+    def peak(self, h: Hypotheses) -> Peak:
+        """Weigh hypotheses that are settled, each by the width of its peak, too (Laplace)."""
+        likelihood, direct, late_s, covariance, log_det = peak(h.state, h.path_s, self.given)
+        width = 0.5 * (PARAMETERS * np.log(_TWO_PI) - log_det)
+        return Peak(
+            likelihood, direct, late_s, covariance, likelihood + width + self._log_prior_peak
+        )
 
 
-def _columns(pool: Pool, medium: Medium) -> FloatArray:
-    """Give the arrivals as `evaluate` wants them."""
-    columns = np.empty((len(pool), 12))
-    place_s2 = pool.place_sigma_m[pool.node] ** 2
-    has_bearing = np.isfinite(pool.azimuth_rad)
-    spread2 = pool.azimuth_sigma_rad**2 + _BEARING_EXTRA_RAD**2
-    columns[:, :3] = pool.place_m[pool.node]
-    columns[:, 3] = pool.sigma_s**2 + place_s2 / medium.speed_m_s**2
-    columns[:, 4] = pool.time_s
-    columns[:, 5] = np.where(has_bearing, pool.azimuth_rad, 0.0)
-    columns[:, 6] = np.where(has_bearing, spread2, 0.0)
-    columns[:, 7] = np.where(pool.first, 0.0, _OTHER_GUN)
-    columns[:, 8] = pool.first
-    columns[:, 9] = pool.clutter_per_s
-    columns[:, 10] = pool.late_share
-    columns[:, 11] = place_s2
-    return columns
+@lru_cache(maxsize=64)
+def _prior(medium: Medium) -> tuple[FloatArray, float]:
+    """Give what is known of a state beforehand: the information, and the log of its peak."""
+    sigma = (medium.speed_sigma_m_s, medium.wind_sigma_m_s, medium.wind_sigma_m_s)
+    # The rest has the flat prior of the evidence; a trace keeps what no node sees from flying.
+    known = np.array([_ROUND_NODES_M**-2] * 2 + [_HEIGHT_SIGMA_M**-2, *(s**-2 for s in sigma)])
+    log_peak = 0.5 * float(np.log(known / _TWO_PI).sum()) - math.log(_WITHIN_S)
+    return np.append(known, 1e-6), log_peak
+
+
+@compiled
+def _columns(
+    place_m: FloatArray,
+    place_sigma_m: FloatArray,
+    node: IntArray,
+    time_s: FloatArray,
+    sigma_s: FloatArray,
+    azimuth_rad: FloatArray,
+    azimuth_sigma_rad: FloatArray,
+    first: BoolArray,
+    clutter_per_s: FloatArray,
+    late_share: FloatArray,
+    c: float,
+) -> tuple[FloatArray, IntArray, FloatArray, FloatArray]:
+    """Give arrivals, where each node's begin, and nodes that heard and that did not: `Given`."""
+    count = len(time_s)
+    columns = np.empty((count, 12))
+    starts = np.empty(count + 1, np.int64)
+    heard = np.zeros(len(place_m), np.bool_)
+    nodes = 0
+    for m in range(count):
+        n = node[m]
+        if m == 0 or n != node[m - 1]:
+            starts[nodes] = m
+            nodes += 1
+            heard[n] = True
+        place_s2 = place_sigma_m[n] ** 2
+        columns[m, :3] = place_m[n]
+        columns[m, 3] = sigma_s[m] ** 2 + place_s2 / (c * c)
+        columns[m, 4] = time_s[m]
+        has_bearing = np.isfinite(azimuth_rad[m])
+        columns[m, 5] = azimuth_rad[m] if has_bearing else 0.0
+        spread2 = azimuth_sigma_rad[m] ** 2 + _BEARING_EXTRA_RAD**2
+        columns[m, 6] = spread2 if has_bearing else 0.0
+        columns[m, 7] = 0.0 if first[m] else _OTHER_GUN
+        columns[m, 8] = 1.0 if first[m] else 0.0
+        columns[m, 9] = clutter_per_s[m]
+        columns[m, 10] = late_share[m]
+        columns[m, 11] = place_s2
+    starts[nodes] = count
+    return columns, starts[: nodes + 1].copy(), place_m[heard], place_m[~heard]

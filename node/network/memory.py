@@ -7,15 +7,18 @@ of ground and stretches of time, so that a query's cost does not grow with the c
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import defaultdict, deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from node.messages import Detection
 from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.compiled import compiled
 from node.types import NS_PER_S, Grade
 from node.utc import parse_utc_ns
 
@@ -41,22 +44,20 @@ NOBODY: Final = -1
 _BLOCK_S: Final = 8.0
 _ROWS: Final = 4096
 
-_ROW: Final = np.dtype(
-    [
-        ("time_s", np.float64),
-        ("sigma_s", np.float64),
-        ("azimuth_rad", np.float64),
-        ("azimuth_sigma_rad", np.float64),
-        ("clutter_per_s", np.float64),
-        ("late_share", np.float64),
-        ("node", np.int64),
-        ("event", np.int64),
-        ("claimed_by", np.int64),
-        ("first", np.bool_),
-        ("graded", np.bool_),
-        ("stands", np.bool_),
-    ]
-)
+_COLUMNS: Final = {
+    "time_s": np.float64,
+    "sigma_s": np.float64,
+    "azimuth_rad": np.float64,
+    "azimuth_sigma_rad": np.float64,
+    "clutter_per_s": np.float64,
+    "late_share": np.float64,
+    "node": np.int64,
+    "event": np.int64,
+    "claimed_by": np.int64,
+    "first": np.bool_,
+    "graded": np.bool_,
+    "stands": np.bool_,
+}
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Memory:
         self._tree: cKDTree | None = None
         self._places: FloatArray = np.zeros((0, 3))
         self._sigmas: FloatArray = np.zeros(0)
-        self._rows = np.zeros(_ROWS, _ROW)
+        self._columns: dict[str, Any] = _empty(_ROWS)
         self._base = 0  # number of the row that stands first
         self._end = 0
-        self._blocks: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        self._blocks: dict[tuple[int, int, int], array[int]] = defaultdict(lambda: array("q"))
         self._block_keys: dict[int, set[tuple[int, int, int]]] = defaultdict(set)  # by time
         self._events: dict[int, Event] = {}
         self._numbers: dict[tuple[int, str], int] = {}
@@ -124,6 +125,10 @@ class Memory:
         else:
             self._place_m[index], self._sigma_m[index] = place_m, sigma_m
         self._tree = None
+
+    def place_of(self, node: int) -> tuple[float, float]:
+        """Give east and north of a node, metres."""
+        return self._place_m[node][:2]
 
     @property
     def places_m(self) -> FloatArray:
@@ -152,11 +157,11 @@ class Memory:
         self._make_room(count)
         rows = np.arange(self._end, self._end + count)
         self._end += count
-        self._fill(self._rows[rows[0] - self._base :][:count], detection, node, number)
+        times_s = self._fill(rows[0] - self._base, detection, node, number)
         x, y = self._cell(self.places_m[node])
-        for row in rows:
-            key = (x, y, int(self._rows["time_s"][row - self._base] // _BLOCK_S))
-            self._blocks[key].append(int(row))
+        for row, time_s in zip(rows.tolist(), times_s, strict=True):
+            key = (x, y, int(time_s // _BLOCK_S))
+            self._blocks[key].append(row)
             self._block_keys[key[2]].add(key)
         event = Event(detection, node, rows)
         self._events[number] = event
@@ -170,7 +175,7 @@ class Memory:
         if number is None:
             return None
         gone = self._events[number]
-        self._rows["stands"][gone.rows - self._base] = False
+        self._columns["stands"][gone.rows - self._base] = False
         return gone
 
     def forget(self, before_s: float) -> None:
@@ -178,7 +183,7 @@ class Memory:
         while self._order:
             event = self._events[self._order[0]]
             last = int(event.rows[-1]) - self._base
-            if self._rows["time_s"][last] >= before_s:
+            if self._columns["time_s"][last] >= before_s:
                 break
             number = self._order.popleft()
             del self._events[number]
@@ -195,43 +200,47 @@ class Memory:
         (left, low), (right, high) = (
             self._cell(place_m[:2] + off) for off in (-radius_m, radius_m)
         )
-        found: list[int] = []
+        found = array("q")
         for stretch in range(int(begins_s // _BLOCK_S), int(ends_s // _BLOCK_S) + 1):
             if stretch in self._block_keys:
                 for x in range(left, right + 1):
                     for y in range(low, high + 1):
-                        found += self._blocks.get((x, y, stretch), ())
-        rows = np.array(found, np.int64)
-        rows = rows[rows >= self._base]
-        column = self._rows[rows - self._base]
-        inside = (column["time_s"] >= begins_s) & (column["time_s"] <= ends_s) & column["stands"]
-        return np.asarray(rows[inside])
+                        if (block := self._blocks.get((x, y, stretch))) is not None:
+                            found += block
+        rows = np.frombuffer(found, np.int64)
+        column = self._columns
+        return _inside(rows, self._base, column["time_s"], column["stands"], begins_s, ends_s)
 
     def column(self, name: str, rows: IntArray) -> FloatArray:
         """Give what a column says of rows."""
-        return np.asarray(self._rows[name][rows - self._base])
+        return np.asarray(self._columns[name][rows - self._base])
+
+    def flags(self, name: str, rows: IntArray) -> BoolArray:
+        """Give whether something is so of rows."""
+        return np.asarray(self._columns[name][rows - self._base])
 
     def nodes_of(self, rows: IntArray) -> IntArray:
         """Give the node of each row."""
-        return np.asarray(self._rows["node"][rows - self._base])
+        return np.asarray(self._columns["node"][rows - self._base])
 
     def claimed_by(self, rows: IntArray) -> IntArray:
         """Give who has claimed each row."""
-        return np.asarray(self._rows["claimed_by"][rows - self._base])
+        return np.asarray(self._columns["claimed_by"][rows - self._base])
 
     def claim(self, rows: IntArray, who: int) -> None:
         """Let somebody have rows, or nobody."""
         rows = rows[rows >= self._base]
-        self._rows["claimed_by"][rows - self._base] = who
+        self._columns["claimed_by"][rows - self._base] = who
 
     def events_of(self, rows: IntArray) -> list[Event]:
         """Give the event of each row."""
-        return [self._events[int(number)] for number in self._rows["event"][rows - self._base]]
+        numbers = self._columns["event"][rows - self._base].tolist()
+        return [self._events[number] for number in numbers]
 
     def remembers(self, rows: IntArray) -> BoolArray:
         """Say which rows still are here."""
         known = rows >= self._base
-        known[known] = self._rows["stands"][rows[known] - self._base]
+        known[known] = self._columns["stands"][rows[known] - self._base]
         return np.asarray(known)
 
     def pool(self, nodes: IntArray, rows: IntArray) -> Pool:
@@ -240,55 +249,64 @@ class Memory:
         An arrival's `key` is its row; its `node` is where that stands in `nodes`.
         """
         self._plant()
-        column = self._rows[rows - self._base]
-        order = np.lexsort((column["time_s"], column["node"]))
-        column = column[order]
+        rows = rows[np.lexsort((self.column("time_s", rows), self.nodes_of(rows)))]
         return Pool(
             self._places[nodes],
             self._sigmas[nodes],
-            np.searchsorted(nodes, column["node"]),
-            column["time_s"],
-            column["sigma_s"],
-            column["azimuth_rad"],
-            column["azimuth_sigma_rad"],
-            column["first"],
-            column["clutter_per_s"],
-            column["late_share"],
-            rows[order],
+            np.searchsorted(nodes, self.nodes_of(rows)),
+            self.column("time_s", rows),
+            self.column("sigma_s", rows),
+            self.column("azimuth_rad", rows),
+            self.column("azimuth_sigma_rad", rows),
+            self.flags("first", rows),
+            self.column("clutter_per_s", rows),
+            self.column("late_share", rows),
+            rows,
         )
 
     def _cell(self, place_m: FloatArray) -> tuple[int, int]:
         return int(place_m[0] // self._reach_m), int(place_m[1] // self._reach_m)
 
-    def _fill(self, row: np.ndarray, detection: Detection, node: int, number: int) -> None:  # type: ignore[type-arg]
-        rounds, direction = detection.rounds, detection.direction
-        weak = _AT_DB - np.clip([one.snr_db for one in rounds], -50.0, 150.0)
-        spread = np.clip(10 ** (weak / _CLUTTER_DB), *_CLUTTER_RANGE)
-        row["time_s"] = [(parse_utc_ns(one.utc) - self.epoch_ns) / NS_PER_S for one in rounds]
-        row["sigma_s"] = [one.sigma_s for one in rounds]
-        row["clutter_per_s"] = spread * _CLUTTER_PER_S[detection.grade]
-        row["late_share"] = np.clip(_LATE * 10 ** (weak / _LATE_DB), *_LATE_RANGE)
-        row["azimuth_rad"] = np.nan if direction is None else np.radians(direction.azimuth_deg)
-        row["azimuth_sigma_rad"] = (
-            np.inf if direction is None else np.radians(max(direction.sigma_deg, 0.1))
-        )
-        row["node"] = node
-        row["event"] = number
-        row["claimed_by"] = NOBODY
-        row["first"] = False
-        row["first"][0] = True
-        row["graded"] = detection.grade != "not_gunfire"
-        row["stands"] = True
+    def _fill(self, at: int, detection: Detection, node: int, number: int) -> list[float]:
+        """Write a detection's rounds, and give their times."""
+        direction = detection.direction
+        azimuth_rad, azimuth_sigma_rad = np.nan, np.inf
+        if direction is not None:
+            azimuth_rad = math.radians(direction.azimuth_deg)
+            azimuth_sigma_rad = math.radians(max(direction.sigma_deg, 0.1))
+        clutter_per_s = _CLUTTER_PER_S[detection.grade]
+        graded = detection.grade != "not_gunfire"
+        column = self._columns
+        times_s = []
+        for row, one in enumerate(detection.rounds, at):
+            weak = _AT_DB - min(max(one.snr_db, -50.0), 150.0)
+            times_s.append((parse_utc_ns(one.utc) - self.epoch_ns) / NS_PER_S)
+            column["time_s"][row] = times_s[-1]
+            column["sigma_s"][row] = one.sigma_s
+            column["azimuth_rad"][row] = azimuth_rad
+            column["azimuth_sigma_rad"][row] = azimuth_sigma_rad
+            column["clutter_per_s"][row] = clutter_per_s * _within(
+                10 ** (weak / _CLUTTER_DB), _CLUTTER_RANGE
+            )
+            column["late_share"][row] = _within(_LATE * 10 ** (weak / _LATE_DB), _LATE_RANGE)
+            column["node"][row] = node
+            column["event"][row] = number
+            column["claimed_by"][row] = NOBODY
+            column["first"][row] = row == at
+            column["graded"][row] = graded
+            column["stands"][row] = True
+        return times_s
 
     def _make_room(self, count: int) -> None:
-        if self._end - self._base + count <= len(self._rows):
+        if self._end - self._base + count <= len(self._columns["time_s"]):
             return
         first = int(self._events[self._order[0]].rows[0]) if self._order else self._end
-        kept = self._rows[first - self._base : self._end - self._base]
-        size = max(_ROWS, 2 * (len(kept) + count))
-        rows = np.zeros(size, _ROW)
-        rows[: len(kept)] = kept
-        self._rows, self._base = rows, first
+        kept = slice(first - self._base, self._end - self._base)
+        many = self._end - first
+        columns = _empty(max(_ROWS, 2 * (many + count)))
+        for name, column in columns.items():
+            column[:many] = self._columns[name][kept]
+        self._columns, self._base = columns, first
 
     def _plant(self) -> cKDTree:
         if self._tree is None:
@@ -296,3 +314,31 @@ class Memory:
             self._sigmas = np.array(self._sigma_m)
             self._tree = cKDTree(self._places[:, :2])
         return self._tree
+
+
+def _empty(rows: int) -> dict[str, Any]:
+    return {name: np.zeros(rows, kind) for name, kind in _COLUMNS.items()}
+
+
+def _within(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+@compiled
+def _inside(
+    rows: IntArray,
+    base: int,
+    time_s: FloatArray,
+    stands: BoolArray,
+    begins_s: float,
+    ends_s: float,
+) -> IntArray:
+    """Give those of rows that are still here, stand, and are of a span of time."""
+    found = np.empty(len(rows), np.int64)
+    count = 0
+    for row in rows:
+        at = row - base
+        if at >= 0 and stands[at] and begins_s <= time_s[at] <= ends_s:
+            found[count] = row
+            count += 1
+    return found[:count]

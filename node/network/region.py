@@ -44,9 +44,7 @@ def covariance(source: Source, medium: Medium) -> FloatArray:
     likelihood = Likelihood(pool, medium)
     h = likelihood.start(source.place_m + grid, np.zeros(len(grid)), _SPREAD_S)
     late = likelihood.weigh(h).late_s  # when each would have been fired, if it is direct sound
-    by_arrival = [
-        likelihood.weigh(_at(h, late[:, arrival])).log_likelihood for arrival in range(len(pool))
-    ]
+    by_arrival = [likelihood.scores(_at(h, late[:, arrival])) for arrival in range(len(pool))]
     log = np.logaddexp.reduce(np.array(by_arrival), axis=0)
     share = np.exp(log - log.max())
     share /= share.sum()

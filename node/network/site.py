@@ -23,10 +23,10 @@ from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
 from node.network.doubts import Doubts
 from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
+from node.network.neighbours import MOST_OF_NODE, SLACK_S, SLOWEST_M_S, beside
 from node.network.plane import Plane
 from node.network.policy import LocateSettings, passes
 from node.network.region import covariance
-from node.network.seeds import along_beam
 from node.network.sources import ECHO_S, Source, as_echoes, best, find, refine
 from node.network.telling import Told, incident_name, tell
 from node.network.track import Track
@@ -36,12 +36,7 @@ from node.types import NS_PER_S
 UNKNOWN_SIGMA_M: Final = 2.0
 """Standard error of a surveyed place whose survey is silent, metres."""
 
-# Sound of the coldest day (signal.md §4).
-_SLOWEST_M_S: Final = 310.0
-# What a path may add to a pair's difference of times.
-_SLACK_S: Final = 0.15
-_MOST_BESIDE: Final = 24
-_MOST_OF_NODE: Final = 3
+_MOST_OWN: Final = 24
 _MOST_IN_FIT: Final = 400
 _MOST_BEYOND: Final = 12
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
@@ -52,7 +47,6 @@ _MOST_SETTLED: Final = 3
 _SWEPT: Final = 4
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
-_BEAM_RAD: Final = math.radians(15)
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
 _OPEN_SEEDS: Final = 120
@@ -100,7 +94,7 @@ class Site:
         self._founded: Counter[str] = Counter()
         self._now_s = 0.0
         self._sweep = 0
-        self._reach_s = settings.reach_m / _SLOWEST_M_S
+        self._reach_s = settings.reach_m / SLOWEST_M_S
 
     # What is known of the nodes
 
@@ -141,46 +135,48 @@ class Site:
         """Have a node that was placed know of the incidents that it may hear."""
         node = memory.node(node_id)
         assert node is not None  # noqa: S101
-        known, place_m = self._of_node[node], memory.places_m[node]
+        known, (east_m, north_m) = self._of_node[node], memory.place_of(node)
         for track in self._tracks.values():
-            away_m = float(np.hypot(*(track.source.place_m - place_m[:2])))
+            away_m = math.hypot(*(track.source.place_m - (east_m, north_m)))
             if not track.over and away_m < self._settings.reach_m and track not in known:
                 known.append(track)
 
     # Time
 
-    def push(self, detection: Detection, now_ns: int) -> list[Incident]:
-        """Take a detection, or a later revision of one."""
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
+        """Take a detection, or a later revision of one; what is due, is left."""
         memory = self._memory
         if memory is None:
             memory = self._memory = Memory(now_ns, self._settings.reach_m)
             for node_id, place in self._places.items():
                 self._put(memory, node_id, place)
-        told = self.tick(now_ns)
+        self._pass_to(memory, now_ns)
         node = memory.node(detection.node_id)
         if node is None:
-            return told
+            return []
         before = memory.event(node, detection.event_id)
         if before is not None:
             if before.detection.revision >= detection.revision:
-                return told
+                return []
             memory.withdraw(node, detection.event_id)
             self._recall(memory, before)
         if detection.type == "cancel":
-            return told
-        return told + self._hear(memory, memory.take(detection, node))
+            return []
+        return self._hear(memory, memory.take(detection, node))
 
-    def tick(self, now_ns: int) -> list[Incident]:
-        """Do what is due."""
+    def work(self, now_ns: int) -> list[Incident] | None:
+        """Do the most urgent of what is due; None where nothing is."""
         memory = self._memory
         if memory is None:
-            return []
-        self._now_s = max(self._now_s, (now_ns - memory.epoch_ns) / NS_PER_S)
-        told: list[Incident] = []
-        while self._due and self._due[0][0] <= self._now_s:
-            told += self._work(memory, *heapq.heappop(self._due)[::2])
+            return None
+        self._pass_to(memory, now_ns)
+        if self._due and self._due[0][0] <= self._now_s:
+            return self._work(memory, *heapq.heappop(self._due)[::2])
         self._forget(memory)
-        return told
+        return None
+
+    def _pass_to(self, memory: Memory, now_ns: int) -> None:
+        self._now_s = max(self._now_s, (now_ns - memory.epoch_ns) / NS_PER_S)
 
     def finish(self) -> list[Incident]:
         """Settle all that is open."""
@@ -245,17 +241,18 @@ class Site:
 
     def _hear(self, memory: Memory, event: Event) -> list[Incident]:
         times = memory.column("time_s", event.rows)
-        places = np.broadcast_to(memory.places_m[event.node], (len(times), 3))
         sigmas = memory.column("sigma_s", event.rows)
+        place = memory.places_m[event.node]
+        east_m, north_m = place[:2].tolist()
+        begins_s, ends_s = float(times[0]), float(times[-1])
         free = np.ones(len(times), np.bool_)
-        east_m, north_m = float(places[0, 0]), float(places[0, 1])
-        for track in self._about(event.node, float(times[0]), float(times[-1])):
-            if not track.may_reach(east_m, north_m, float(times[0]), float(times[-1])):
+        for track in self._about(event.node, begins_s, ends_s):
+            if not track.may_reach(east_m, north_m, begins_s, ends_s):
                 continue
-            late = track.late_s(times, places)
-            direct = (np.abs(late) < track.gate_s(places, sigmas)[:, None]).any(axis=1)
-            if direct.any():
-                self._stir(track)
+            direct = track.hears(times, sigmas, place)
+            if not direct.any():
+                continue
+            self._stir(track)
             mine = event.rows[direct & free]
             if len(mine):  # until it is fitted anew, nobody else is to make something of them
                 memory.claim(mine, track.number)
@@ -278,10 +275,13 @@ class Site:
     def _open(self, memory: Memory, event: Event, own: IntArray) -> list[Incident]:
         """Search what a detection and its neighbours heard for a source that is not known yet."""
         settings = self._settings
-        own = own[:_MOST_BESIDE]
-        rows = np.concatenate([own, self._beside(memory, event.node, own)])
+        own = own[:_MOST_OWN]
+        others = beside(
+            memory, event.node, own, reach_m=settings.reach_m, speed_m_s=self.medium.speed_m_s
+        )
+        rows = np.concatenate([own, others])
         nodes = memory.nodes_of(rows)
-        graded = np.unique(nodes[memory.column("graded", rows).astype(bool)])
+        graded = np.unique(nodes[memory.flags("graded", rows)])
         bearings = np.unique(nodes[np.isfinite(memory.column("azimuth_rad", rows))])
         heard = np.unique(nodes)
         if self._from_known(memory, event.node, own, rows):
@@ -292,9 +292,8 @@ class Site:
         middle = np.median(memory.places_m[heard], axis=0)
         among = self._listening(memory, middle, heard)
         pool = self._dimmed(memory, memory.pool(among, rows))
-        mine = np.flatnonzero(np.isin(pool.key, own[:_MOST_OF_NODE]))
-        rng = np.random.default_rng(1)
-        source = best(pool, self.medium, rng, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
+        mine = np.flatnonzero(np.isin(pool.key, own[:MOST_OF_NODE]))
+        source = best(pool, self.medium, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
         if source is None or not source.used[mine].any():
             return []
         track = Track(NOBODY, "", source, pool, among)
@@ -311,60 +310,11 @@ class Site:
         times, nodes = memory.column("time_s", rows), memory.nodes_of(rows)
         places = memory.places_m[nodes]
         for track in self._about(node, float(times[0]), float(times[: len(own)].max())):
-            fired = times - track.way_s(places)
-            least = max(self._settings.nodes, len(track.used_nodes) / 2)
-            for at in range(len(own)):
-                near = np.abs(fired - fired[at]) < _ONE_SHOT_S / 2
-                if len(np.unique(nodes[near])) >= least:
-                    self._stir(track)
-                    return True
+            least = max(float(self._settings.nodes), len(track.used_nodes) / 2)
+            if track.agreed(times, places, nodes, len(own), least):
+                self._stir(track)
+                return True
         return False
-
-    def _beside(self, memory: Memory, node: int, own: IntArray) -> IntArray:
-        """Give free rounds of other nodes that may be of the same shot, the likeliest."""
-        times = memory.column("time_s", own)
-        span_s, far_m = 2 * self._reach_s, 2 * self._settings.reach_m
-        place_m = memory.places_m[node]
-        rows = memory.heard(place_m, far_m, times[0] - span_s, times[-1] + span_s)
-        rows = rows[memory.claimed_by(rows) == NOBODY]
-        nodes = memory.nodes_of(rows)
-        away_m = np.sqrt(((memory.places_m[nodes] - place_m) ** 2).sum(-1))
-        apart_s = away_m / _SLOWEST_M_S + _SLACK_S
-        off_s = np.abs(memory.column("time_s", rows)[:, None] - times).min(axis=1)
-        fits = (off_s <= apart_s) & (away_m <= far_m) & (nodes != node)
-        fits &= self._beam_fits(memory, own, rows)
-        chance = memory.column("clutter_per_s", rows) * apart_s
-        # Of a long burst's rounds at a node, the first is the likeliest to be of the first shot.
-        later = ~memory.column("first", rows).astype(bool)
-        order = np.lexsort((chance, later))
-        order = order[fits[order]]
-        turn = _turns(nodes[order])
-        order = order[turn < _MOST_OF_NODE]
-        return np.asarray(rows[order[np.argsort(chance[order], kind="stable")][:_MOST_BESIDE]])
-
-    def _beam_fits(self, memory: Memory, own: IntArray, rows: IntArray) -> BoolArray:
-        """Say which rounds' bearings agree with the first of an event's, and their times.
-
-        Its bearing, followed to where the other node hears it so much later, gives a place; that
-        node's bearing must lead there, too. Where either tells none, nothing is said.
-        """
-        fits = np.ones(len(rows), np.bool_)
-        first = own[:1]
-        azimuth = float(memory.column("azimuth_rad", first)[0])
-        if not math.isfinite(azimuth) or not memory.column("first", first)[0] or not len(rows):
-            return fits
-        u = np.array([math.sin(azimuth), math.cos(azimuth)])
-        places = memory.places_m[:, :2]
-        d = places[memory.nodes_of(rows)] - places[memory.nodes_of(first)[0]]
-        later_s = memory.column("time_s", rows) - memory.column("time_s", first)[0]
-        farther_m = self.medium.speed_m_s * later_s
-        far = along_beam(d, u, farther_m)
-        away = far[:, None] * u - d
-        other = memory.column("azimuth_rad", rows)
-        off = (other - np.arctan2(away[:, 0], away[:, 1]) + np.pi) % (2 * np.pi) - np.pi
-        behind = (far < 0) | (far > 2 * self._settings.reach_m)
-        tells = np.isfinite(other) & memory.column("first", rows).astype(bool)
-        return np.asarray(~tells | (~behind & (np.abs(off) < _BEAM_RAD)))
 
     def _listening(self, memory: Memory, place_m: FloatArray, heard: IntArray) -> IntArray:
         """Give the nodes round a place that listen or have heard something."""
@@ -383,7 +333,8 @@ class Site:
         first, last = float(pool.time_s.min()), float(pool.time_s.max())
         clutter = pool.clutter_per_s
         for track in self._about(int(memory.nodes_of(pool.key[:1])[0]), first, last):
-            clutter = as_echoes(clutter, track.late_s(pool.time_s, places).T)
+            late_s = np.ascontiguousarray(track.late_s(pool.time_s, places).T)
+            clutter = as_echoes(clutter, late_s)
         return replace(pool, clutter_per_s=clutter)
 
     def _begin(self, memory: Memory, track: Track, founder: str) -> Incident:
@@ -432,12 +383,14 @@ class Site:
         """Give the incident that a source belongs to: the same place, and no long pause."""
         gap_s = self._settings.gap_s
         for other in self._others(track):
+            if track.begins_s >= other.ends_s + gap_s or other.begins_s >= track.ends_s + gap_s:
+                continue
             apart = track.source.place_m - other.source.place_m
-            far_m = float(np.hypot(*apart))
+            far_m = math.hypot(*apart)
+            if far_m < _SAME_M:
+                return other
             spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
-            near = far_m < _SAME_M or apart @ np.linalg.solve(spread, apart) < 9.0
-            joined = track.begins_s < other.ends_s + gap_s and other.begins_s < track.ends_s + gap_s
-            if near and far_m < _FARTHEST_SAME_M and joined:
+            if far_m < _FARTHEST_SAME_M and apart @ np.linalg.solve(spread, apart) < 9.0:
                 return other
         return None
 
@@ -462,8 +415,7 @@ class Site:
         chosen: Source | None = None
         whole = frozenset(pool.key.tolist())
         if searched and whole != track.whole:
-            rng = np.random.default_rng(1)
-            again = best(pool, self.medium, rng, most_seeds=_FIT_SEEDS)
+            again = best(pool, self.medium, most_seeds=_FIT_SEEDS)
             if again is not None:
                 held = track.used
                 held = held[memory.remembers(held)]  # what was revised since has other rows
@@ -476,7 +428,7 @@ class Site:
         memory.claim(track.used, NOBODY)
         if chosen is None:
             return self._end(memory, track)
-        track.source, track.pool, track.nodes = chosen, pool, among
+        track.rest_on(chosen, pool, among)
         if searched:
             track.whole = whole
         if not self._passes(memory, track) or self._is_echo(track):
@@ -545,7 +497,7 @@ class Site:
         """Give the rounds that some node calls a shot; all, where that does not count."""
         if not self._settings.graded_nodes:
             return rows
-        return np.asarray(rows[memory.column("graded", rows).astype(bool)])
+        return np.asarray(rows[memory.flags("graded", rows)])
 
     def _fits_most(
         self, memory: Memory, track: Track, times_s: FloatArray, places_m: FloatArray
@@ -559,7 +511,7 @@ class Site:
         held = memory.places_m[memory.nodes_of(used)]
         apart_m = np.sqrt(((places_m[:, None] - held) ** 2).sum(-1))
         off_s = np.abs(times_s[:, None] - memory.column("time_s", used))
-        fits = off_s <= apart_m / _SLOWEST_M_S + _SLACK_S
+        fits = off_s <= apart_m / SLOWEST_M_S + SLACK_S
         return np.asarray(2 * fits.sum(axis=1) >= max(len(used), 1))
 
     def _settle(self, memory: Memory, track: Track) -> list[Incident]:
@@ -637,15 +589,6 @@ def _detections(memory: Memory, track: Track) -> list[Detection]:
     """Give what a source rests on, each once."""
     events = {id(event): event for event in memory.events_of(track.used)}
     return [event.detection for event in events.values()]
-
-
-def _turns(nodes: IntArray) -> IntArray:
-    """Give how many of the same node stand before each."""
-    by_node = np.argsort(nodes, kind="stable")
-    begins = np.flatnonzero(np.diff(nodes[by_node], prepend=-1))
-    turn = np.empty(len(nodes), np.int64)
-    turn[by_node] = np.arange(len(nodes)) - np.repeat(begins, np.diff(begins, append=len(nodes)))
-    return turn
 
 
 def _alike(said: Incident, now: Incident) -> bool:

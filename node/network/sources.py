@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 
 from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
-from node.network.kernel import distinct
-from node.network.likelihood import FIRED, Hypotheses, Likelihood
+from node.network.compiled import compiled
+from node.network.kernel import Given, descend, distinct, scores, weigh
+from node.network.likelihood import FIRED, LONGEST_STEP_M, Hypotheses, Likelihood
 from node.network.medium import Medium
 from node.network.seeds import seeds
 from node.network.stack import FASTEST_S, Stack, single, stack
@@ -113,16 +114,14 @@ def find(
     least_evidence: float = 0.0,
     most_sources: int = 6,
     most_seeds: int = 600,
-    seed: int = 1,
 ) -> list[Source]:
     """Find the sources in a pool."""
-    rng = np.random.default_rng(seed)
     found: list[Source] = []
     left = np.ones(len(pool), np.bool_)
     clutter = pool.clutter_per_s
     while len(found) < most_sources and len(np.unique(pool.node[left])) >= 2:
         rest = replace(pool, clutter_per_s=clutter).only(left)
-        source = best(rest, medium, rng, most_seeds=most_seeds)
+        source = best(rest, medium, most_seeds=most_seeds)
         if source is None or source.evidence < least_evidence:
             break
         whole = _in_whole(source, left)
@@ -139,7 +138,6 @@ def find(
 def best(
     pool: Pool,
     medium: Medium,
-    rng: np.random.Generator,
     *,
     most_seeds: int = 600,
     with_arrivals: IntArray | None = None,
@@ -151,63 +149,60 @@ def best(
     with_arrivals
         One of these is to have a part in it.
     """
-    places, moments = seeds(
-        pool, medium.speed_m_s, rng, most=most_seeds, with_arrivals=with_arrivals
-    )
+    places, moments = seeds(pool, medium.speed_m_s, most=most_seeds, with_arrivals=with_arrivals)
     if not len(places):
         return None
     likelihood = Likelihood(pool, medium)
-    modes = _coarse(likelihood, places, moments)
-    return None if modes is None else _finish(pool, medium, likelihood, modes)
+    start = likelihood.start(places, moments, _COARSE_S).state
+    modes = _coarse(start, likelihood.given, *_HOPELESS[bool(np.isfinite(pool.azimuth_rad).any())])
+    return _finish(pool, medium, likelihood, modes) if len(modes) else None
 
 
 def refine(pool: Pool, medium: Medium, source: Source) -> Source | None:
     """Fit a source that is known anew to a changed pool; None where nothing is left of it."""
-    h = Hypotheses(source.state[None], np.array([_MIDDLE_S]))
-    return _finish(pool, medium, Likelihood(pool, medium), h)
+    return _finish(pool, medium, Likelihood(pool, medium), source.state[None])
 
 
-def _coarse(likelihood: Likelihood, places: FloatArray, moments: FloatArray) -> Hypotheses | None:
-    """Give the best places, settled to some metres; None where no few nodes agree anywhere."""
-    h = likelihood.start(places, moments, _COARSE_S)
-    scores = likelihood.weigh(h).log_likelihood
-    coarse, middle = _HOPELESS[bool(np.isfinite(likelihood.pool.azimuth_rad).any())]
-    if scores.max() < coarse:
-        return None
-    h = h.take(_apart(h.state, scores, _KEPT))
+@compiled
+def _coarse(state: FloatArray, given: Given, coarse: float, middle: float) -> FloatArray:
+    """Give the best places, settled to some metres; none where no few nodes agree anywhere.
+
+    Shape [k, 7]; `coarse` and `middle` are what they must reach at those spreads.
+    """
+    likely = scores(state, np.full(len(state), _COARSE_S), given)
+    if likely.max() < coarse:
+        return state[:0]
+    state = state[distinct(state, np.argsort(-likely), _KEPT, _SAME_M, _SAME_S)]
     for spread_s in (_COARSE_S, _MIDDLE_S):
-        h = likelihood.settle(Hypotheses(h.state, np.full(len(h.state), spread_s)), _COARSE_STEPS)
-    scores = likelihood.weigh(h).log_likelihood
-    if scores.max() < middle:
-        return None
-    kept = _apart(h.state, scores, _MODES)
-    return h.take(kept[scores[kept] > scores.max() - _FAR_BEHIND])
+        path_s = np.full(len(state), spread_s)
+        state = descend(state, path_s, given, _COARSE_STEPS, LONGEST_STEP_M)
+    likely = scores(state, np.full(len(state), _MIDDLE_S), given)
+    if likely.max() < middle:
+        return state[:0]
+    kept: IntArray = distinct(state, np.argsort(-likely), _MODES, _SAME_M, _SAME_S)
+    near: FloatArray = state[kept[likely[kept] > likely.max() - _FAR_BEHIND]]
+    return near
 
 
-def _apart(state: FloatArray, scores: FloatArray, most: int) -> IntArray:
-    """Give the best of those that are not one, the best first."""
-    return np.asarray(distinct(state, np.argsort(-scores), most, _SAME_M, _SAME_S))
-
-
-def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses) -> Source | None:
-    """Look for all shots of each place, and settle the place that explains most by all of them."""
-    choice = _of_one_shot if len(pool) == len(np.unique(pool.node)) else _of_all_shots
+def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: FloatArray) -> Source | None:
+    """Look for all shots of each place [s, 7], and settle that which explains most by them all."""
+    choice = _of_one_shot if likelihood.one_each else _of_all_shots
     chosen = choice(pool, medium, likelihood, modes)
     if chosen is None:
         return None
     h, stacked, of_stack = chosen
     h = of_stack.settle(h.along(PATHS_S), _FINE_STEPS)
-    weighed, information = of_stack.peak(h)
-    likely = of_stack.evidence(weighed, information) + np.log(PATHS_LIKELY)
+    peak = of_stack.peak(h)
+    likely = peak.evidence + np.log(PATHS_LIKELY)
     share = np.exp(likely - likely.max())
     evidence = float(np.log(share.sum()) + likely.max())
     share /= share.sum()
     # What is not known of the paths is part of the errors: the mean over them, and its spread.
     state = share @ h.state
     off = h.state - state
-    spread = np.linalg.inv(information) + off[:, :, None] * off[:, None, :]
+    spread = peak.covariance + off[:, :, None] * off[:, None, :]
     path = int(np.argmax(share))
-    direct, late_s = stacked.unstack(weighed.direct[path], weighed.late_s[path], len(pool))
+    direct, late_s = stacked.unstack(peak.direct[path], peak.late_s[path], len(pool))
     return Source(
         state,
         np.einsum("s,sij->ij", share, spread),
@@ -217,7 +212,7 @@ def _finish(pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypothese
         evidence,
         float(share @ np.array(PATHS_S)),
         stacked.pool,
-        weighed.direct[path],
+        peak.direct[path],
     )
 
 
@@ -225,61 +220,82 @@ Choice = tuple[Hypotheses, Stack, Likelihood]
 
 
 def _of_one_shot(
-    pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses
+    pool: Pool, medium: Medium, likelihood: Likelihood, modes: FloatArray
 ) -> Choice | None:
-    weighed, information = likelihood.peak(modes)
-    mode = int(np.argmax(likelihood.evidence(weighed, information)))
-    return modes.take(np.array([mode])), single(pool), likelihood
+    h = Hypotheses(modes, np.full(len(modes), _MIDDLE_S))
+    mode = int(np.argmax(likelihood.peak(h).evidence))
+    return h.take(np.array([mode])), single(pool), likelihood
 
 
 def _of_all_shots(
-    pool: Pool, medium: Medium, likelihood: Likelihood, modes: Hypotheses
+    pool: Pool, medium: Medium, likelihood: Likelihood, modes: FloatArray
 ) -> Choice | None:
     # With an even cadence, one node's second shot and another's third make a place, too; only all
     # of the shots together tell that it is wrong.
     tried: list[tuple[float, Choice]] = []
-    for mode in range(len(modes.state)):
-        h = modes.take(np.array([mode]))
-        stacked = _stack(pool, likelihood, h)
+    for mode in modes:
+        stacked = _stack(pool, likelihood, mode)
         if not len(stacked.pool):
             continue
-        of_stack = Likelihood(stacked.pool, medium)
-        h = Hypotheses(h.state.copy(), h.path_s)
+        of_stack = likelihood if stacked.pool is pool else Likelihood(stacked.pool, medium)
+        h = Hypotheses(mode[None].copy(), np.array([_MIDDLE_S]))
         h.state[:, FIRED] += stacked.shift_s
         h = of_stack.settle(h, _JOINT_STEPS)
-        weighed, information = of_stack.peak(h)
-        score = float(of_stack.evidence(weighed, information)[0])
+        score = float(of_stack.peak(h).evidence[0])
         tried.append((score, (h, stacked, of_stack)))
     return max(tried, key=lambda one: one[0])[1] if tried else None
 
 
-def _stack(pool: Pool, likelihood: Likelihood, h: Hypotheses) -> Stack:
+def _stack(pool: Pool, likelihood: Likelihood, state: FloatArray) -> Stack:
     """Find the moments at which nodes agree that something was fired at a place, and stack them."""
-    weighed = likelihood.weigh(h)
-    late_s = weighed.late_s[0]  # of the arrivals, as if each were of the one shot
-    each = Hypotheses(
-        np.repeat(h.state, len(late_s) + 1, axis=0), np.full(len(late_s) + 1, _MIDDLE_S)
-    )
-    each.state[1:, FIRED] += late_s
-    direct = likelihood.weigh(each).direct  # moment, arrival
-    moments = np.concatenate([[0.0], late_s])
-    _, starts = np.unique(pool.node, return_index=True)
-    shots: list[float] = []
+    late_s, shots_s = _moments(state, likelihood.given)
+    return single(pool) if len(shots_s) == 1 else stack(pool, late_s, shots_s)
+
+
+@compiled
+def _moments(state: FloatArray, given: Given) -> tuple[FloatArray, FloatArray]:
+    """Give how late arrivals are against a place's own shot, and when all were fired after it."""
+    starts = given[3]
+    nodes = len(starts) - 1
+    path_s = np.full(1, _MIDDLE_S)
+    late_s = weigh(state.reshape(1, -1), path_s, given)[2][0]
+    count = len(late_s) + 1
+    each = np.empty((count, len(state)))
+    moments = np.zeros(count)
+    moments[1:] = late_s
+    for moment in range(count):
+        each[moment] = state
+        each[moment, FIRED] += moments[moment]
+    direct = weigh(each, np.full(count, _MIDDLE_S), given)[1]  # moment, arrival
+    shots = np.empty(_MOST_SHOTS)
+    found = 0
     least = 0.0
-    while len(shots) < _MOST_SHOTS:
-        heard = np.maximum.reduceat(direct, starts, axis=1)  # moment, node
-        agree = (heard > DIRECT).sum(axis=1)
-        least = least or max(2.0, _AGREE * agree.max())
-        choice = int(np.argmax(heard.sum(axis=1) * (agree >= least))) if shots else 0
-        if shots and agree[choice] < least:
+    heard = np.empty(count)
+    agree = np.empty(count)
+    while found < _MOST_SHOTS:
+        for moment in range(count):
+            heard[moment] = 0.0
+            agree[moment] = 0.0
+            for node in range(nodes):
+                of_node = direct[moment, starts[node] : starts[node + 1]].max()
+                heard[moment] += of_node
+                agree[moment] += of_node > DIRECT
+        if least == 0.0:
+            least = max(2.0, _AGREE * agree.max())
+        choice = int(np.argmax(heard * (agree >= least))) if found else 0
+        if found and agree[choice] < least:
             break
-        shots.append(float(moments[choice]))
+        at = moments[choice]
+        shots[found] = at
+        found += 1
         # An arrival is of one shot.
-        direct[:, direct[choice] > DIRECT] = 0
-        direct[np.abs(moments - shots[-1]) < FASTEST_S] = 0
-    if len(shots) == 1:
-        return single(pool)
-    return stack(pool, late_s, np.sort(np.array(shots)))
+        for arrival in range(count - 1):
+            if direct[choice, arrival] > DIRECT:
+                direct[:, arrival] = 0.0
+        for moment in range(count):
+            if abs(moments[moment] - at) < FASTEST_S:
+                direct[moment] = 0.0
+    return late_s, np.sort(shots[:found])
 
 
 def _in_whole(source: Source, which: BoolArray) -> Source:
@@ -291,10 +307,15 @@ def _in_whole(source: Source, which: BoolArray) -> Source:
     return replace(source, direct=direct, late_s=late_s)
 
 
+@compiled
 def as_echoes(clutter_per_s: FloatArray, late_s: FloatArray) -> FloatArray:
     """Let arrivals [m] that may be echoes of shots, so late after each [k, m], count for less."""
-    echo = ((late_s > 0) & (late_s < ECHO_S)).any(axis=0)
-    return np.where(echo, np.maximum(clutter_per_s, _ECHO_PER_S), clutter_per_s)
+    dimmed = clutter_per_s.copy()
+    for arrival in range(len(dimmed)):
+        late = late_s[:, arrival]
+        if ((late > 0) & (late < ECHO_S)).any():
+            dimmed[arrival] = max(dimmed[arrival], _ECHO_PER_S)
+    return dimmed
 
 
 def among(mine_s: FloatArray, others_s: FloatArray) -> int:

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from node.network.arrivals import FloatArray, IntArray, Pool
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.compiled import compiled
 
 # Shots by one path keep their spacing to within the errors of two onsets and a gun's own movement.
 _SPACING_S: Final = 0.006
@@ -49,15 +50,7 @@ class Stack:
         self, direct: FloatArray, late_s: FloatArray, arrivals: int
     ) -> tuple[FloatArray, FloatArray]:
         """Give for each shot and arrival of the pool what was found of the stacked ones."""
-        shots = len(self.gaps_s)
-        of_shot = np.zeros((shots, arrivals))
-        late = np.full((shots, arrivals), np.nan)
-        for path, members in enumerate(self.members):
-            for shot, arrival in enumerate(members):
-                if arrival >= 0:
-                    of_shot[shot, arrival] = max(of_shot[shot, arrival], direct[path])
-                    late[shot, arrival] = late_s[path]
-        return of_shot, late
+        return _unstack(self.members, direct, late_s, arrivals)
 
 
 def single(pool: Pool) -> Stack:
@@ -75,75 +68,166 @@ def stack(pool: Pool, late_s: FloatArray, shots_s: FloatArray) -> Stack:
     shots_s
         When the shots were fired after that one, ascending, shape [k]; 0 is among them.
     """
-    gaps = shots_s - shots_s[0]
-    late_s = late_s - shots_s[0]
-    gaps = _settled(pool, late_s, gaps)
-    members, times, sigmas, firsts = [], [], [], []
-    clutter = []
-    for node in np.unique(pool.node):
-        mine = np.flatnonzero(pool.node == node)
-        for group in _paths(late_s[mine], gaps, pool.clutter_per_s[mine]):
-            which = np.where(group >= 0, mine[group], -1)
-            shots = np.flatnonzero(which >= 0)
-            own = which[shots]
-            members.append(which)
-            times.append(np.mean(pool.time_s[own] - gaps[shots]))
-            sigmas.append(np.sqrt(np.mean(pool.sigma_s[own] ** 2) / len(own)))
-            firsts.append(own[int(np.argmax(pool.first[own]))])
-            # That clutter looks like it: once at its rate, and again at each further shot.
-            again = pool.clutter_per_s[own[1:]] * np.sqrt(2 * np.pi) * _SPACING_S / _AGAIN
-            missed = (1 - _AGAIN) ** (len(gaps) - len(own))
-            clutter.append(pool.clutter_per_s[own[0]] * np.prod(np.minimum(again, 1.0)) / missed)
-    first = np.array(firsts, np.int64)
-    stacked = replace(
-        pool.only(first),
-        time_s=np.array(times),
-        sigma_s=np.array(sigmas),
-        clutter_per_s=np.array(clutter),
+    gaps, members, times, sigmas, firsts, clutter = _stacked(
+        pool.node,
+        pool.time_s,
+        pool.sigma_s,
+        pool.clutter_per_s,
+        pool.first,
+        late_s - shots_s[0],
+        shots_s - shots_s[0],
     )
-    return Stack(
-        stacked, gaps, float(shots_s[0]), np.array(members, np.int64).reshape(-1, len(gaps))
-    )
+    stacked = replace(pool.only(firsts), time_s=times, sigma_s=sigmas, clutter_per_s=clutter)
+    return Stack(stacked, gaps, float(shots_s[0]), members)
 
 
-def _paths(late_s: FloatArray, gaps_s: FloatArray, clutter: FloatArray) -> list[IntArray]:
-    """Give the paths of one node: for each the arrival of each shot, or -1; the fullest first."""
-    after = late_s[None, :] - gaps_s[:, None]  # shot, arrival
-    candidates = after[(after > _EARLIEST_S) & (after < _LATEST_S)]
-    found: list[tuple[float, float, IntArray]] = []
-    for delay in candidates:
-        off = np.abs(after - delay)
-        nearest = off.argmin(axis=1)
-        fits = off[np.arange(len(gaps_s)), nearest] < 3 * _SPACING_S
-        group = np.where(fits, nearest, -1)
-        score = float(-np.log(np.minimum(clutter[group[fits]], 1.0)).sum() + 3 * fits.sum())
-        found.append((-score, abs(delay), group))
-    found.sort(key=lambda one: one[:2])
-    kept: list[IntArray] = []
-    taken = np.zeros(len(late_s), np.bool_)
-    for _, _, group in found:
-        own = group[group >= 0]
-        if not taken[own].any():
-            kept.append(group)
-            taken[own] = True
-        if len(kept) == _MOST_PATHS:
+@compiled
+def _stacked(
+    node: IntArray,
+    time_s: FloatArray,
+    sigma_s: FloatArray,
+    clutter_per_s: FloatArray,
+    first: BoolArray,
+    late_s: FloatArray,
+    gaps_s: FloatArray,
+) -> tuple[FloatArray, IntArray, FloatArray, FloatArray, IntArray, FloatArray]:
+    """Give the settled spacing, and of each path its members, time, error, first and clutter."""
+    count = len(node)
+    edges = np.flatnonzero(np.diff(node)) + 1
+    starts = np.zeros(len(edges) + 2, np.int64)
+    starts[1:-1], starts[-1] = edges, count
+    gaps = _settled(late_s, gaps_s, clutter_per_s, starts)
+    shots = len(gaps)
+    members = np.empty((count, shots), np.int64)
+    times, sigmas, clutter = np.empty(count), np.empty(count), np.empty(count)
+    firsts = np.empty(count, np.int64)
+    paths = 0
+    for n in range(len(starts) - 1):
+        begin, end = starts[n], starts[n + 1]
+        for group in _paths(late_s[begin:end], gaps, clutter_per_s[begin:end], _MOST_PATHS):
+            time, variance, held = 0.0, 0.0, 0
+            lead = own = -1
+            rate = 1.0
+            for shot in range(shots):
+                members[paths, shot] = -1
+                if group[shot] < 0:
+                    continue
+                at = begin + group[shot]
+                members[paths, shot] = at
+                time += time_s[at] - gaps[shot]
+                variance += sigma_s[at] ** 2
+                # That clutter looks like it: once at its rate, and again at each further shot.
+                if held == 0:
+                    own = at
+                    rate = clutter_per_s[at]
+                else:
+                    again = clutter_per_s[at] * np.sqrt(2 * np.pi) * _SPACING_S / _AGAIN
+                    rate *= min(again, 1.0)
+                if lead < 0 and first[at]:
+                    lead = at
+                held += 1
+            times[paths] = time / held
+            sigmas[paths] = np.sqrt(variance / held / held)
+            firsts[paths] = lead if lead >= 0 else own
+            clutter[paths] = rate / (1 - _AGAIN) ** (shots - held)
+            paths += 1
+    return gaps, members[:paths], times[:paths], sigmas[:paths], firsts[:paths], clutter[:paths]
+
+
+@compiled
+def _paths(late_s: FloatArray, gaps_s: FloatArray, clutter: FloatArray, most: int) -> IntArray:
+    """Give the paths of one node: for each the arrival of each shot, or -1; the fullest first.
+
+    Shape [paths, shots].
+    """
+    count, shots = len(late_s), len(gaps_s)
+    groups = np.empty((count * shots, shots), np.int64)
+    score = np.empty(count * shots)
+    delays = np.empty(count * shots)
+    found = 0
+    for of_shot in range(shots):
+        for of in range(count):
+            delay = late_s[of] - gaps_s[of_shot]
+            if not _EARLIEST_S < delay < _LATEST_S:
+                continue
+            score[found] = 0.0
+            delays[found] = abs(delay)
+            for shot in range(shots):
+                nearest, least = -1, 3 * _SPACING_S
+                for arrival in range(count):
+                    off = abs(late_s[arrival] - gaps_s[shot] - delay)
+                    if off < least:
+                        nearest, least = arrival, off
+                groups[found, shot] = nearest
+                if nearest >= 0:
+                    score[found] += 3 - np.log(min(clutter[nearest], 1.0))
+            found += 1
+    kept = np.empty((min(most, count), shots), np.int64)
+    taken = np.zeros(count, np.bool_)
+    tried = np.zeros(found, np.bool_)
+    paths = 0
+    for _ in range(found):
+        best = -1
+        for at in range(found):
+            if tried[at]:
+                continue
+            better = best < 0 or score[at] > score[best]
+            if better or (score[at] == score[best] and delays[at] < delays[best]):
+                best = at
+        tried[best] = True
+        free = True
+        for shot in range(shots):
+            if groups[best, shot] >= 0 and taken[groups[best, shot]]:
+                free = False
+        if not free:
+            continue
+        kept[paths] = groups[best]
+        for shot in range(shots):
+            if groups[best, shot] >= 0:
+                taken[groups[best, shot]] = True
+        paths += 1
+        if paths == len(kept):
             break
-    return kept
+    return kept[:paths]
 
 
-def _settled(pool: Pool, late_s: FloatArray, gaps_s: FloatArray) -> FloatArray:
+@compiled
+def _settled(
+    late_s: FloatArray, gaps_s: FloatArray, clutter: FloatArray, starts: IntArray
+) -> FloatArray:
     """Settle the shots' spacing by all nodes: the median of what each says of it."""
-    if len(gaps_s) == 1:
-        return gaps_s
-    says: list[list[float]] = [[] for _ in gaps_s]
-    for node in np.unique(pool.node):
-        mine = np.flatnonzero(pool.node == node)
-        paths = _paths(late_s[mine], gaps_s, pool.clutter_per_s[mine])[:1]
-        for group in paths:
-            if group[0] >= 0:
-                for shot in np.flatnonzero(group >= 0)[1:]:
-                    says[shot].append(float(late_s[mine[group[shot]]] - late_s[mine[group[0]]]))
-    settled = [np.median(said) if said else gap for said, gap in zip(says, gaps_s, strict=True)]
+    shots, nodes = len(gaps_s), len(starts) - 1
+    says = np.empty((shots, nodes))
+    said = np.zeros(shots, np.int64)
+    for n in range(nodes):
+        begin, end = starts[n], starts[n + 1]
+        for group in _paths(late_s[begin:end], gaps_s, clutter[begin:end], 1):
+            for shot in range(1, shots):
+                if group[0] >= 0 and group[shot] >= 0:
+                    says[shot, said[shot]] = late_s[begin + group[shot]] - late_s[begin + group[0]]
+                    said[shot] += 1
+    settled = gaps_s.copy()
     settled[0] = 0.0
-    apart = np.diff(np.sort(settled), prepend=-np.inf) > FASTEST_S
-    return np.sort(settled)[apart]
+    for shot in range(1, shots):
+        if said[shot]:
+            settled[shot] = np.median(says[shot, : said[shot]])
+    settled = np.sort(settled)
+    apart = np.ones(shots, np.bool_)
+    apart[1:] = np.diff(settled) > FASTEST_S
+    return settled[apart]
+
+
+@compiled
+def _unstack(
+    members: IntArray, direct: FloatArray, late_s: FloatArray, arrivals: int
+) -> tuple[FloatArray, FloatArray]:
+    paths, shots = members.shape
+    of_shot = np.zeros((shots, arrivals))
+    late = np.full((shots, arrivals), np.nan)
+    for path in range(paths):
+        for shot in range(shots):
+            arrival = members[path, shot]
+            if arrival >= 0:
+                of_shot[shot, arrival] = max(of_shot[shot, arrival], direct[path])
+                late[shot, arrival] = late_s[path]
+    return of_shot, late

@@ -9,15 +9,18 @@ from typing import Final
 import numpy as np
 
 from node.messages import Incident
-from node.network.arrivals import FloatArray, IntArray, Pool
-from node.network.likelihood import FIRED, WIND_EAST, C
-from node.network.sources import DIRECT, ECHO_S, Source, among
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.compiled import compiled
+from node.network.likelihood import WIND_EAST, C
+from node.network.sources import ECHO_S, Source, among
 
 # A node may be off from what few others predict; beyond this it is not the same sound.
 _SIGMAS: Final = 4.0
 _LEAST_S: Final = 0.04
 _MOST_S: Final = 0.4
 _ROUGHLY_S: Final = 0.6
+# If nodes agree within so much, there was a further shot.
+_ONE_SHOT_S: Final = 0.06
 # A wall mirrors a source at its own moment, many walls some time after it, give or take what the
 # place is off; a second gun fires at other moments, and with another rhythm.
 _EARLIEST_S: Final = -0.5
@@ -53,6 +56,12 @@ class Track:
         How often it was gone through once more.
     over
         Whether it is no more.
+    begins_s, ends_s
+        When its first and its last shot were fired.
+    used, used_nodes
+        The rows that it takes for direct sound, and the nodes of the memory that these are of.
+    crossing
+        How many of them tell a bearing to it.
     """
 
     number: int
@@ -69,24 +78,32 @@ class Track:
     founder: str = ""
     settled: int = 0
     over: bool = False
+    begins_s: float = field(init=False)
+    ends_s: float = field(init=False)
+    used: IntArray = field(init=False)
+    used_nodes: IntArray = field(init=False)
+    crossing: int = field(init=False)
 
-    @property
-    def begins_s(self) -> float:
-        """When its first shot was fired."""
-        return float(self.source.fired_s[0])
+    def __post_init__(self) -> None:
+        self.rest_on(self.source, self.pool, self.nodes)
 
-    @property
-    def ends_s(self) -> float:
-        """When its last shot was fired."""
-        return float(self.source.fired_s[-1])
+    def rest_on(self, source: Source, pool: Pool, nodes: IntArray) -> None:
+        """Put what was found now in the place of what was found before."""
+        self.source, self.pool, self.nodes = source, pool, nodes
+        self.begins_s, self.ends_s = float(source.fired_s[0]), float(source.fired_s[-1])
+        direct = source.used
+        self.used = pool.key[direct]
+        self.used_nodes = nodes[np.unique(pool.node[direct])]
+        bearings = direct & pool.first & np.isfinite(pool.azimuth_rad)
+        self.crossing = len(np.unique(pool.node[bearings]))
+        self._east_m, self._north_m, self._c = source.state[[0, 1, C]].tolist()
 
     def may_reach(self, east_m: float, north_m: float, begins_s: float, ends_s: float) -> bool:
         """Say roughly whether its sound, echoes too, is at a place in a span of time."""
-        away_m = math.hypot(self.source.state[0] - east_m, self.source.state[1] - north_m)
-        way_s = away_m / self.source.state[C]
+        way_s = math.hypot(self._east_m - east_m, self._north_m - north_m) / self._c
         return bool(
-            ends_s > self.source.fired_s[0] + way_s - _ROUGHLY_S
-            and begins_s < self.source.fired_s[-1] + way_s + ECHO_S + _ROUGHLY_S
+            ends_s > self.begins_s + way_s - _ROUGHLY_S
+            and begins_s < self.ends_s + way_s + ECHO_S + _ROUGHLY_S
         )
 
     def late_s(self, time_s: FloatArray, place_m: FloatArray) -> FloatArray:
@@ -97,39 +114,33 @@ class Track:
         time_s, place_m
             When they came, shape [m], and where to, shape [m, 3].
         """
-        return np.asarray((time_s - self.way_s(place_m))[..., None] - self.source.fired_s)
+        return _late_s(self.source.state, self.source.fired_s, time_s, place_m)
 
     def way_s(self, place_m: FloatArray) -> FloatArray:
         """Give how long its sound takes to places [m, 3], shape [m]."""
-        away = self.source.state[:3] - place_m
-        r = np.maximum(np.sqrt((away**2).sum(-1)), 1.0)
-        speed = self.source.state[C] - away[..., :2] @ self.source.state[WIND_EAST:FIRED] / r
-        return np.asarray(r / speed)
+        return _ways_s(self.source.state, place_m)
 
-    def gate_s(self, place_m: FloatArray, sigma_s: FloatArray) -> FloatArray:
-        """Give within how much of what is predicted an arrival may be direct sound, shape [m]."""
-        away = self.source.place_m - place_m[..., :2]
-        toward = away / np.maximum(np.hypot(away[..., 0], away[..., 1]), 1.0)[..., None]
-        toward /= self.source.state[C]
-        spread = ((toward @ self.source.covariance[:2, :2]) * toward).sum(-1)
-        gate = _SIGMAS * np.sqrt(spread + self.source.path_s**2 + sigma_s**2)
-        return np.asarray(np.clip(gate, _LEAST_S, _MOST_S))
+    def hears(self, time_s: FloatArray, sigma_s: FloatArray, place_m: FloatArray) -> BoolArray:
+        """Say which arrivals at a place [3] may be direct sound of a shot, shape [m]."""
+        source = self.source
+        return _hears(
+            source.state,
+            source.covariance,
+            source.path_s,
+            source.fired_s,
+            time_s,
+            sigma_s,
+            place_m,
+        )
 
-    @property
-    def used(self) -> IntArray:
-        """The rows that it takes for direct sound."""
-        return np.asarray(self.pool.key[self.source.used])
+    def agreed(
+        self, time_s: FloatArray, place_m: FloatArray, node: IntArray, own: int, least: float
+    ) -> bool:
+        """Say whether of the nodes of arrivals so many agree that something was fired here.
 
-    @property
-    def used_nodes(self) -> IntArray:
-        """The nodes of the memory whose direct sound it rests on."""
-        return np.asarray(self.nodes[self.source.nodes(self.pool)])
-
-    @property
-    def crossing(self) -> int:
-        """How many of them tell a bearing to it."""
-        direct = (self.source.direct > DIRECT).any(axis=0) & self.pool.first
-        return len(np.unique(self.pool.node[direct & np.isfinite(self.pool.azimuth_rad)]))
+        At the moment that one of the first `own` arrivals says.
+        """
+        return _agreed(self.source.state, time_s, place_m, node, own, least)
 
     def is_echo_of(self, other: Track) -> bool:
         """Say whether its shots are another's, mirrored by a wall, or as many walls return them."""
@@ -138,7 +149,89 @@ class Track:
             return True
         if len(self.used_nodes) >= max(_SEEN_BY_MANY, _ECHOED * len(other.used_nodes)):
             return False
-        lags = [mine[0] - at for at in others if _EARLIEST_S < mine[0] - at < _LATEST_S]
-        return len(mine) > 1 and any(
+        lags = [at - of for at in mine for of in others if _EARLIEST_S < at - of < _LATEST_S]
+        if len(mine) > 1 and any(
             among(mine - lag, others) >= len(mine) - len(mine) // 4 for lag in lags
-        )
+        ):
+            return True
+        # Two walls that each return all of the shots.
+        whole = [lag for lag in lags if among(others + lag, mine) == len(others)]
+        returned = sum(any(among(at - lag, others) for lag in whole) for at in mine[:, None])
+        return len(others) > 1 and returned >= len(mine) - len(mine) // 4
+
+
+@compiled
+def _way_s(state: FloatArray, east_m: float, north_m: float, up_m: float) -> float:
+    east, north, up = state[0] - east_m, state[1] - north_m, state[2] - up_m
+    r = max(np.sqrt(east * east + north * north + up * up), 1.0)
+    return float(r / (state[C] - (east * state[WIND_EAST] + north * state[WIND_EAST + 1]) / r))
+
+
+@compiled
+def _ways_s(state: FloatArray, place_m: FloatArray) -> FloatArray:
+    way_s = np.empty(len(place_m))
+    for m in range(len(place_m)):
+        way_s[m] = _way_s(state, place_m[m, 0], place_m[m, 1], place_m[m, 2])
+    return way_s
+
+
+@compiled
+def _late_s(
+    state: FloatArray, fired_s: FloatArray, time_s: FloatArray, place_m: FloatArray
+) -> FloatArray:
+    late_s = np.empty((len(time_s), len(fired_s)))
+    for m in range(len(time_s)):
+        late_s[m] = time_s[m] - _way_s(state, place_m[m, 0], place_m[m, 1], place_m[m, 2]) - fired_s
+    return late_s
+
+
+@compiled
+def _hears(
+    state: FloatArray,
+    covariance: FloatArray,
+    path_s: float,
+    fired_s: FloatArray,
+    time_s: FloatArray,
+    sigma_s: FloatArray,
+    place_m: FloatArray,
+) -> BoolArray:
+    way_s = _way_s(state, place_m[0], place_m[1], place_m[2])
+    east, north = state[0] - place_m[0], state[1] - place_m[1]
+    far = max(np.sqrt(east * east + north * north), 1.0) * state[C]
+    east, north = east / far, north / far
+    spread = east * east * covariance[0, 0] + north * north * covariance[1, 1]
+    spread += 2 * east * north * covariance[0, 1] + path_s * path_s
+    hears = np.zeros(len(time_s), np.bool_)
+    for m in range(len(time_s)):
+        gate_s = _SIGMAS * np.sqrt(spread + sigma_s[m] ** 2)
+        gate_s = min(max(gate_s, _LEAST_S), _MOST_S)
+        for fired in fired_s:
+            hears[m] |= abs(time_s[m] - way_s - fired) < gate_s
+    return hears
+
+
+@compiled
+def _agreed(
+    state: FloatArray,
+    time_s: FloatArray,
+    place_m: FloatArray,
+    node: IntArray,
+    own: int,
+    least: float,
+) -> bool:
+    fired = np.empty(len(time_s))
+    for m in range(len(time_s)):
+        fired[m] = time_s[m] - _way_s(state, place_m[m, 0], place_m[m, 1], place_m[m, 2])
+    counted = np.empty(len(time_s), np.int64)
+    for at in range(own):
+        nodes = 0
+        for m in range(len(time_s)):
+            if (
+                abs(fired[m] - fired[at]) < _ONE_SHOT_S / 2
+                and not (counted[:nodes] == node[m]).any()
+            ):
+                counted[nodes] = node[m]
+                nodes += 1
+        if nodes >= least:
+            return True
+    return False

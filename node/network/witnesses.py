@@ -62,7 +62,7 @@ def astray(track: Track, memory: Memory) -> list[tuple[Event, float]]:
         track.begins_s - _ASTRAY_S,
         track.begins_s + _ASTRAY_S + _ASTRAY_REACH_M / float(track.source.state[C]),
     )
-    first = memory.column("first", rows).astype(bool) & memory.column("graded", rows).astype(bool)
+    first = memory.flags("first", rows) & memory.flags("graded", rows)
     rows = rows[first & (memory.claimed_by(rows) == NOBODY)]
     rows = rows[~np.isin(memory.nodes_of(rows), track.used_nodes)]
     nodes = memory.nodes_of(rows)

@@ -52,6 +52,12 @@ class NotingLocator:
         self.weathers[site] = weather
 
     def push(self, detection: Detection, now_ns: int) -> list[Incident]:
+        return self.hear(detection, now_ns)
+
+    def work(self, now_ns: int) -> None:
+        return None
+
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
         self.pushed.append(detection)
         self.moments.append(now_ns)
         return [incident(detection.event_id, detection.revision, detection.site)]

@@ -172,14 +172,15 @@ def test_a_step_goes_up_the_gradient_that_finite_differences_give(bearings: bool
         state[4:6] = 0.0
         h = Hypotheses(state[None], np.array([path_s]))
         likelihood = Likelihood(pool, CALM)
-        weighed, information = likelihood.peak(h)
+        peak = likelihood.peak(h)
+        information = np.linalg.inv(peak.covariance[0])
         step = likelihood.settle(h, 1).state[0] - state
         if np.hypot(*step[:2]) > 149:
             continue  # cut short
         compared += 1
-        gradient = information[0] @ step
+        gradient = information @ step
 
-        def improved(at: np.ndarray, direct=weighed.direct[0], was=state) -> float:  # type: ignore[no-untyped-def]
+        def improved(at: np.ndarray, direct=peak.direct[0], was=state) -> float:  # type: ignore[no-untyped-def]
             return expected_log(pool, CALM, direct, was, path_s, at)
 
         differences = []
@@ -187,20 +188,33 @@ def test_a_step_goes_up_the_gradient_that_finite_differences_give(bearings: bool
             off = np.zeros(PARAMETERS)
             off[axis] = width
             differences.append((improved(state + off) - improved(state - off)) / (2 * width))
-        scale = np.sqrt(np.diag(information[0]))
+        scale = np.sqrt(np.diag(information))
         assert gradient / scale == pytest.approx(np.array(differences) / scale, abs=2e-3, rel=1e-3)
     assert compared >= 3
 
 
-def test_information_is_symmetric_and_more_with_bearings() -> None:
+def test_covariance_is_symmetric_and_less_with_bearings() -> None:
     h = Hypotheses(SHOT[None], np.array([0.006]))
     with_bearings, without = (
-        Likelihood(arrivals(bearings), AIR).peak(h)[1][0] for bearings in (True, False)
+        Likelihood(arrivals(bearings), AIR).peak(h).covariance[0] for bearings in (True, False)
     )
-    for information in (with_bearings, without):
-        assert information == pytest.approx(information.T)
-        assert np.linalg.eigvalsh(information).min() > 0
-    assert np.linalg.inv(with_bearings)[0, 0] < np.linalg.inv(without)[0, 0]
+    for covariance in (with_bearings, without):
+        assert covariance == pytest.approx(covariance.T)
+        assert np.linalg.eigvalsh(covariance).min() > 0
+    assert with_bearings[0, 0] < without[0, 0]
+
+
+def test_a_peak_weighs_by_its_own_width() -> None:
+    likelihood = Likelihood(arrivals(), AIR)
+    peak = likelihood.peak(Hypotheses(states(), np.full(13, 0.006)))
+    width = peak.evidence - peak.log_likelihood
+    log_det = np.linalg.slogdet(peak.covariance)[1]
+    assert width - width[0] == pytest.approx(0.5 * (log_det - log_det[0]), abs=1e-9)
+
+
+def test_scores_are_what_weighing_gives() -> None:
+    likelihood, h = Likelihood(arrivals(), AIR), Hypotheses(states(), np.full(13, 0.01))
+    assert np.array_equal(likelihood.scores(h), likelihood.weigh(h).log_likelihood)
 
 
 def test_no_step_is_longer_than_it_may_be() -> None:
@@ -220,11 +234,9 @@ def test_steps_do_not_change_the_hypotheses_that_they_start_from() -> None:
 def test_a_node_beside_the_shot_is_no_division_by_zero() -> None:
     at_node = SHOT.copy()
     at_node[:3] = NODES_M[0]
-    weighed, information = Likelihood(arrivals(), AIR).peak(
-        Hypotheses(at_node[None], np.array([0.006]))
-    )
-    assert np.isfinite(weighed.log_likelihood).all()
-    assert np.isfinite(information).all()
+    peak = Likelihood(arrivals(), AIR).peak(Hypotheses(at_node[None], np.array([0.006])))
+    assert np.isfinite(peak.evidence).all()
+    assert np.isfinite(peak.covariance).all()
 
 
 def test_of_hypotheses_that_are_one_the_first_in_order_stays() -> None:

@@ -169,7 +169,7 @@ def test_an_hour_of_detections_takes_no_more_room_than_a_minute() -> None:
         if at % 50 == 0:
             site.memory.forget(0.3 * at - 60)
     memory = site.memory
-    assert len(memory._rows) == ROWS
+    assert len(memory._columns["time_s"]) == ROWS
     assert len(memory._events) < 300
     assert len(memory._numbers) == len(memory._order) == len(memory._events)
     assert sum(map(len, memory._blocks.values())) < 300

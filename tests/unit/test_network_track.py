@@ -69,9 +69,34 @@ def test_a_place_that_is_not_well_known_predicts_no_node_well_but_within_bounds(
     sigmas_s = np.full(6, 1e-5)
     unsure = replace(sure, source=replace(sure.source, covariance=400 * sure.source.covariance))
     lost = replace(sure, source=replace(sure.source, covariance=1e9 * sure.source.covariance))
-    assert (sure.gate_s(NODES_M, sigmas_s) < unsure.gate_s(NODES_M, sigmas_s)).all()
-    assert (sure.gate_s(NODES_M, sigmas_s) >= 0.04).all()
-    assert (lost.gate_s(NODES_M, sigmas_s) <= 0.4).all()
+    for node_m in NODES_M.astype(np.float64):
+        due_s = 1.0 + float(sure.way_s(node_m[None])[0])
+        off_s = due_s + np.array([0.035, -0.035, 0.2, -0.2, 0.41, -0.41])
+        assert sure.hears(off_s, sigmas_s, node_m).tolist() == [True] * 2 + [False] * 4
+        assert lost.hears(off_s, sigmas_s, node_m).tolist() == [True] * 4 + [False] * 2
+        apart_s = due_s + np.linspace(0.0, 0.4, 50)
+        sigma_s = np.full(50, 1e-5)
+        assert (
+            sure.hears(apart_s, sigma_s, node_m).sum()
+            <= unsure.hears(apart_s, sigma_s, node_m).sum()
+        )
+    vague = np.full(6, 0.03)
+    assert sure.hears(off_s, vague, node_m).tolist() == [True, True, False, False, False, False]
+    assert sure.hears(due_s + np.full(6, 0.11), vague, node_m).all()
+
+
+def test_nodes_agree_that_there_was_a_further_shot() -> None:
+    one = track()
+    ways_s = one.way_s(NODES_M)
+    nodes = np.arange(6)
+    later_s = 3.0 + ways_s
+    assert one.agreed(later_s, NODES_M, nodes, 1, 6.0)
+    later_s[1:3] += 0.1
+    assert not one.agreed(later_s, NODES_M, nodes, 1, 5.0)
+    assert one.agreed(later_s, NODES_M, nodes, 1, 4.0)
+    assert not one.agreed(later_s, NODES_M, np.zeros(6, np.int64), 1, 2.0), (
+        "one node, again and again"
+    )
 
 
 def test_nodes_are_told_as_the_memory_knows_them() -> None:
