@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from node.messages import Detection
 from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
 from node.network.compiled import compiled
+from node.network.policy import Word
 from node.types import NS_PER_S, Grade
 from node.utc import parse_utc_ns
 
@@ -60,21 +61,29 @@ _COLUMNS: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A detection as it is remembered.
+    """What is remembered of a detection: as little as is needed, there may be half a million.
 
     Attributes
     ----------
     node
         Index of its node.
-    rows
-        Its rounds.
+    begin, end
+        Its first round's row, and that after its last.
     """
 
-    detection: Detection
+    event_id: str
+    revision: int
+    word: Word
     node: int
-    rows: IntArray
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> IntArray:
+        """Its rounds."""
+        return np.arange(self.begin, self.end)
 
 
 class Memory:
@@ -155,15 +164,17 @@ class Memory:
         self._next_event += 1
         count = len(detection.rounds)
         self._make_room(count)
-        rows = np.arange(self._end, self._end + count)
+        word = replace(Word.of(detection), node_id=self.node_ids[node])
+        event = Event(
+            detection.event_id, detection.revision, word, node, self._end, self._end + count
+        )
         self._end += count
-        times_s = self._fill(rows[0] - self._base, detection, node, number)
+        times_s = self._fill(event.begin - self._base, detection, node, number)
         x, y = self._cell(self.places_m[node])
-        for row, time_s in zip(rows.tolist(), times_s, strict=True):
+        for row, time_s in enumerate(times_s, event.begin):
             key = (x, y, int(time_s // _BLOCK_S))
             self._blocks[key].append(row)
             self._block_keys[key[2]].add(key)
-        event = Event(detection, node, rows)
         self._events[number] = event
         self._numbers[node, detection.event_id] = number
         self._order.append(number)
@@ -182,13 +193,13 @@ class Memory:
         """Forget what was heard before a moment."""
         while self._order:
             event = self._events[self._order[0]]
-            last = int(event.rows[-1]) - self._base
+            last = event.end - 1 - self._base
             if self._columns["time_s"][last] >= before_s:
                 break
             number = self._order.popleft()
             del self._events[number]
-            if self._numbers.get((event.node, event.detection.event_id)) == number:
-                del self._numbers[event.node, event.detection.event_id]
+            if self._numbers.get((event.node, event.event_id)) == number:
+                del self._numbers[event.node, event.event_id]
         for stretch in [b for b in self._block_keys if (b + 1) * _BLOCK_S < before_s]:
             for key in self._block_keys.pop(stretch):
                 del self._blocks[key]
@@ -300,7 +311,7 @@ class Memory:
     def _make_room(self, count: int) -> None:
         if self._end - self._base + count <= len(self._columns["time_s"]):
             return
-        first = int(self._events[self._order[0]].rows[0]) if self._order else self._end
+        first = self._events[self._order[0]].begin if self._order else self._end
         kept = slice(first - self._base, self._end - self._base)
         many = self._end - first
         columns = _empty(max(_ROWS, 2 * (many + count)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import Field
@@ -102,33 +103,66 @@ class LocateSettings(Section):
     )
 
 
-def pooled(detections: Sequence[Detection]) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a detection says of what it was.
+
+    Attributes
+    ----------
+    node_id
+        Who says so.
+    scores
+        Of gunfire, fireworks, backfire and anything else.
+    gunfire, probable
+        From which score of gunfire on the node grades it so.
+    snr_db
+        Of its loudest round.
+    """
+
+    node_id: str
+    grade: Grade
+    scores: tuple[float, float, float, float]
+    gunfire: float
+    probable: float
+    snr_db: float
+
+    @classmethod
+    def of(cls, detection: Detection) -> Word:
+        """Give that of a message."""
+        s = detection.scores
+        return cls(
+            detection.node_id,
+            detection.grade,
+            (s.gunfire, s.fireworks, s.backfire, s.other),
+            detection.thresholds.gunfire,
+            detection.thresholds.probable,
+            max(one.snr_db for one in detection.rounds),
+        )
+
+
+def pooled(words: Sequence[Word]) -> Scores:
     """Combine the scores that several nodes gave one source.
 
     A weighted mean of their logarithms, to the power of the root of how many they amount to: nodes
     hear one sound, but through different streets, so that they are neither one witness nor as many.
     A node counts by its SNR, since far ones tell classes apart less well.
     """
-    snr_db = [max(one.snr_db for one in d.rounds) for d in detections]
-    weights = [min(max((snr - _MUTE_DB) / _CLEAR_DB, _LEAST_WEIGHT), 1.0) for snr in snr_db]
+    weights = [min(max((w.snr_db - _MUTE_DB) / _CLEAR_DB, _LEAST_WEIGHT), 1.0) for w in words]
     amount = sum(weights) ** 2 / sum(w * w for w in weights)
     logs = [0.0] * 4
-    for d, weight in zip(detections, weights, strict=True):
-        s = d.scores
-        for at, score in enumerate((s.gunfire, s.fireworks, s.backfire, s.other)):
+    for word, weight in zip(words, weights, strict=True):
+        for at, score in enumerate(word.scores):
             logs[at] += weight * math.log(max(score, _SUREST))
     sharp = [math.exp(math.sqrt(amount) * log / sum(weights)) for log in logs]
     gunfire, fireworks, backfire, other = (each / sum(sharp) for each in sharp)
     return Scores(gunfire=gunfire, fireworks=fireworks, backfire=backfire, other=other)
 
 
-def grade_of(scores: Scores, detections: Sequence[Detection]) -> Grade:
+def grade_of(scores: Scores, words: Sequence[Word]) -> Grade:
     """Grade combined scores by the mean of the nodes' thresholds."""
-    gunfire = sum(d.thresholds.gunfire for d in detections) / len(detections)
-    probable = _probable(detections)
-    if scores.gunfire >= gunfire:
+    if scores.gunfire >= sum(word.gunfire for word in words) / len(words):
         return "gunfire"
-    return "probable_gunfire" if scores.gunfire >= probable else "not_gunfire"
+    return "probable_gunfire" if scores.gunfire >= _probable(words) else "not_gunfire"
 
 
 def passes(
@@ -137,7 +171,7 @@ def passes(
     log_odds: float,
     nodes: int,
     bearings: int,
-    detections: Sequence[Detection],
+    words: Sequence[Word],
     told: bool,
 ) -> bool:
     """Say whether a source is an incident.
@@ -146,24 +180,24 @@ def passes(
     ----------
     nodes, bearings
         How many nodes' times agree on it, and how many bearings with them.
-    detections
-        What they rest on.
+    words
+        Of the detections that they rest on.
     told
         Whether it was published: it is not taken back for a grade that falls by a hair.
     """
-    if log_odds < settings.least_log_odds or not detections:
+    if log_odds < settings.least_log_odds or not words:
         return False
     if nodes < settings.nodes and bearings < settings.nodes_with_bearings:
         return False
-    if len({d.node_id for d in detections if d.grade != "not_gunfire"}) < settings.graded_nodes:
+    if len({w.node_id for w in words if w.grade != "not_gunfire"}) < settings.graded_nodes:
         return False
     if settings.least_grade == "not_gunfire":
         return True
-    scores = pooled(detections)
-    if told and scores.gunfire >= _STAYS * _probable(detections):
+    scores = pooled(words)
+    if told and scores.gunfire >= _STAYS * _probable(words):
         return True
-    return GRADES.index(grade_of(scores, detections)) >= GRADES.index(settings.least_grade)
+    return GRADES.index(grade_of(scores, words)) >= GRADES.index(settings.least_grade)
 
 
-def _probable(detections: Sequence[Detection]) -> float:
-    return sum(d.thresholds.probable for d in detections) / len(detections)
+def _probable(words: Sequence[Word]) -> float:
+    return sum(word.probable for word in words) / len(words)

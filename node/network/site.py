@@ -25,7 +25,7 @@ from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
 from node.network.neighbours import MOST_OF_NODE, SLACK_S, SLOWEST_M_S, beside
 from node.network.plane import Plane
-from node.network.policy import LocateSettings, passes
+from node.network.policy import LocateSettings, Word, passes
 from node.network.region import covariance
 from node.network.sources import ECHO_S, Source, as_echoes, best, find, refine
 from node.network.telling import Told, incident_name, tell
@@ -156,7 +156,7 @@ class Site:
             return []
         before = memory.event(node, detection.event_id)
         if before is not None:
-            if before.detection.revision >= detection.revision:
+            if before.revision >= detection.revision:
                 return []
             memory.withdraw(node, detection.event_id)
             self._recall(memory, before)
@@ -258,7 +258,7 @@ class Site:
                 memory.claim(mine, track.number)
                 track.expected = np.append(track.expected, mine)
             free &= ~direct
-        may_begin = event.detection.grade != "not_gunfire" or not self._settings.graded_nodes
+        may_begin = event.word.grade != "not_gunfire" or not self._settings.graded_nodes
         return self._open(memory, event, event.rows[free]) if may_begin and free.any() else []
 
     def _about(self, node: int, begins_s: float, ends_s: float) -> Iterator[Track]:
@@ -303,7 +303,7 @@ class Site:
         if known is not None:
             self._stir(known)
             return []
-        return [self._begin(memory, track, event.detection.event_id)]
+        return [self._begin(memory, track, event.event_id)]
 
     def _from_known(self, memory: Memory, node: int, own: IntArray, rows: IntArray) -> bool:
         """Say whether further nodes agree that a shot came from a known incident's place."""
@@ -368,7 +368,7 @@ class Site:
             log_odds=track.source.evidence,
             nodes=len(np.unique(memory.nodes_of(track.used))),
             bearings=track.crossing,
-            detections=_detections(memory, track),
+            words=_words(memory, track),
             told=track.said is not None,
         )
 
@@ -533,12 +533,12 @@ class Site:
                     and not self._is_echo(other)
                     and self._same(other) is None
                 ):
-                    founder = memory.events_of(other.used)[0].detection.event_id
+                    founder = memory.events_of(other.used)[0].event_id
                     told.append(self._begin(memory, other, founder))
         for node in track.used_nodes:
             self._doubts.note(memory.node_ids[node], 0.0, used=True)
         for event, residual_s in astray(track, memory):
-            self._doubts.note(event.detection.node_id, residual_s, used=False)
+            self._doubts.note(event.word.node_id, residual_s, used=False)
         return told
 
     # Telling
@@ -578,17 +578,17 @@ class Site:
             memory.epoch_ns,
             self._plane,
             self._frame,
-            _detections(memory, track),
+            _words(memory, track),
             witnesses(track, memory, self._doubts),
             silent(track, memory),
         )
         return tell(track, told, self._settings)
 
 
-def _detections(memory: Memory, track: Track) -> list[Detection]:
-    """Give what a source rests on, each once."""
+def _words(memory: Memory, track: Track) -> list[Word]:
+    """Give what the detections say that a source rests on, each once."""
     events = {id(event): event for event in memory.events_of(track.used)}
-    return [event.detection for event in events.values()]
+    return [event.word for event in events.values()]
 
 
 def _alike(said: Incident, now: Incident) -> bool:

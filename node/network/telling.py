@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from node.messages import Detection, Incident
+from node.messages import Incident
 from node.messages.identity import NAMESPACE
 from node.messages.incident import (
     INCIDENT_SCHEMA,
@@ -22,7 +22,7 @@ from node.messages.incident import (
 from node.network.arrivals import FloatArray
 from node.network.likelihood import FIRED
 from node.network.plane import Plane
-from node.network.policy import LocateSettings, grade_of, pooled
+from node.network.policy import LocateSettings, Word, grade_of, pooled
 from node.network.sources import DIRECT
 from node.network.track import Track
 from node.types import NS_PER_S, Grade
@@ -66,8 +66,8 @@ class Told:
     ----------
     plane, frame
         What metres mean: a plane on Earth, or a surveyed frame's name.
-    detections
-        What the source rests on.
+    words
+        Of the detections that the source rests on.
     witnesses, silent
         Nodes that heard it, and that should have.
     """
@@ -77,7 +77,7 @@ class Told:
     epoch_ns: int
     plane: Plane | None
     frame: str | None
-    detections: Sequence[Detection]
+    words: Sequence[Word]
     witnesses: tuple[Witness, ...]
     silent: tuple[str, ...]
 
@@ -95,8 +95,8 @@ def tell(track: Track, told: Told, settings: LocateSettings) -> Incident:
     elif placed and told.frame is not None:
         local = SourceLocal(frame=told.frame, x_m=east, y_m=north, z_m=None, ellipse_95=around)
     times = [utc_text(told.epoch_ns + round(float(at) * NS_PER_S)) for at in source.fired_s]
-    scores = pooled(told.detections)
-    grade = grade_of(scores, told.detections)
+    scores = pooled(told.words)
+    grade = grade_of(scores, told.words)
     return Incident(
         schema=INCIDENT_SCHEMA,
         incident_id=track.name,

@@ -42,9 +42,9 @@ def witnesses(track: Track, memory: Memory, doubts: Doubts) -> tuple[Witness, ..
     chosen = list(best.values())
     out = {}
     for at, event in zip(chosen, memory.events_of(rows[chosen]), strict=True):
-        out[event.detection.node_id] = _witness(event, float(nearest[at]), bool(used[at]), None)
+        out[event.word.node_id] = _witness(event, float(nearest[at]), bool(used[at]), None)
     for event, residual in astray(track, memory):
-        node_id = event.detection.node_id
+        node_id = event.word.node_id
         doubt = doubts.of(node_id, residual)
         if doubt is not None and not (node_id in out and out[node_id].used):
             out[node_id] = _witness(event, residual, False, doubt)
@@ -79,11 +79,11 @@ def astray(track: Track, memory: Memory) -> list[tuple[Event, float]]:
 
 def _witness(event: Event, residual_s: float, used: bool, doubt: str | None) -> Witness:
     return Witness(
-        node_id=event.detection.node_id,
-        event_id=event.detection.event_id,
+        node_id=event.word.node_id,
+        event_id=event.event_id,
         residual_s=residual_s,
         used=used,
-        grade=event.detection.grade,
+        grade=event.word.grade,
         doubt=doubt,
     )
 

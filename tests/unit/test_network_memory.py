@@ -99,7 +99,7 @@ def test_a_later_revision_takes_the_place_of_the_first() -> None:
     assert times == pytest.approx([1.0, 1.4])
     event = site.memory.event(0, first.event_id)
     assert event is not None
-    assert event.detection.revision == 1
+    assert event.revision == 1
 
 
 def test_what_is_withdrawn_is_neither_heard_nor_remembered() -> None:
@@ -133,7 +133,7 @@ def test_rows_survive_when_more_are_needed_than_there_is_room_for() -> None:
     assert site.memory.column("time_s", held) == pytest.approx([0.25, 0.75])
     assert site.memory.claimed_by(held).tolist() == [7, 7]
     assert len(site.rows()) == 2 + 10 * (ROWS // 10 + 50)
-    assert [event.detection for event in site.memory.events_of(held)] == [first, first]
+    assert [event.event_id for event in site.memory.events_of(held)] == [first.event_id] * 2
 
 
 def test_rows_are_found_by_their_numbers_after_older_ones_were_forgotten() -> None:
@@ -149,7 +149,7 @@ def test_rows_are_found_by_their_numbers_after_older_ones_were_forgotten() -> No
         site.hear(at % 4, *(100.0 + 0.01 * at + 0.001 * np.arange(10)))
     assert site.memory.column("time_s", held) == pytest.approx([90.0, 91.0])
     assert site.memory.claimed_by(held).tolist() == [3, 3]
-    assert site.memory.events_of(held)[0].detection == kept
+    assert site.memory.events_of(held)[0].event_id == kept.event_id
     assert not site.memory.remembers(np.array([0])).any()
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from node.messages import Detection
 from node.messages.detection import Local, Scores
-from node.network.policy import LocateSettings, grade_of, passes, pooled
+from node.network import policy
+from node.network.policy import LocateSettings, Word, passes
 from node.types import Grade
 from tests.field.detections import THRESHOLDS, Sender
 
@@ -28,11 +29,23 @@ def many(*grades: Grade) -> list[Detection]:
     return [detection(f"node-{at}", grade) for at, grade in enumerate(grades)]
 
 
+def words(detections: list[Detection]) -> list[Word]:
+    return [Word.of(one) for one in detections]
+
+
+def pooled(detections: list[Detection]) -> Scores:
+    return policy.pooled(words(detections))
+
+
+def grade_of(scores: Scores, detections: list[Detection]) -> Grade:
+    return policy.grade_of(scores, words(detections))
+
+
 def asked(detections: list[Detection], **changed: Any) -> bool:
     """Ask whether three nodes' source is an incident, with something changed."""
     given = {"log_odds": 12.0, "nodes": len(detections), "bearings": 0, "told": False}
     settings = changed.pop("settings", SETTINGS)
-    return passes(settings, detections=detections, **(given | changed))
+    return passes(settings, words=words(detections), **(given | changed))
 
 
 def test_one_node_alone_keeps_its_scores() -> None:

@@ -16,7 +16,7 @@ from node.messages.incident import Witness
 from node.network.arrivals import pool_of
 from node.network.medium import medium
 from node.network.plane import Plane
-from node.network.policy import LocateSettings
+from node.network.policy import LocateSettings, Word
 from node.network.sources import find
 from node.network.telling import Told, cadence_rpm, ellipse, incident_name, tell
 from node.network.track import Track
@@ -104,9 +104,9 @@ def track_of(shots: int = 1, spread_m2: np.ndarray | None = None) -> Track:
 
 def told(**changed: Any) -> Told:
     place = Local(frame=FRAME, x_m=0.0, y_m=0.0, z_m=0.0, sigma_m=1.0)
-    heard = [Sender(f"node-{at}", place).detection([1.5], 1e-4) for at in range(4)]
+    words = [Word.of(Sender(f"node-{at}", place).detection([1.5], 1e-4)) for at in range(4)]
     witness = Witness(node_id="node-0", event_id=EVENT, residual_s=0.0, used=True)
-    given = Told("new", "city", BEGIN_NS, None, FRAME, heard, (witness,), ("node-9",))
+    given = Told("new", "city", BEGIN_NS, None, FRAME, words, (witness,), ("node-9",))
     return replace(given, **changed)
 
 
