@@ -12,6 +12,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Final, Literal
 
@@ -19,14 +20,15 @@ import numpy as np
 
 from node.messages import Detection, Incident
 from node.messages.detection import Local, Position
-from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.arrivals import FloatArray, IntArray, Pool
 from node.network.doubts import Doubts
 from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
-from node.network.neighbours import MOST_OF_NODE, SLACK_S, SLOWEST_M_S, beside
+from node.network.neighbours import MOST_OF_NODE, SLOWEST_M_S, beside
 from node.network.plane import Plane
 from node.network.policy import LocateSettings, Word, passes
 from node.network.region import covariance
+from node.network.rounds import FEW, graded, rounds_of
 from node.network.sources import ECHO_S, Source, as_echoes, best, find, refine
 from node.network.telling import Told, incident_name, tell
 from node.network.track import Track
@@ -37,8 +39,6 @@ UNKNOWN_SIGMA_M: Final = 2.0
 """Standard error of a surveyed place whose survey is silent, metres."""
 
 _MOST_OWN: Final = 24
-_MOST_IN_FIT: Final = 400
-_MOST_BEYOND: Final = 12
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
 _SHARED: Final = 0.5
 # Two incidents that take each other's rounds do so no more after this.
@@ -51,14 +51,6 @@ _FARTHEST_SAME_M: Final = 300.0
 _SILENCE_M: Final = 700.0
 _OPEN_SEEDS: Final = 120
 _FIT_SEEDS: Final = 240
-# Before a shot nothing is of it; a place that rests on few nodes may be far off, and its moment so.
-_FEW: Final = 6
-_EARLY_S: Final = 0.5
-_EARLY_OF_FEW_S: Final = 4.0
-_BEFORE_S: Final = 0.3
-# If so many of the nodes that an incident rests on agree within so much, there was a further shot.
-_AGREE: Final = 0.3
-_ONE_SHOT_S: Final = 0.06
 
 
 class Site:
@@ -193,7 +185,7 @@ class Site:
             return []
         track.due_s = np.inf
         if track.settles_s > self._now_s:
-            told = self._fit(memory, track, searched=len(track.used_nodes) < _FEW)
+            told = self._fit(memory, track, searched=len(track.used_nodes) < FEW)
             self._wake(track, track.settles_s)
             return told
         track.settles_s = np.inf
@@ -407,7 +399,8 @@ class Site:
         """Fit an incident anew to all that was heard round it; or search that for it."""
         source = track.source
         self._release(memory, track)
-        rows = self._round(memory, track, steal=searched)
+        weaker = partial(self._weaker, track) if searched else None
+        rows = rounds_of(memory, track, self._settings, weaker)
         if not len(rows):
             return self._end(memory, track)
         among = self._listening(memory, source.state[:3], np.unique(memory.nodes_of(rows)))
@@ -440,79 +433,10 @@ class Site:
         self._hold(memory, track)
         return self._renew(memory, track)
 
-    def _round(self, memory: Memory, track: Track, *, steal: bool) -> IntArray:
-        """Give the rounds that may be of an incident: free ones, its own, a weaker one's."""
-        settings = self._settings
-        early_s = _EARLY_OF_FEW_S if len(track.used_nodes) < _FEW else _EARLY_S
-        wanted = np.concatenate([track.source.fired_s, self._further(memory, track, steal)])
-        rows = memory.heard(
-            track.source.state[:3],
-            settings.reach_m,
-            wanted.min() - early_s,
-            wanted.max() + self._reach_s + ECHO_S,
-        )
-        rows = self._free(memory, track, rows, steal)
-        times, places = memory.column("time_s", rows), memory.places_m[memory.nodes_of(rows)]
-        late = (times - track.way_s(places))[:, None] - wanted
-        inside = ((late > -_BEFORE_S) & (late < ECHO_S)).any(axis=1)
-        clutter = memory.column("clutter_per_s", rows)
-        beyond = np.zeros(len(rows), np.bool_)
-        if steal and len(track.used_nodes) < _FEW:
-            beyond = self._fits_most(memory, track, times, places) & ~inside
-        order = np.argsort(clutter, kind="stable")
-        chosen = [order[inside[order]][:_MOST_IN_FIT], order[beyond[order]][:_MOST_BEYOND]]
-        return np.asarray(rows[np.concatenate(chosen)])
-
-    def _free(self, memory: Memory, track: Track, rows: IntArray, steal: bool) -> IntArray:
-        """Give the rounds that it may have: nobody's, its own; if asked to, a weaker one's."""
-        claims = memory.claimed_by(rows)
-        free = (claims == NOBODY) | (claims == track.number)
-        if steal:
-            for number in np.unique(claims[~free]):
-                weaker = self._tracks.get(int(number))
-                if weaker is None or weaker.source.evidence < track.source.evidence:
-                    free |= claims == number
-        return np.asarray(rows[free])
-
-    def _further(self, memory: Memory, track: Track, steal: bool) -> FloatArray:
-        """Give when else many of an incident's nodes say that something was fired at its place."""
-        gap_s = self._settings.gap_s
-        begins, ends = track.begins_s - gap_s, track.ends_s + gap_s
-        rows = memory.heard(
-            track.source.state[:3], self._settings.reach_m, begins, ends + self._reach_s
-        )
-        rows = self._graded(memory, self._free(memory, track, rows, steal))
-        nodes = memory.nodes_of(rows)
-        fired = memory.column("time_s", rows) - track.way_s(memory.places_m[nodes])
-        inside = (fired > begins) & (fired < ends) & np.isin(nodes, track.used_nodes)
-        order = np.argsort(fired[inside])
-        fired, nodes = fired[inside][order], nodes[inside][order]
-        least = max(2.0, _AGREE * len(track.used_nodes))
-        upto = np.searchsorted(fired, fired + _ONE_SHOT_S)
-        many = np.flatnonzero(upto - np.arange(len(fired)) >= least)
-        agree = [at for at in many if len(np.unique(nodes[at : upto[at]])) >= least]
-        return np.asarray(fired[agree])
-
-    def _graded(self, memory: Memory, rows: IntArray) -> IntArray:
-        """Give the rounds that some node calls a shot; all, where that does not count."""
-        if not self._settings.graded_nodes:
-            return rows
-        return np.asarray(rows[memory.flags("graded", rows)])
-
-    def _fits_most(
-        self, memory: Memory, track: Track, times_s: FloatArray, places_m: FloatArray
-    ) -> BoolArray:
-        """Say which arrivals may be of one shot with most of those that a place rests on.
-
-        Where these are few, the place may be far off, and with it what it predicts.
-        """
-        used = track.used
-        used = used[memory.remembers(used)]
-        held = memory.places_m[memory.nodes_of(used)]
-        apart_m = np.sqrt(((places_m[:, None] - held) ** 2).sum(-1))
-        off_s = np.abs(times_s[:, None] - memory.column("time_s", used))
-        fits = off_s <= apart_m / SLOWEST_M_S + SLACK_S
-        return np.asarray(2 * fits.sum(axis=1) >= max(len(used), 1))
+    def _weaker(self, track: Track, number: int) -> bool:
+        """Say whether an incident's rounds may be taken for another."""
+        other = self._tracks.get(number)
+        return other is None or other.source.evidence < track.source.evidence
 
     def _settle(self, memory: Memory, track: Track) -> list[Incident]:
         """Go through what was heard round an incident once more, and weigh its nodes."""
@@ -522,7 +446,7 @@ class Site:
             return told
         rows = track.pool.key
         left = rows[memory.claimed_by(rows) == NOBODY]
-        left = self._graded(memory, left)
+        left = graded(memory, left, self._settings)
         if len(np.unique(memory.nodes_of(left))) >= self._settings.nodes_with_bearings:
             pool = self._dimmed(memory, memory.pool(track.nodes, left))
             odds = self._settings.least_log_odds

@@ -14,13 +14,14 @@ from node.network.compiled import compiled
 from node.network.likelihood import WIND_EAST, C
 from node.network.sources import ECHO_S, Source, among
 
+ONE_SHOT_S: Final = 0.06
+"""If nodes agree within so much, something was fired."""
+
 # A node may be off from what few others predict; beyond this it is not the same sound.
 _SIGMAS: Final = 4.0
 _LEAST_S: Final = 0.04
 _MOST_S: Final = 0.4
 _ROUGHLY_S: Final = 0.6
-# If nodes agree within so much, there was a further shot.
-_ONE_SHOT_S: Final = 0.06
 # A wall mirrors a source at its own moment, many walls some time after it, give or take what the
 # place is off; a second gun fires at other moments, and with another rhythm.
 _EARLIEST_S: Final = -0.5
@@ -227,7 +228,7 @@ def _agreed(
         nodes = 0
         for m in range(len(time_s)):
             if (
-                abs(fired[m] - fired[at]) < _ONE_SHOT_S / 2
+                abs(fired[m] - fired[at]) < ONE_SHOT_S / 2
                 and not (counted[:nodes] == node[m]).any()
             ):
                 counted[nodes] = node[m]
