@@ -26,7 +26,9 @@ from node.messages.node import Key, Node
 NO_HASH: Final = "0" * 64
 """`prev_hash` of the first of a chain, and `head` where there is none."""
 
-_NOT_SIGNED: Final = frozenset({"transport", "signature"})
+NOT_SIGNED: Final = frozenset({"transport", "signature"})
+"""Keys of a message that its signature does not cover."""
+
 _SIGNATURE_BYTES: Final = 64
 
 _S = TypeVar("_S", Detection, Checkpoint, Node)
@@ -43,12 +45,25 @@ def read_object(payload: bytes | str) -> dict[str, Any]:
     """
     try:
         text = payload if isinstance(payload, str) else payload.decode("utf-8")
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(document, dict):
         raise ValueError("is not a JSON object")
     return document
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Take the keys of a JSON object, each of which is given once."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("gives a key twice")
+    return document
+
+
+def no_constant(name: str) -> float:
+    """Refuse what Python reads and JSON does not have: NaN, Infinity, -Infinity."""
+    raise ValueError(f"holds {name}, which is not JSON")
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -60,7 +75,7 @@ def canonical(document: Mapping[str, Any]) -> bytes:
         If it holds what RFC 8785 cannot write: an integer beyond 2⁵³, a lone surrogate.
     """
     try:
-        return rfc8785.dumps({k: v for k, v in document.items() if k not in _NOT_SIGNED})
+        return rfc8785.dumps({k: v for k, v in document.items() if k not in NOT_SIGNED})
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -137,14 +152,3 @@ class Signer:
         `prev_hash` is None for the first of a chain.
         """
         return self.sign(detection.model_copy(update={"prev_hash": prev_hash or NO_HASH}))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("gives a key twice")
-    return document
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"holds {name}, which is not JSON")

@@ -362,11 +362,10 @@ class Admission:
         if not keys:
             return Refusal("unknown", f"no key counts for it: {self.keys.why_none(*who)}", who)
         try:
-            document = read_object(payload)
+            form = signed_form(payload)
             signature = signature_bytes(said.signature)
-            form = signed_form(document)
             signed = [key for key in keys if is_signed_by(key.public, signature, form)]
-            if not signed and (other := canonical(document)) != form:
+            if not signed and (other := canonical(read_object(payload))) != form:
                 form = other
                 signed = [key for key in keys if is_signed_by(key.public, signature, form)]
         except ValueError as error:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from node.messages import Detection
 from node.messages.detection import Local, Position
+from node.messages.fields import moment_ns
 from node.types import NS_PER_S
-from node.utc import parse_utc_ns
 
 LONGEST_EVENT_S: Final = 120.0
 
@@ -31,7 +31,7 @@ def span_ns(said: Detection) -> tuple[int, int]:
     ValueError
         Its rounds are out of order, or lie too far apart to be of one event.
     """
-    moments = [parse_utc_ns(one.utc) for one in said.rounds]
+    moments = [moment_ns(one.utc) for one in said.rounds]
     last = moments[0]
     for moment in moments[1:]:
         if moment < last:

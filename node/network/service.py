@@ -39,7 +39,8 @@ LONGEST_TAKEN: Final = 2**17
 """What is longer is of no kind that is read here, and is not even kept to be judged."""
 
 _TURN_S: Final = 0.05
-_GATHER_S: Final = 0.005
+# One turn for many: each costs as much as a message does, and wakes the locator's process.
+_GATHER_S: Final = 0.02
 _BEHIND: Final = 500  # half a second of a large city
 _BATCH: Final = 64
 _LOOK_AT_FILES_S: Final = 5.0
@@ -205,7 +206,8 @@ class LocateService:
         """Judge what has come, let time pass, and look after files."""
         try:
             self._take(self._arrivals.get(timeout=_TURN_S))
-            time.sleep(_GATHER_S)
+            if self._arrivals.qsize() < _BATCH:
+                time.sleep(_GATHER_S)
             for _ in range(_BATCH):
                 self._take(self._arrivals.get_nowait())
         except queue.Empty:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from node.messages import event_id, node_topic, recording_boot_id, subscription
+from node.messages.fields import moment_ns
 from node.messages.identity import NAMESPACE
 from node.utc import parse_utc_ns, utc_text
 
@@ -21,7 +22,32 @@ LAST_NS = 2**63 - 1
 def test_utc_goes_to_text_and_back_without_losing_a_nanosecond(ns: int) -> None:
     text = utc_text(ns)
     assert len(text) == len("2018-12-19T02:26:59.007000000Z")
-    assert parse_utc_ns(text) == ns
+    assert parse_utc_ns(text) == moment_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2018-02-29T00:00:00.000000000Z",
+        "2018-12-19T24:00:00.000000000Z",
+        "2018-12-19T02:26:61.000000000Z",
+        "1969-12-31T23:59:59.999999999Z",
+        "2262-04-11T23:47:16.854775808Z",
+        "2018-12-19T02:26:59.00700000٣Z",
+        "٢018-12-19T02:26:59.007000000Z",
+    ],
+)
+def test_no_moment_of_a_message_is_read_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError) as as_any:  # noqa: PT011 - compared below
+        parse_utc_ns(text)
+    with pytest.raises(ValueError) as as_moment:  # noqa: PT011 - compared below
+        moment_ns(text)
+    assert str(as_moment.value) == str(as_any.value)
+
+
+def test_a_leap_second_of_a_message_is_read_as_any() -> None:
+    text = "2016-12-31T23:59:60.500000000Z"
+    assert moment_ns(text) == parse_utc_ns(text)
 
 
 @given(st.integers(0, LAST_NS), st.integers(0, LAST_NS))
