@@ -23,7 +23,7 @@ from node.network.admission import Admission
 from node.network.intake import Intake, Locates
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings, load_locator
-from node.network.locator_process import LocatorProcess
+from node.network.locator_process import LocatorProcess, Works
 from node.network.log_files import LogFiles
 from node.network.medium import Weather
 from node.network.places import Places, read_places
@@ -192,7 +192,7 @@ def _inputs(
     )
 
 
-def _locator(settings: LocateSettings) -> Callable[[], Locates]:
+def _locator(settings: LocateSettings) -> Callable[[], Works]:
     try:
         from node.network.incidents import Locator  # a node has no use for what it needs
     except ModuleNotFoundError as error:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from node.network.compiled import compiled
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -61,7 +63,7 @@ class Pool:
     @property
     def heard(self) -> IntArray:
         """Nodes with an arrival, ascending."""
-        return np.unique(self.node)
+        return unique(self.node)
 
     def only(self, which: BoolArray | IntArray) -> Pool:
         """Give the pool with some of its arrivals; the nodes stay."""
@@ -103,3 +105,21 @@ def pool_of(
         late[order],
         order,
     )
+
+
+@compiled
+def unique(values: IntArray) -> IntArray:
+    """As numpy's, without its cost for a few values."""
+    return np.unique(values)
+
+
+@compiled
+def is_in(values: IntArray, among: IntArray) -> BoolArray:
+    """As numpy's `isin`, for a few values."""
+    found = np.zeros(len(values), np.bool_)
+    for at in range(len(values)):
+        for one in among:
+            if one == values[at]:
+                found[at] = True
+                break
+    return found

@@ -48,6 +48,38 @@ and of those that did not.
 
 
 @compiled
+def _way(state: FloatArray, row: FloatArray) -> tuple[float, float, float, float, float]:
+    """Give direction to the source (2), distance, speed of sound from it, chance to be heard."""
+    east, north, up = state[0] - row[0], state[1] - row[1], state[2] - row[2]
+    r = max(np.sqrt(east * east + north * north + up * up), _NEAREST_M)
+    east, north = east / r, north / r
+    speed = state[3] - east * state[4] - north * state[5]
+    return east, north, r, speed, _HEARD * np.exp(-((r / _REACH_M) ** 2))
+
+
+@compiled
+def _in_time(row: FloatArray, off: float, path_s: float) -> tuple[float, float]:
+    """Give the densities of an arrival so late: as direct sound, and as an echo."""
+    variance = row[3] + path_s * path_s
+    square = off * off / variance
+    likely, echo = 0.0, 0.0
+    if square < _FAR_SQUARE:
+        likely = (1 - row[10]) * np.exp(-0.5 * square) / np.sqrt(_TWO_PI * variance)
+    if DETOUR_S < off < _FAR_LATE_S:
+        echo = row[10] / LATE_S * np.exp(-(off - DETOUR_S) / LATE_S)
+    return likely, echo
+
+
+@compiled
+def _bearing(row: FloatArray, east: float, north: float, r: float) -> tuple[float, float, float]:
+    """Give by how much a bearing makes an arrival likelier; how far it is off; its variance."""
+    turn = (row[5] - np.arctan2(east, north) + np.pi) % _TWO_PI - np.pi
+    spread = row[6] + row[11] / (r * r)
+    own = np.exp(-0.5 * turn * turn / spread) * np.sqrt(_TWO_PI / spread)
+    return row[7] + (1 - row[7]) * own, turn, spread
+
+
+@compiled
 def _weigh(
     state: FloatArray,
     path_s: float,
@@ -68,40 +100,24 @@ def _weigh(
     weights = 0.0
     for node in range(len(starts) - 1):
         row = arrivals[starts[node]]
-        east, north, up = x - row[0], y - row[1], z - row[2]
-        flat = east * east + north * north
-        weight = 1 / (flat + _NEAR_M * _NEAR_M)
+        weight = 1 / ((x - row[0]) ** 2 + (y - row[1]) ** 2 + _NEAR_M * _NEAR_M)
         height += weight * heard_m[node, 2]
         weights += weight
-        r = max(np.sqrt(flat + up * up), _NEAREST_M)
-        east, north, up = east / r, north / r, up / r
-        speed = state[3] - east * state[4] - north * state[5]
-        expected_s = state[6] + r / speed
-        reach = _HEARD * np.exp(-((r / _REACH_M) ** 2))
+        east, north, r, speed, reach = _way(state, row)
         of_node = 1 - reach
         for m in range(starts[node], starts[node + 1]):
             row = arrivals[m]
-            off = row[4] - expected_s
-            variance = row[3] + path_s * path_s
-            square = off * off / variance
-            likely = 0.0
-            if square < _FAR_SQUARE:
-                likely = (1 - row[10]) * np.exp(-0.5 * square) / np.sqrt(_TWO_PI * variance)
-                if row[6] > 0:
-                    turn = (row[5] - np.arctan2(east, north) + np.pi) % _TWO_PI - np.pi
-                    spread = row[6] + row[11] / (r * r)
-                    own = np.exp(-0.5 * turn * turn / spread) * np.sqrt(_TWO_PI / spread)
-                    likely *= row[7] + (1 - row[7]) * own
-                    factor[m, 6], factor[m, 7] = turn, spread
-            echo = 0.0
-            if DETOUR_S < off < _FAR_LATE_S:
-                echo = row[10] / LATE_S * np.exp(-(off - DETOUR_S) / LATE_S)
+            off = row[4] - state[6] - r / speed
+            likely, echo = _in_time(row, off, path_s)
+            if row[6] > 0 and likely > 0:
+                better, factor[m, 6], factor[m, 7] = _bearing(row, east, north, r)
+                likely *= better
             share = reach / row[9]
             direct[m] = likely * share
             of_node += (likely + echo) * share
             late[m] = off
-            factor[m, 0], factor[m, 1], factor[m, 2] = east, north, up
-            factor[m, 3], factor[m, 4], factor[m, 5] = r, speed, variance
+            factor[m, 0], factor[m, 1], factor[m, 2] = east, north, (z - row[2]) / r
+            factor[m, 3], factor[m, 4], factor[m, 5] = r, speed, row[3] + path_s * path_s
         likelihood += np.log(of_node)
         for m in range(starts[node], starts[node + 1]):
             direct[m] /= of_node
@@ -264,6 +280,82 @@ def descend(
                 move *= longest_m / far
             state[s] += move
     return state
+
+
+@compiled
+def promising(state: FloatArray, path_s: float, given: Given, most: int) -> IntArray:
+    """Give hypotheses that many arrivals fit roughly, as many as asked for: [k].
+
+    By parabolas in place of what `scores` weighs by, and without wind and silence.
+    """
+    _, _, arrivals, starts, _, _ = given
+    total = len(arrivals)
+    east_of, north_of = np.sin(arrivals[:, 5]), np.cos(arrivals[:, 5])
+    gate_s, worth, worth_of_beam = np.empty(total), np.empty(total), np.zeros(total)
+    for m in range(total):
+        row = arrivals[m]
+        sigma_s = np.sqrt(row[3] + path_s * path_s)
+        gate_s[m] = 3 * sigma_s
+        worth[m] = np.log1p((1 - row[10]) * _HEARD / row[9] / (np.sqrt(_TWO_PI) * sigma_s))
+        if row[6] > 0 and row[8] > 0:
+            worth_of_beam[m] = 0.5 * np.log(_TWO_PI / row[6])
+    rough = np.zeros(len(state))
+    for s in range(len(state)):
+        x, y, z, c, fired = state[s, 0], state[s, 1], state[s, 2], state[s, 3], state[s, 6]
+        for node in range(len(starts) - 1):
+            row = arrivals[starts[node]]
+            east, north, up = x - row[0], y - row[1], z - row[2]
+            r = max(np.sqrt(east * east + north * north + up * up), _NEAREST_M)
+            due_s = fired + r / c
+            best = 0.0
+            for m in range(starts[node], starts[node + 1]):
+                off = abs(arrivals[m, 4] - due_s)
+                if off >= gate_s[m]:
+                    continue
+                value = worth[m] * (1 - (off / gate_s[m]) ** 2)
+                if worth_of_beam[m] > 0:
+                    along = (east * east_of[m] + north * north_of[m]) / r
+                    # 1 - cos is half the square of the angle: nothing is left at three sigmas.
+                    value += worth_of_beam[m] - (1 - along) / arrivals[m, 6]
+                best = max(best, value)
+            rough[s] += best
+    return np.argsort(-rough)[:most]
+
+
+@compiled
+def at_moments(state: FloatArray, path_s: float, given: Given) -> tuple[FloatArray, FloatArray]:
+    """Weigh shots of one place, fired such that each arrival in turn is direct sound of one.
+
+    Returns
+    -------
+    tuple
+        How late each arrival is against the place's own shot, shape [m]; and probabilities of
+        direct sound, of its own shot and of those so much later, shape [m + 1, m].
+    """
+    _, _, arrivals, starts, _, _ = given
+    total = len(arrivals)
+    late, moments = np.empty(total), np.zeros(total + 1)
+    direct = np.empty((total + 1, total))
+    shares, betters, reaches = np.empty(total), np.ones(total), np.empty(len(starts) - 1)
+    for node in range(len(starts) - 1):
+        east, north, r, speed, reach = _way(state, arrivals[starts[node]])
+        reaches[node] = reach
+        for m in range(starts[node], starts[node + 1]):
+            row = arrivals[m]
+            late[m] = moments[m + 1] = row[4] - state[6] - r / speed
+            shares[m] = reach / row[9]
+            if row[6] > 0:
+                betters[m] = _bearing(row, east, north, r)[0]
+    for moment in range(total + 1):
+        for node in range(len(starts) - 1):
+            of_node = 1 - reaches[node]
+            for m in range(starts[node], starts[node + 1]):
+                likely, echo = _in_time(arrivals[m], late[m] - moments[moment], path_s)
+                direct[moment, m] = likely * betters[m] * shares[m]
+                of_node += direct[moment, m] + echo * shares[m]
+            for m in range(starts[node], starts[node + 1]):
+                direct[moment, m] /= of_node
+    return late, direct
 
 
 @compiled

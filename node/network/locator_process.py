@@ -1,8 +1,10 @@
 """The locator in a process of its own, so that verifying and locating have a core each.
 
 Python runs one thread at a time, and a thousand detections a second take most of a core to receive
-and verify. Detections go over a pipe as JSON, incidents come back; in order, both ways. What the
-locator finds is given by the next call, whichever that is, and `news` is called when there is any.
+and verify. Orders go over a pipe in lists, detections in them as JSON; incidents come back. What
+the locator finds is given by the next call, whichever that is, and `news` is called when there is
+any. What has come is heard before known incidents are gone through again, so that the more there is
+to do, the later these are told better, and not the later a new one is told.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from node.errors import GunfireNodeError
 from node.messages import Detection, Incident, parse_detection
@@ -31,6 +33,18 @@ _TICK_NS: Final = NS_PER_S // 20
 _START_S: Final = 60.0
 _FINISH_S: Final = 20.0
 _STOP_S: Final = 5.0
+# So many orders wait at most for the next `tick`, to go with one call and wake the other side once.
+_MOST_WAITING: Final = 64
+
+
+class Works(Locates, Protocol):
+    """What can leave for later what is due: `node.network.incidents.Locator`."""
+
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
+        """Take a detection; give what is new."""
+
+    def work(self, now_ns: int) -> list[Incident] | None:
+        """Do one of the things that are due; None where nothing is."""
 
 
 class LocatorProcess:
@@ -51,9 +65,7 @@ class LocatorProcess:
         Calls in which it raised; it goes on, and what it raised is logged.
     """
 
-    def __init__(
-        self, make: Callable[[], Locates], news: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, make: Callable[[], Works], news: Callable[[], None] = lambda: None) -> None:
         self.news = news
         self.doubts: dict[tuple[str, str], str] = {}
         spawning = multiprocessing.get_context(
@@ -67,6 +79,7 @@ class LocatorProcess:
             target=_serve, args=(orders, answers, make), name="gunfire-locator", daemon=True
         )
         self.faults = 0
+        self._waiting: list[tuple[str, tuple[Any, ...]]] = []
         self._found: deque[Incident] = deque()
         self._ticked = threading.Event()
         self._ticked.set()
@@ -89,8 +102,8 @@ class LocatorProcess:
         self._send("weather", site, weather)
 
     def push(self, detection: Detection, now_ns: int) -> list[Incident]:
-        """Hand a detection over; give what was found of those before it."""
-        # Half the cost of pickling it.
+        """Hand a detection over with the next `tick`; give what was found of those before it."""
+        # A fifth of the cost of pickling it.
         self._send("push", detection.model_dump_json(by_alias=True), now_ns)
         return self._fetch()
 
@@ -100,11 +113,13 @@ class LocatorProcess:
             self._ticked_ns = now_ns
             self._ticked.clear()
             self._send("tick", now_ns)
+        self._flush()
         return self._fetch()
 
     def finish(self) -> list[Incident]:
         """Settle all, and wait for it."""
         self._send("finish")
+        self._flush()
         if not self._finished.wait(_FINISH_S):
             log.error("the locator did not finish within %g s: what was open is lost", _FINISH_S)
         self._finished.clear()
@@ -132,8 +147,15 @@ class LocatorProcess:
         self._answers.close()
 
     def _send(self, what: str, *arguments: Any) -> None:
+        self._waiting.append((what, arguments))
+        if len(self._waiting) >= _MOST_WAITING:
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
         try:
-            self._orders.send((what, arguments))
+            if waiting:
+                self._orders.send(waiting)
         except (OSError, ValueError):
             self._ended = True
         if self._ended:
@@ -174,32 +196,60 @@ class LocatorProcess:
         self.news()
 
 
-def _serve(orders: Connection, answers: Connection, make: Callable[[], Locates]) -> None:
+def _serve(orders: Connection, answers: Connection, make: Callable[[], Works]) -> None:
     """Do what is ordered until nobody is left to order; in the other process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever has started us says when
-    from node.network.kernel import warm  # a node, which lists this command, has no compiler
+    from node.network.warm import warm  # a node, which lists this command, has no compiler
 
     warm()  # the first shot is not to wait for it
-    locator = make()
+    worker = _Worker(make(), answers)
     answers.send(("ready", [], None))
-    while True:
-        try:
-            what, arguments = orders.recv()
-        except (EOFError, OSError):
-            return
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            # One thing each time, so that none waits for ever.
+            while worker.work() and not orders.poll():
+                pass
+            for what, arguments in orders.recv():
+                worker.do(what, arguments)
+
+
+class _Worker:
+    """Does orders as they come, and what is due when none does."""
+
+    def __init__(self, locator: Works, answers: Connection) -> None:
+        self._locator = locator
+        self._answers = answers
+        self._now_ns = 0
+
+    def do(self, what: str, arguments: tuple[Any, ...]) -> None:
         found: list[Incident] = []
-        told: Any = {}
+        told: Any = None
         try:
             if what == "push":
-                found = locator.push(parse_detection(arguments[0]), arguments[1])
+                text, self._now_ns = arguments
+                found = self._locator.hear(parse_detection(text), self._now_ns)
+            elif what == "tick":
+                (self._now_ns,) = arguments
+                told = dict(self._locator.doubts)
             else:
-                found = getattr(locator, what)(*arguments) or []
-            if what == "tick":
-                told = dict(locator.doubts)
+                found = getattr(self._locator, what)(*arguments) or []
         except Exception:
-            with contextlib.suppress(OSError):
-                answers.send(("fault", [], traceback.format_exc()))
+            self._answer("fault", [], traceback.format_exc())
         if found or what in ("tick", "finish"):
-            with contextlib.suppress(OSError):
-                answers.send((what, found, told))
+            self._answer(what, found, told)
+
+    def work(self) -> bool:
+        """Do one thing that is due; say whether there may be more."""
+        try:
+            found = self._locator.work(self._now_ns)
+        except Exception:
+            self._answer("fault", [], traceback.format_exc())
+            return False
+        if found:
+            self._answer("work", found, None)
+        return found is not None
+
+    def _answer(self, what: str, found: list[Incident], told: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._answers.send((what, found, told))

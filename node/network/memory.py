@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import defaultdict, deque
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,11 +18,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from node.messages import Detection
+from node.messages.fields import moment_ns
 from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
 from node.network.compiled import compiled
 from node.network.policy import Word
 from node.types import NS_PER_S, Grade
-from node.utc import parse_utc_ns
 
 # How often a node reports such an impulse without any shot, each second, at an SNR of 25 dB; and
 # how that falls with the SNR: of the live-fire set's detections under 20 dB three in four are no
@@ -95,15 +96,19 @@ class Memory:
         UTC that its seconds count from.
     reach_m
         No node hears a shot from farther off.
+    down
+        Names of nodes that do not listen; where it changes, `replant`.
     """
 
-    def __init__(self, epoch_ns: int, reach_m: float) -> None:
+    def __init__(self, epoch_ns: int, reach_m: float, down: AbstractSet[str] = frozenset()) -> None:
         self.epoch_ns = epoch_ns
         self.node_ids: list[str] = []
         self._index: dict[str, int] = {}
         self._reach_m = reach_m
         self._place_m: list[tuple[float, float, float]] = []
         self._sigma_m: list[float] = []
+        self._down = down
+        self._deafness: BoolArray = np.zeros(0, np.bool_)
         self._tree: cKDTree | None = None
         self._places: FloatArray = np.zeros((0, 3))
         self._sigmas: FloatArray = np.zeros(0)
@@ -150,12 +155,27 @@ class Memory:
         found = self._plant().query_ball_point(place_m[:2], radius_m, return_sorted=True)
         return np.array(found, np.int64)
 
+    def replant(self) -> None:
+        """Have what is known of nodes worked out anew: one began to listen, or ceased to."""
+        self._tree = None
+
+    def is_deaf(self, nodes: IntArray) -> BoolArray:
+        """Say which nodes do not listen."""
+        self._plant()
+        return np.asarray(self._deafness[nodes])
+
     # What was heard
 
     def event(self, node: int, event_id: str) -> Event | None:
         """Give what is remembered of an event."""
         number = self._numbers.get((node, event_id))
         return None if number is None else self._events[number]
+
+    def bearing(self, event: Event) -> tuple[float, float]:
+        """Give where the first round of an event came from, and its standard error, radians."""
+        at = event.begin - self._base
+        columns = self._columns
+        return float(columns["azimuth_rad"][at]), float(columns["azimuth_sigma_rad"][at])
 
     def take(self, detection: Detection, node: int) -> Event:
         """Remember a detection, in place of what it revises."""
@@ -291,7 +311,7 @@ class Memory:
         times_s = []
         for row, one in enumerate(detection.rounds, at):
             weak = _AT_DB - min(max(one.snr_db, -50.0), 150.0)
-            times_s.append((parse_utc_ns(one.utc) - self.epoch_ns) / NS_PER_S)
+            times_s.append((moment_ns(one.utc) - self.epoch_ns) / NS_PER_S)
             column["time_s"][row] = times_s[-1]
             column["sigma_s"][row] = one.sigma_s
             column["azimuth_rad"][row] = azimuth_rad
@@ -323,6 +343,7 @@ class Memory:
         if self._tree is None:
             self._places = np.array(self._place_m).reshape(-1, 3)
             self._sigmas = np.array(self._sigma_m)
+            self._deafness = np.array([one in self._down for one in self.node_ids], np.bool_)
             self._tree = cKDTree(self._places[:, :2])
         return self._tree
 

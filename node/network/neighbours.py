@@ -17,7 +17,7 @@ SLOWEST_M_S: Final = 310.0
 SLACK_S: Final = 0.15
 """What a path may add to a pair's difference of times."""
 MOST_OF_NODE: Final = 3
-_MOST: Final = 24
+_MOST: Final = 36
 _BEAM_RAD: Final = math.radians(30)
 
 

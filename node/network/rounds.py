@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from node.network.arrivals import BoolArray, FloatArray, IntArray
+from node.network.arrivals import BoolArray, FloatArray, IntArray, is_in, unique
 from node.network.memory import NOBODY, Memory
 from node.network.neighbours import SLACK_S, SLOWEST_M_S
 from node.network.policy import LocateSettings
@@ -69,7 +69,7 @@ def _free(memory: Memory, track: Track, rows: IntArray, weaker: Weaker | None) -
     claims = memory.claimed_by(rows)
     free = (claims == NOBODY) | (claims == track.number)
     if weaker is not None:
-        for number in np.unique(claims[~free]):
+        for number in unique(claims[~free]):
             if weaker(int(number)):
                 free |= claims == number
     return np.asarray(rows[free])
@@ -85,13 +85,13 @@ def _further(
     rows = graded(memory, _free(memory, track, rows, weaker), settings)
     nodes = memory.nodes_of(rows)
     fired = memory.column("time_s", rows) - track.way_s(memory.places_m[nodes])
-    inside = (fired > begins) & (fired < ends) & np.isin(nodes, track.used_nodes)
+    inside = (fired > begins) & (fired < ends) & is_in(nodes, track.used_nodes)
     order = np.argsort(fired[inside])
     fired, nodes = fired[inside][order], nodes[inside][order]
     least = max(2.0, _AGREE * len(track.used_nodes))
     upto = np.searchsorted(fired, fired + ONE_SHOT_S)
     many = np.flatnonzero(upto - np.arange(len(fired)) >= least)
-    agree = [at for at in many if len(np.unique(nodes[at : upto[at]])) >= least]
+    agree = [at for at in many if len(unique(nodes[at : upto[at]])) >= least]
     return np.asarray(fired[agree])
 
 

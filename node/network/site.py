@@ -20,7 +20,7 @@ import numpy as np
 
 from node.messages import Detection, Incident
 from node.messages.detection import Local, Position
-from node.network.arrivals import FloatArray, IntArray, Pool
+from node.network.arrivals import FloatArray, IntArray, Pool, is_in, unique
 from node.network.doubts import Doubts
 from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
@@ -29,7 +29,7 @@ from node.network.plane import Plane
 from node.network.policy import LocateSettings, Word, passes
 from node.network.region import covariance
 from node.network.rounds import FEW, graded, rounds_of
-from node.network.sources import ECHO_S, Source, as_echoes, best, find, refine
+from node.network.sources import ECHO_S, Source, best, find, refine
 from node.network.telling import Told, incident_name, tell
 from node.network.track import Track
 from node.network.witnesses import astray, silent, witnesses
@@ -38,6 +38,8 @@ from node.types import NS_PER_S
 UNKNOWN_SIGMA_M: Final = 2.0
 """Standard error of a surveyed place whose survey is silent, metres."""
 
+# With much to do, incidents are gone through so much later at the most.
+_PUT_OFF_S: Final = 30.0
 _MOST_OWN: Final = 24
 # Of an incident's rounds so many must be a new fit's for it to be the same incident.
 _SHARED: Final = 0.5
@@ -45,12 +47,15 @@ _SHARED: Final = 0.5
 _MOST_SETTLED: Final = 3
 # So many nodes at a time are rid of incidents that are over.
 _SWEPT: Final = 4
+_SURELY_SAME_M: Final = 25.0
 _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
 _OPEN_SEEDS: Final = 120
 _FIT_SEEDS: Final = 240
+
+_Due = tuple[float, int, Track]
 
 
 class Site:
@@ -81,7 +86,8 @@ class Site:
         self._down: set[str] = set()
         self._tracks: dict[int, Track] = {}
         self._of_node: dict[int, deque[Track]] = defaultdict(deque)  # in order of time, about
-        self._due: list[tuple[float, int, Track]] = []
+        self._refits: list[_Due] = []
+        self._settles: list[_Due] = []
         self._order = count()
         self._founded: Counter[str] = Counter()
         self._now_s = 0.0
@@ -105,10 +111,11 @@ class Site:
 
     def up(self, node_id: str, up: bool) -> None:
         """Say whether a node listens."""
-        if up:
-            self._down.discard(node_id)
-        else:
-            self._down.add(node_id)
+        if up is (node_id not in self._down):
+            return
+        (self._down.discard if up else self._down.add)(node_id)
+        if self._memory is not None:
+            self._memory.replant()
 
     def _put(self, memory: Memory, node_id: str, place: Position | Local) -> None:
         if isinstance(place, Local):
@@ -139,7 +146,7 @@ class Site:
         """Take a detection, or a later revision of one; what is due, is left."""
         memory = self._memory
         if memory is None:
-            memory = self._memory = Memory(now_ns, self._settings.reach_m)
+            memory = self._memory = Memory(now_ns, self._settings.reach_m, self._down)
             for node_id, place in self._places.items():
                 self._put(memory, node_id, place)
         self._pass_to(memory, now_ns)
@@ -162,10 +169,10 @@ class Site:
         if memory is None:
             return None
         self._pass_to(memory, now_ns)
-        if self._due and self._due[0][0] <= self._now_s:
-            return self._work(memory, *heapq.heappop(self._due)[::2])
-        self._forget(memory)
-        return None
+        told = self._work(memory)
+        if told is None:
+            self._forget(memory)
+        return told
 
     def _pass_to(self, memory: Memory, now_ns: int) -> None:
         self._now_s = max(self._now_s, (now_ns - memory.epoch_ns) / NS_PER_S)
@@ -174,33 +181,31 @@ class Site:
         """Settle all that is open."""
         told: list[Incident] = []
         memory = self._memory
-        while memory is not None and self._due:
-            at_s, _, track = heapq.heappop(self._due)
-            self._now_s = max(self._now_s, at_s)
-            told += self._work(memory, at_s, track)
+        while memory is not None and (self._refits or self._settles):
+            next_s = min(due[0][0] for due in (self._refits, self._settles) if due)
+            self._now_s = max(self._now_s, next_s)
+            told += self._work(memory) or []
         return told
 
-    def _work(self, memory: Memory, at_s: float, track: Track) -> list[Incident]:
-        if track.over or track.due_s != at_s:
-            return []
-        track.due_s = np.inf
-        if track.settles_s > self._now_s:
-            told = self._fit(memory, track, searched=len(track.used_nodes) < FEW)
-            self._wake(track, track.settles_s)
-            return told
-        track.settles_s = np.inf
-        return self._settle(memory, track)
-
-    def _wake(self, track: Track, at_s: float) -> None:
-        if at_s < track.due_s:
-            track.due_s = at_s
-            heapq.heappush(self._due, (at_s, next(self._order), track))
+    def _work(self, memory: Memory) -> list[Incident] | None:
+        # What was heard since is told before what was told is gone through, if there is much to do.
+        late = _pop(self._settles, self._now_s - _PUT_OFF_S)
+        if late is None and (track := _pop(self._refits, self._now_s)) is not None:
+            track.fits_s = np.inf
+            return self._fit(memory, track, searched=len(track.used_nodes) < FEW)
+        if (track := late or _pop(self._settles, self._now_s)) is not None:
+            track.fits_s = track.settles_s = np.inf
+            return self._settle(memory, track)
+        return None
 
     def _stir(self, track: Track) -> None:
         """Have an incident fitted anew soon, and settled when no more comes."""
+        if math.isinf(track.fits_s):
+            track.fits_s = self._now_s + self._settings.update_s
+            heapq.heappush(self._refits, (track.fits_s, next(self._order), track))
         if math.isinf(track.settles_s):
             track.settles_s = self._now_s + self._settings.settle_s
-        self._wake(track, self._now_s + self._settings.update_s)
+            heapq.heappush(self._settles, (track.settles_s, next(self._order), track))
 
     def _jolt(self, track: Track) -> None:
         """Have an incident fitted anew for what another took or left; not for ever."""
@@ -237,11 +242,12 @@ class Site:
         place = memory.places_m[event.node]
         east_m, north_m = place[:2].tolist()
         begins_s, ends_s = float(times[0]), float(times[-1])
+        azimuth_rad, azimuth_sigma_rad = memory.bearing(event)
         free = np.ones(len(times), np.bool_)
         for track in self._about(event.node, begins_s, ends_s):
             if not track.may_reach(east_m, north_m, begins_s, ends_s):
                 continue
-            direct = track.hears(times, sigmas, place)
+            direct = track.hears(times, sigmas, place, azimuth_rad, azimuth_sigma_rad)
             if not direct.any():
                 continue
             self._stir(track)
@@ -272,50 +278,54 @@ class Site:
             memory, event.node, own, reach_m=settings.reach_m, speed_m_s=self.medium.speed_m_s
         )
         rows = np.concatenate([own, others])
+        told: list[Incident] = []
+        if (known := self._from_known(memory, event.node, own, rows)) is not None:
+            told = self._again(memory, known)
+            own, rows = (each[memory.claimed_by(each) == NOBODY] for each in (own, rows))
+            if not len(own):
+                return told
         nodes = memory.nodes_of(rows)
-        graded = np.unique(nodes[memory.flags("graded", rows)])
-        bearings = np.unique(nodes[np.isfinite(memory.column("azimuth_rad", rows))])
-        heard = np.unique(nodes)
-        if self._from_known(memory, event.node, own, rows):
-            return []
+        graded = unique(nodes[memory.flags("graded", rows)])
+        bearings = unique(nodes[np.isfinite(memory.column("azimuth_rad", rows))])
+        heard = unique(nodes)
         enough = len(heard) >= settings.nodes or len(bearings) >= settings.nodes_with_bearings
         if len(graded) < settings.graded_nodes or not enough:
-            return []
+            return told
         middle = np.median(memory.places_m[heard], axis=0)
         among = self._listening(memory, middle, heard)
         pool = self._dimmed(memory, memory.pool(among, rows))
-        mine = np.flatnonzero(np.isin(pool.key, own[:MOST_OF_NODE]))
+        mine = np.flatnonzero(is_in(pool.key, own[:MOST_OF_NODE]))
         source = best(pool, self.medium, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
         if source is None or not source.used[mine].any():
-            return []
+            return told
         track = Track(NOBODY, "", source, pool, among)
         if not self._passes(memory, track) or self._is_echo(track):
-            return []
-        known = self._same(track)
-        if known is not None:
-            self._stir(known)
-            return []
-        return [self._begin(memory, track, event.event_id)]
+            return told
+        if (known := self._same(track)) is not None:
+            return told + self._again(memory, known)
+        return [*told, self._begin(memory, track, event.event_id)]
 
-    def _from_known(self, memory: Memory, node: int, own: IntArray, rows: IntArray) -> bool:
-        """Say whether further nodes agree that a shot came from a known incident's place."""
+    def _again(self, memory: Memory, track: Track) -> list[Incident]:
+        """Fit an incident anew at once: it seems to have had a further shot."""
+        told = self._fit(memory, track, searched=False)
+        if not track.over:
+            self._stir(track)
+        return told
+
+    def _from_known(self, memory: Memory, node: int, own: IntArray, rows: IntArray) -> Track | None:
+        """Give the known incident from whose place, as further nodes agree, there came a shot."""
         times, nodes = memory.column("time_s", rows), memory.nodes_of(rows)
         places = memory.places_m[nodes]
         for track in self._about(node, float(times[0]), float(times[: len(own)].max())):
             least = max(float(self._settings.nodes), len(track.used_nodes) / 2)
             if track.agreed(times, places, nodes, len(own), least):
-                self._stir(track)
-                return True
-        return False
+                return track
+        return None
 
     def _listening(self, memory: Memory, place_m: FloatArray, heard: IntArray) -> IntArray:
         """Give the nodes round a place that listen or have heard something."""
-        nodes = np.union1d(memory.near(place_m, _SILENCE_M), heard)
-        if not self._down:
-            return nodes
-        down = [memory.node(node_id) for node_id in self._down]
-        deaf = np.isin(nodes, [n for n in down if n is not None]) & ~np.isin(nodes, heard)
-        return np.asarray(nodes[~deaf])
+        nodes = unique(np.concatenate([memory.near(place_m, _SILENCE_M), heard]))
+        return np.asarray(nodes[~memory.is_deaf(nodes) | is_in(nodes, heard)])
 
     def _dimmed(self, memory: Memory, pool: Pool) -> Pool:
         """Let what may be a known incident's echo count for less."""
@@ -325,8 +335,7 @@ class Site:
         first, last = float(pool.time_s.min()), float(pool.time_s.max())
         clutter = pool.clutter_per_s
         for track in self._about(int(memory.nodes_of(pool.key[:1])[0]), first, last):
-            late_s = np.ascontiguousarray(track.late_s(pool.time_s, places).T)
-            clutter = as_echoes(clutter, late_s)
+            clutter = track.dimmed(clutter, pool.time_s, places)
         return replace(pool, clutter_per_s=clutter)
 
     def _begin(self, memory: Memory, track: Track, founder: str) -> Incident:
@@ -343,7 +352,7 @@ class Site:
     def _hold(self, memory: Memory, track: Track) -> None:
         """Take the rounds of a track, and have its nodes know of it."""
         rows = track.used
-        for number in np.unique(memory.claimed_by(rows)):
+        for number in unique(memory.claimed_by(rows)):
             if number not in (NOBODY, track.number) and int(number) in self._tracks:
                 self._jolt(self._tracks[int(number)])
         memory.claim(rows, track.number)
@@ -358,7 +367,7 @@ class Site:
         return passes(
             self._settings,
             log_odds=track.source.evidence,
-            nodes=len(np.unique(memory.nodes_of(track.used))),
+            nodes=len(track.used_nodes),
             bearings=track.crossing,
             words=_words(memory, track),
             told=track.said is not None,
@@ -379,12 +388,20 @@ class Site:
                 continue
             apart = track.source.place_m - other.source.place_m
             far_m = math.hypot(*apart)
-            if far_m < _SAME_M:
-                return other
             spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
-            if far_m < _FARTHEST_SAME_M and apart @ np.linalg.solve(spread, apart) < 9.0:
+            if far_m < _SURELY_SAME_M:
+                return other
+            near = far_m < _SAME_M or apart @ np.linalg.solve(spread, apart) < 9.0
+            if near and far_m < _FARTHEST_SAME_M and self._explains(other, track):
                 return other
         return None
+
+    def _explains(self, known: Track, track: Track) -> bool:
+        """Say whether a known place makes the same moment of what another was made of."""
+        pool, used = track.pool, track.source.used
+        nodes = pool.node[used]
+        least = max(len(unique(nodes)) - 1.0, 2.0)
+        return known.agreed(pool.time_s[used], pool.place_m[nodes], nodes, len(nodes), least)
 
     def _is_echo(self, track: Track) -> bool:
         return any(
@@ -403,7 +420,7 @@ class Site:
         rows = rounds_of(memory, track, self._settings, weaker)
         if not len(rows):
             return self._end(memory, track)
-        among = self._listening(memory, source.state[:3], np.unique(memory.nodes_of(rows)))
+        among = self._listening(memory, source.state[:3], unique(memory.nodes_of(rows)))
         pool = memory.pool(among, rows)
         chosen: Source | None = None
         whole = frozenset(pool.key.tolist())
@@ -412,7 +429,7 @@ class Site:
             if again is not None:
                 held = track.used
                 held = held[memory.remembers(held)]  # what was revised since has other rows
-                shared = np.isin(held, pool.key[again.used])
+                shared = is_in(held, pool.key[again.used])
                 chosen = again if shared.sum() >= _SHARED * len(held) else None
         elif searched:
             return []
@@ -447,7 +464,7 @@ class Site:
         rows = track.pool.key
         left = rows[memory.claimed_by(rows) == NOBODY]
         left = graded(memory, left, self._settings)
-        if len(np.unique(memory.nodes_of(left))) >= self._settings.nodes_with_bearings:
+        if len(unique(memory.nodes_of(left))) >= self._settings.nodes_with_bearings:
             pool = self._dimmed(memory, memory.pool(track.nodes, left))
             odds = self._settings.least_log_odds
             for source in find(pool, self.medium, least_evidence=odds, most_sources=3):
@@ -507,6 +524,15 @@ class Site:
             silent(track, memory),
         )
         return tell(track, told, self._settings)
+
+
+def _pop(due: list[_Due], until_s: float) -> Track | None:
+    """Take the first that is due; what was done meanwhile, or is over, is passed over."""
+    while due and due[0][0] <= until_s:
+        at_s, _, track = heapq.heappop(due)
+        if not track.over and at_s in (track.fits_s, track.settles_s):
+            return track
+    return None
 
 
 def _words(memory: Memory, track: Track) -> list[Word]:

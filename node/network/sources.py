@@ -16,9 +16,9 @@ from typing import Final
 
 import numpy as np
 
-from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool, unique
 from node.network.compiled import compiled
-from node.network.kernel import Given, descend, distinct, scores, weigh
+from node.network.kernel import Given, at_moments, descend, distinct, promising, scores
 from node.network.likelihood import FIRED, LONGEST_STEP_M, Hypotheses, Likelihood
 from node.network.medium import Medium
 from node.network.seeds import seeds
@@ -32,6 +32,7 @@ PATHS_LIKELY: Final = (0.35, 0.35, 0.3)
 
 _COARSE_S: Final = 0.03
 _MIDDLE_S: Final = 0.012
+_PROMISING: Final = 64
 _KEPT: Final = 8
 _MODES: Final = 6
 _SAME_M: Final = 20.0
@@ -51,7 +52,8 @@ _AGREE: Final = 0.55
 _MOST_SHOTS: Final = 60
 ECHO_S: Final = 1.0
 """So long after a shot its echoes come."""
-_ECHO_PER_S: Final = 1.0
+ECHO_PER_S: Final = 1.0
+"""How often an echo of a shot comes to a node that hears it, meanwhile."""
 # A wall mirrors a source at its own moment; a second gun fires at another.
 _MIRROR_S: Final = 0.025
 
@@ -104,7 +106,7 @@ class Source:
 
     def nodes(self, pool: Pool) -> IntArray:
         """Give the nodes whose direct sound it rests on."""
-        return np.asarray(np.unique(pool.node[self.used]))
+        return unique(pool.node[self.used])
 
 
 def find(
@@ -119,7 +121,7 @@ def find(
     found: list[Source] = []
     left = np.ones(len(pool), np.bool_)
     clutter = pool.clutter_per_s
-    while len(found) < most_sources and len(np.unique(pool.node[left])) >= 2:
+    while len(found) < most_sources and len(unique(pool.node[left])) >= 2:
         rest = replace(pool, clutter_per_s=clutter).only(left)
         source = best(rest, medium, most_seeds=most_seeds)
         if source is None or source.evidence < least_evidence:
@@ -169,6 +171,8 @@ def _coarse(state: FloatArray, given: Given, coarse: float, middle: float) -> Fl
 
     Shape [k, 7]; `coarse` and `middle` are what they must reach at those spreads.
     """
+    if len(state) > _PROMISING:
+        state = state[promising(state, _COARSE_S, given, _PROMISING)]
     likely = scores(state, np.full(len(state), _COARSE_S), given)
     if likely.max() < coarse:
         return state[:0]
@@ -257,16 +261,10 @@ def _moments(state: FloatArray, given: Given) -> tuple[FloatArray, FloatArray]:
     """Give how late arrivals are against a place's own shot, and when all were fired after it."""
     starts = given[3]
     nodes = len(starts) - 1
-    path_s = np.full(1, _MIDDLE_S)
-    late_s = weigh(state.reshape(1, -1), path_s, given)[2][0]
+    late_s, direct = at_moments(state, _MIDDLE_S, given)
     count = len(late_s) + 1
-    each = np.empty((count, len(state)))
     moments = np.zeros(count)
     moments[1:] = late_s
-    for moment in range(count):
-        each[moment] = state
-        each[moment, FIRED] += moments[moment]
-    direct = weigh(each, np.full(count, _MIDDLE_S), given)[1]  # moment, arrival
     shots = np.empty(_MOST_SHOTS)
     found = 0
     least = 0.0
@@ -312,9 +310,9 @@ def as_echoes(clutter_per_s: FloatArray, late_s: FloatArray) -> FloatArray:
     """Let arrivals [m] that may be echoes of shots, so late after each [k, m], count for less."""
     dimmed = clutter_per_s.copy()
     for arrival in range(len(dimmed)):
-        late = late_s[:, arrival]
-        if ((late > 0) & (late < ECHO_S)).any():
-            dimmed[arrival] = max(dimmed[arrival], _ECHO_PER_S)
+        for shot in range(len(late_s)):
+            if 0 < late_s[shot, arrival] < ECHO_S:
+                dimmed[arrival] = max(dimmed[arrival], ECHO_PER_S)
     return dimmed
 
 

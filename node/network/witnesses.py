@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from node.messages.incident import Witness
-from node.network.arrivals import FloatArray
+from node.network.arrivals import FloatArray, is_in
 from node.network.doubts import Doubts
 from node.network.likelihood import C
 from node.network.memory import NOBODY, Event, Memory
@@ -64,7 +64,7 @@ def astray(track: Track, memory: Memory) -> list[tuple[Event, float]]:
     )
     first = memory.flags("first", rows) & memory.flags("graded", rows)
     rows = rows[first & (memory.claimed_by(rows) == NOBODY)]
-    rows = rows[~np.isin(memory.nodes_of(rows), track.used_nodes)]
+    rows = rows[~is_in(memory.nodes_of(rows), track.used_nodes)]
     nodes = memory.nodes_of(rows)
     late = track.late_s(memory.column("time_s", rows), memory.places_m[nodes])[:, 0]
     nearest: dict[int, int] = {}
@@ -93,7 +93,7 @@ def silent(track: Track, memory: Memory) -> tuple[str, ...]:
     places = memory.places_m
     used = _away(places[track.used_nodes], track)
     away = _away(places[track.nodes], track)
-    present = np.isin(np.arange(len(track.nodes)), track.pool.node)
+    present = is_in(np.arange(len(track.nodes)), track.pool.node)
     ought = (away <= np.median(used)) & ~present
     return tuple(memory.node_ids[node] for node in track.nodes[ought])
 

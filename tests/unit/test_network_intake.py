@@ -160,10 +160,10 @@ def test_a_weather_that_is_taken_back_is_that_of_all_again(
 class Faulty(NotingLocator):
     """One that some detections are too much for."""
 
-    def push(self, detection: Detection, now_ns: int) -> list[Incident]:
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
         if detection.seq == 2:
             raise ZeroDivisionError("two")
-        return super().push(detection, now_ns)
+        return super().hear(detection, now_ns)
 
 
 def test_a_defect_at_one_detection_does_not_silence_the_others(
@@ -190,8 +190,8 @@ def test_a_locator_in_a_process_of_its_own_says_the_same_in_the_same_order(
     with LocatorProcess(Faulty, news.set) as there:
         intake = Intake(there, Admission(keys=Keys(ca.certificate_file)))
         found = [one for message in messages for one in intake.take(message, moment)]
-        assert news.wait(10)
         found += intake.turn(moment)
+        assert news.wait(10)
         found += intake.finish()
     assert found == [expected[0], *expected[2:]]
     assert there.faults == 1
