@@ -150,6 +150,7 @@ class Site:
             for node_id, place in self._places.items():
                 self._put(memory, node_id, place)
         self._pass_to(memory, now_ns)
+        self._forget(memory)
         node = memory.node(detection.node_id)
         if node is None:
             return []
