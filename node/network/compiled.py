@@ -16,18 +16,19 @@ from numba import config, njit
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _HERE: Final = Path(__file__).parent
+_SETTINGS: Final = vars(config)
 
 
 def compiled(function: _Function) -> _Function:
     """Compile at the first call, and keep that beside the package or in the user's cache."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _folder()  # read as the function is wrapped
+    before = _SETTINGS["CACHE_DIR"]
+    _SETTINGS["CACHE_DIR"] = _folder()  # read as the function is wrapped
     try:
         return cast("_Function", njit(cache=True, error_model="numpy")(function))
     except RuntimeError:  # neither can be written: it is compiled in every process
         return cast("_Function", njit(error_model="numpy")(function))
     finally:
-        config.CACHE_DIR = before
+        _SETTINGS["CACHE_DIR"] = before
 
 
 @lru_cache(maxsize=1)
