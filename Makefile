@@ -32,6 +32,8 @@ help:  ## list the targets
 	@provisioning/apt-packages $(APT_TEST)
 	@echo "set-up: adding the tools for tests and lint"
 	@$(BIN)/pip install --quiet --editable '.[network]' --group dev  # in one, or pip forgets our bounds
+	@echo "set-up: compiling what locates"
+	@$(BIN)/python -c 'from node.network.warm import warm; warm()'
 	@touch $@
 
 .venv/asyncapi: .venv/dev tests/contract/asyncapi/package-lock.json

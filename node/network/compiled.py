@@ -40,7 +40,7 @@ def _folder() -> str:
     """
     of_all = hashlib.sha256()
     for file in sorted(_HERE.glob("*.py")):
-        of_all.update(file.read_bytes())
+        of_all.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
     beside = _HERE / "__pycache__"
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     base = beside if os.access(beside if beside.exists() else _HERE, os.W_OK) else home

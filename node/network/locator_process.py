@@ -30,7 +30,8 @@ from node.types import NS_PER_S
 log = logging.getLogger(__name__)
 
 _TICK_NS: Final = NS_PER_S // 20
-_START_S: Final = 60.0
+_SOON_S: Final = 5.0
+_START_S: Final = 300.0
 _FINISH_S: Final = 20.0
 _STOP_S: Final = 5.0
 # So many orders wait at most for the next `tick`, to go with one call and wake the other side once.
@@ -130,6 +131,8 @@ class LocatorProcess:
         for end in self._theirs:  # so that its end ends our reading
             end.close()
         self._reader.start()
+        if not self._ready.wait(_SOON_S):
+            log.info("compiling what locates: half a minute, once for each version")
         if not self._ready.wait(_START_S) or self._ended:
             self.__exit__()
             raise GunfireNodeError(

@@ -26,7 +26,7 @@ def beside(
 ) -> IntArray:
     """Give free rounds of other nodes that may be of the same shot as some of a node's.
 
-    At most 24, and of a node at most three: those that come by chance most rarely. Where both tell
+    At most 36, and of a node at most three: those that come by chance most rarely. Where both tell
     a bearing, these meet: that of the first, followed to where the other hears it so much later,
     gives a place, and the other's bearing leads there, too.
     """

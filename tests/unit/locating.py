@@ -54,7 +54,7 @@ class NotingLocator:
     def push(self, detection: Detection, now_ns: int) -> list[Incident]:
         return self.hear(detection, now_ns)
 
-    def work(self, now_ns: int) -> None:
+    def work(self, now_ns: int) -> list[Incident] | None:
         return None
 
     def hear(self, detection: Detection, now_ns: int) -> list[Incident]:

@@ -7,6 +7,8 @@ import json
 import logging
 import threading
 from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from node.network.admission import Admission
 from node.network.intake import Arrival, Intake
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings
-from node.network.locator_process import LocatorProcess
+from node.network.locator_process import LocatorProcess, _serve, _Worker
 from node.network.medium import Weather
 from node.network.notices import LINES_AT_ONCE, Notices
 from node.network.outgoing import Outgoing
@@ -207,6 +209,70 @@ def test_a_locator_that_cannot_be_made_is_told() -> None:
 
 def _no_locator() -> NotingLocator:
     raise ImportError("pyproj")
+
+
+class Busy(NotingLocator):
+    """One that has a few things to do; with the first, further orders come and then no more."""
+
+    def __init__(self, orders: Connection, *texts: str) -> None:
+        super().__init__()
+        self.done: list[str] = []
+        self._orders, self._texts, self._due = orders, texts, 4
+
+    def hear(self, detection: Detection, now_ns: int) -> list[Incident]:
+        self.done.append(f"hear at {now_ns}")
+        return super().hear(detection, now_ns)
+
+    def work(self, now_ns: int) -> list[Incident] | None:
+        self.done.append(f"work at {now_ns}")
+        if not self._orders.closed:
+            self._orders.send([("push", (text, 7)) for text in self._texts])
+            self._orders.close()
+        self._due -= 1
+        return [incident("due", self._due)] if self._due >= 0 else None
+
+    def push(self, detection: Detection, now_ns: int) -> list[Incident]:
+        raise AssertionError("would do all that is due first")
+
+    def tick(self, now_ns: int) -> list[Incident]:
+        raise AssertionError("would do all that is due")
+
+
+def test_what_comes_while_a_locator_is_busy_is_heard_before_more_of_what_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("node.network.locator_process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("node.network.warm.warm", lambda: None)
+    orders, ours = Pipe(duplex=False)
+    theirs, answers = Pipe(duplex=False)
+    text = EXAMPLE.model_dump_json(by_alias=True)
+    locator = Busy(ours, text, text)
+    _serve(orders, answers, lambda: locator)
+    answers.close()
+    assert locator.done == ["work at 0", "hear at 7", "hear at 7", "work at 7"]
+    said = []
+    while theirs.poll():
+        try:
+            said.append(theirs.recv()[0])
+        except EOFError:
+            break
+    assert said == ["ready", "work", "push", "push", "work"]
+    theirs.close()
+    orders.close()
+
+
+def test_a_tick_in_a_process_of_its_own_gives_the_doubts_and_leaves_what_is_due() -> None:
+    _, ours = Pipe(duplex=False)
+    theirs, answers = Pipe(duplex=False)
+    locator = Busy(ours)
+    locator.doubts[SITE, "roof-1"] = "its clock is off"
+    worker = _Worker(locator, answers)
+    worker.do("tick", (9,))
+    assert theirs.recv() == ("tick", [], {(SITE, "roof-1"): "its clock is off"})
+    assert locator.done == []
+    assert worker.work()
+    assert locator.done == ["work at 9"]
+    assert theirs.recv() == ("work", [incident("due", 3)], None)
 
 
 def test_time_never_runs_backwards_for_the_locator(intake: Intake, node: SignedNode) -> None:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from node.network.arrivals import Pool, pool_of
-from node.network.kernel import DETOUR_S, LATE_S, distinct
-from node.network.likelihood import PARAMETERS, Hypotheses, Likelihood
+from node.network.arrivals import FloatArray, Pool, pool_of
+from node.network.kernel import DETOUR_S, LATE_S, at_moments, distinct, promising
+from node.network.likelihood import FIRED, PARAMETERS, C, Hypotheses, Likelihood
 from node.network.medium import Medium
 
 AIR = Medium(340.0, 3.0, (1.5, -2.0), 2.0)
@@ -246,3 +246,48 @@ def test_of_hypotheses_that_are_one_the_first_in_order_stays() -> None:
     kept = distinct(state, np.array([1, 0, 2, 3]), 8, 20.0, 0.03)
     assert kept.tolist() == [1, 2, 3]
     assert distinct(state, np.array([1, 0, 2, 3]), 2, 20.0, 0.03).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("bearings", [True, False])
+def test_shots_of_one_place_at_each_arrivals_moment_are_weighed_as_hypotheses_are(
+    bearings: bool,
+) -> None:
+    likelihood = Likelihood(arrivals(bearings), AIR)
+    for state in states()[:4]:
+        late_s, direct = at_moments(state, 0.006, likelihood.given)
+        own = likelihood.weigh(Hypotheses(state[None], np.array([0.006])))
+        assert late_s == pytest.approx(own.late_s[0], abs=1e-12)
+        moved = np.repeat(state[None], len(late_s) + 1, axis=0)
+        moved[1:, FIRED] += late_s
+        weighed = likelihood.weigh(Hypotheses(moved, np.full(len(moved), 0.006)))
+        assert direct == pytest.approx(weighed.direct, rel=1e-9, abs=1e-12)
+
+
+def elsewhere(count: int) -> FloatArray:
+    """Give states at places round the nodes, each fired such that one arrival is in time."""
+    rng, pool = np.random.default_rng(5), arrivals()
+    state = np.repeat(SHOT[None], count, axis=0)
+    state[:, :2] = rng.uniform(-500, 900, (count, 2))
+    of = rng.integers(0, len(pool), count)
+    away_m = np.linalg.norm(pool.place_m[pool.node[of]] - state[:, :3], axis=1)
+    state[:, FIRED] = pool.time_s[of] - away_m / state[:, C]
+    return state
+
+
+@pytest.mark.parametrize("bearings", [True, False])
+def test_the_true_place_is_among_the_promising_of_many(bearings: bool) -> None:
+    many = np.vstack([elsewhere(3000), SHOT])
+    given = Likelihood(arrivals(bearings), AIR).given
+    kept = promising(many, 0.03, given, 32)
+    assert len(set(kept.tolist())) == 32
+    assert len(many) - 1 in kept
+
+
+def test_what_no_arrival_fits_is_less_promising_than_what_some_do() -> None:
+    many = np.vstack([SHOT, SHOT, SHOT])
+    many[0, FIRED] += 50.0
+    many[2, :2] += 100.0
+    many[2, FIRED] = SHOT[FIRED]
+    kept = promising(many, 0.03, Likelihood(arrivals(), AIR).given, 2)
+    assert kept[0] == 1
+    assert len(promising(many, 0.03, Likelihood(arrivals(), AIR).given, 9)) == 3

@@ -669,3 +669,87 @@ def test_a_node_that_claims_to_stand_at_the_end_of_the_world_harms_nobody(
     (incident,) = town.finish()
     assert used(incident) == names(0, 1, 2, 3, 4, 5)
     assert town.off_m(incident) < 0.5
+
+
+# What is heard at once, and what is due
+
+
+def due(town: Town) -> list[list[Incident]]:
+    """Do all that is due, one thing after the other."""
+    return list(iter(lambda: town.locator.work(town.now_ns), None))
+
+
+def test_hearing_leaves_what_is_due_to_work() -> None:
+    town = Town()
+    heard = town.hears()
+    (told,) = town.push(*heard[:4])
+    town.now_ns += NS_PER_S // 5
+    for one in heard[4:]:
+        assert town.locator.hear(one, town.now_ns) == []
+    assert town.locator.work(town.now_ns) is None, "nothing is due yet"
+    town.now_ns += NS_PER_S
+    stray = town.hears((2.5,), ELSEWHERE_M, by=[0])[0]
+    assert town.locator.hear(stray, town.now_ns) == []
+    ((updated,),) = due(town)
+    assert (updated.incident_id, updated.type) == (told.incident_id, "update")
+    assert used(updated) == names(0, 1, 2, 3, 4, 5)
+    assert town.locator.work(town.now_ns) is None
+
+
+def test_pushing_is_to_let_time_pass_and_then_to_hear() -> None:
+    said: list[list[list[Incident]]] = []
+    for at_once in (True, False):
+        town = Town()
+        heard = town.hears((1.0, 1.6), apart=True) + town.hears((15.33,), ELSEWHERE_M)
+        told = []
+        for at, one in enumerate(sorted(heard, key=lambda one: one.rounds[-1].utc)):
+            now_ns = parse_utc_ns(one.rounds[-1].utc) + (1 + at % 3) * NS_PER_S // 2
+            town.now_ns = max(town.now_ns, now_ns)
+            if at_once:
+                told.append(town.locator.push(one, town.now_ns))
+            else:
+                before = town.locator.tick(town.now_ns)
+                told.append(before + town.locator.hear(one, town.now_ns))
+        said.append([*told, town.locator.finish()])
+    assert said[0] == said[1]
+    assert len([one for told in said[0] for one in told if one.type == "new"]) == 2
+    assert any(len(told) > 1 or (told and told[0].type == "update") for told in said[0][:-1])
+
+
+def test_time_that_passes_does_all_that_is_due_one_after_the_other() -> None:
+    towns = Town(), Town()
+    for town in towns:
+        for one in town.hears() + town.hears((20.0,), ELSEWHERE_M):
+            town.now_ns = max(town.now_ns, BEGIN_NS + 2 * NS_PER_S)
+            town.locator.hear(one, town.now_ns)
+        town.now_ns += 60 * NS_PER_S
+    told = due(towns[0])
+    assert sum(map(bool, told)) > 1
+    assert towns[1].locator.tick(towns[1].now_ns) == [each for some in told for each in some]
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+def test_what_was_heard_since_is_told_before_incidents_are_gone_through_unless_long_put_off(
+    put_off: bool,
+) -> None:
+    town = Town()
+    for at in range(2):  # that a clock is off is told once two incidents were gone through
+        town.push(*town.hears((1.0 + 30 * at,), late_s={2: 1.0}))
+        town.wait(25 if at == 0 else 4)
+    assert town.locator.doubts == {}
+    town.now_ns = BEGIN_NS + (90 if put_off else 45) * NS_PER_S  # nothing was done meanwhile
+    since_s = (town.now_ns - BEGIN_NS) / NS_PER_S - 2.5
+    told = [
+        new
+        for one in town.hears((since_s,), ELSEWHERE_M, by=[0, 1, 3, 4, 5])
+        for new in town.locator.hear(one, town.now_ns)
+    ]
+    assert [one.type for one in told] == ["new"]
+    town.now_ns += NS_PER_S
+    orders = []
+    while (new := town.locator.work(town.now_ns)) is not None:
+        updated = any(one.incident_id == told[0].incident_id for one in new)
+        orders.append((updated, bool(town.locator.doubts)))
+    told_better, gone_through = (True, False), (False, True)
+    assert orders[0] == (gone_through if put_off else told_better)
+    assert orders[1] == ((True, True) if put_off else gone_through)

@@ -227,3 +227,23 @@ def test_a_node_far_away_is_not_heard_here() -> None:
     assert site.rows() == []
     there = np.array([50_000.0, -50_000.0, 0.0])
     assert len(site.memory.heard(there, REACH_M, 0.0, 2.0)) == 1
+
+
+def test_a_node_that_is_down_is_deaf_once_what_is_known_of_nodes_is_worked_out_anew() -> None:
+    down = {"node-1"}
+    memory = Memory(BEGIN_NS, REACH_M, down)
+    for at in range(3):
+        memory.place(f"node-{at}", (100.0 * at, 0.0, 5.0), 0.5)
+    assert memory.is_deaf(np.array([2, 1, 0])).tolist() == [False, True, False]
+    down.clear()
+    down.add("node-2")
+    memory.replant()
+    assert memory.is_deaf(np.array([2, 1, 0])).tolist() == [True, False, False]
+
+
+def test_a_node_that_is_placed_while_it_is_down_is_deaf() -> None:
+    memory = Memory(BEGIN_NS, REACH_M, {"node-1"})
+    memory.place("node-0", (0.0, 0.0, 5.0), 0.5)
+    assert memory.is_deaf(np.array([0])).tolist() == [False]
+    memory.place("node-1", (100.0, 0.0, 5.0), 0.5)
+    assert memory.is_deaf(np.array([0, 1])).tolist() == [False, True]

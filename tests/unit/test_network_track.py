@@ -125,3 +125,81 @@ def test_the_same_rhythm_a_little_later_is_an_echo_and_another_is_a_second_gun()
 def test_the_same_rhythm_long_after_is_no_echo() -> None:
     gun = fired(track(), 1.0, 1.31, 1.58)
     assert not fired(track(by=(0, 1, 2)), 6.0, 6.31, 6.58).is_echo_of(gun)
+
+
+def test_of_arrivals_in_time_the_first_is_heard_only_from_where_its_bearing_leads() -> None:
+    one = track((1.0, 1.5))
+    node_m = NODES_M[3].astype(np.float64)
+    due_s = float(one.way_s(node_m[None])[0]) + np.array([1.0, 1.5])
+    there_rad = float(azimuths_rad(SHOT_M, NODES_M)[3])
+
+    def hears(off_deg: float, sigma_deg: float = 0.5) -> list[bool]:
+        turned = there_rad + np.radians(off_deg)
+        heard = one.hears(due_s, np.full(2, 1e-5), node_m, turned, float(np.radians(sigma_deg)))
+        return [bool(each) for each in heard]
+
+    assert hears(0) == hears(10) == hears(-10) == hears(360) == [True, True]
+    assert hears(20) == hears(-90) == hears(180) == [False, True]
+    assert hears(20, 10.0) == [True, True]
+
+
+def test_a_bearing_makes_nothing_heard_that_is_not_in_time() -> None:
+    one = track()
+    node_m = NODES_M[3].astype(np.float64)
+    due_s = float(one.way_s(node_m[None])[0]) + np.array([1.5, 1.0])
+    there_rad = float(azimuths_rad(SHOT_M, NODES_M)[3])
+    assert one.hears(due_s, np.full(2, 1e-5), node_m, there_rad, 0.05).tolist() == [False, True]
+
+
+def dims(one: Track, late_s: float, away_m: float, clutter_per_s: float = 0.02) -> float:
+    """Give what an arrival so late counts for at a place so far to the north of the shot."""
+    place_m = one.source.state[None, :3] + np.array([0.0, away_m, 0.0])
+    time_s = one.begins_s + one.way_s(place_m) + late_s
+    return float(one.dimmed(np.array([clutter_per_s]), time_s, place_m)[0])
+
+
+def test_what_comes_within_a_second_after_a_shot_counts_for_less() -> None:
+    one = track()
+    assert dims(one, 0.01, 300.0) == dims(one, 0.99, 300.0) == 1.0
+    assert dims(one, -0.01, 300.0) == dims(one, 1.01, 300.0) == 0.02
+    assert dims(one, 0.5, 300.0, 3.0) == 3.0, "it was likelier clutter than an echo"
+
+
+def test_after_each_of_several_shots_there_are_echoes() -> None:
+    one = track((1.0, 3.0))
+    assert dims(one, 0.5, 300.0) == dims(one, 2.5, 300.0) == 1.0
+    assert dims(one, 1.5, 300.0) == 0.02
+
+
+def test_echoes_are_heard_hardly_farther_off_than_the_shots() -> None:
+    near = track()  # heard 500 m off: 800 m at the least
+    far = track(place_m=np.array([-400.0, 220.0, 0.0]))  # heard 1050 m off
+    for one, within_m, beyond_m in ((near, 770.0, 830.0), (far, 1320.0, 1410.0)):
+        assert dims(one, 0.5, within_m) == 1.0
+        assert dims(one, 0.5, beyond_m) == 0.02
+        off_m = np.array([[within_m, 0.0, 0.0], [0.0, -beyond_m, 0.0]])
+        assert one.is_in_earshot(one.source.state[:3] + off_m).tolist() == [True, False]
+
+
+def test_shots_that_each_of_two_walls_returns_whole_are_an_echo_where_few_nodes_hear_them() -> None:
+    shots_s = np.array([1.0, 1.31, 1.58])
+    gun = fired(track(), *shots_s)
+    both = np.sort(np.concatenate([shots_s + 0.3, shots_s + 0.8]))
+    assert fired(track(by=(0, 1, 2)), *both).is_echo_of(gun)
+    assert not fired(track(), *both).is_echo_of(gun)
+
+
+def test_what_a_second_wall_returns_only_in_part_is_no_echo_of_two_walls() -> None:
+    gun = fired(track(), 1.0, 1.31, 1.58)
+    few = track(by=(0, 1, 2))
+    assert not fired(few, 1.3, 1.61, 1.8, 1.88, 2.25).is_echo_of(gun)
+
+
+def test_what_nodes_hear_before_a_guns_sound_reaches_them_is_no_echo_of_it() -> None:
+    gun = track()
+    nearer = track(place_m=np.array([200.0, -100.0, 0.0]), by=(0, 1, 4))
+    mirrored = track(place_m=np.array([850.0, 220.0, 0.0]), by=(0, 1, 4))
+    assert len(nearer.used_nodes) == len(mirrored.used_nodes) == 3
+    nearer, mirrored = fired(nearer, 1.0), fired(mirrored, 1.0)
+    assert mirrored.is_echo_of(gun)
+    assert not nearer.is_echo_of(gun)
