@@ -389,9 +389,9 @@ class Site:
                 continue
             apart = track.source.place_m - other.source.place_m
             far_m = math.hypot(*apart)
-            spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
             if far_m < _SURELY_SAME_M:
                 return other
+            spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
             near = far_m < _SAME_M or apart @ np.linalg.solve(spread, apart) < 9.0
             if near and far_m < _FARTHEST_SAME_M and self._explains(other, track):
                 return other

@@ -52,8 +52,8 @@ _AGREE: Final = 0.55
 _MOST_SHOTS: Final = 60
 ECHO_S: Final = 1.0
 """So long after a shot its echoes come."""
-ECHO_PER_S: Final = 1.0
-"""How often an echo of a shot comes to a node that hears it, meanwhile."""
+# How often an echo of a shot comes to a node that hears it, meanwhile.
+_ECHO_PER_S: Final = 1.0
 # A wall mirrors a source at its own moment; a second gun fires at another.
 _MIRROR_S: Final = 0.025
 
@@ -312,7 +312,7 @@ def as_echoes(clutter_per_s: FloatArray, late_s: FloatArray) -> FloatArray:
     for arrival in range(len(dimmed)):
         for shot in range(len(late_s)):
             if 0 < late_s[shot, arrival] < ECHO_S:
-                dimmed[arrival] = max(dimmed[arrival], ECHO_PER_S)
+                dimmed[arrival] = max(dimmed[arrival], _ECHO_PER_S)
     return dimmed
 
 

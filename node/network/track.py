@@ -100,7 +100,7 @@ class Track:
         self.begins_s, self.ends_s = float(source.fired_s[0]), float(source.fired_s[-1])
         direct = source.used
         self.used = pool.key[direct]
-        heard = unique(pool.node[direct])
+        heard = source.nodes(pool)
         self.used_nodes = nodes[heard]
         bearings = direct & pool.first & np.isfinite(pool.azimuth_rad)
         self.crossing = len(unique(pool.node[bearings]))
