@@ -7,6 +7,7 @@ written in. All lengths are metres, times seconds after the pool's own origin.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from node.network.compiled import compiled
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+ALL_TOLD: Final = (1e12, 1e12 + 1.0)
+"""Of `Pool.told_s`: no node is still to tell of anything."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Pool:
         Probability that such a node hears an echo but not the direct sound, shape [m].
     key
         What the caller knows the arrival by, shape [m].
+    told_s
+        Of what came to a node before the first of these, its word has come, too; of what came after
+        the second, it cannot have come yet.
     """
 
     place_m: FloatArray
@@ -56,6 +63,7 @@ class Pool:
     clutter_per_s: FloatArray
     late_share: FloatArray
     key: IntArray
+    told_s: tuple[float, float] = ALL_TOLD
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -67,7 +75,7 @@ class Pool:
 
     def only(self, which: BoolArray | IntArray) -> Pool:
         """Give the pool with some of its arrivals; the nodes stay."""
-        of_arrivals = (f.name for f in fields(self) if not f.name.startswith("place_"))
+        of_arrivals = (f.name for f in fields(self) if not f.name.startswith(("place_", "told_")))
         return replace(self, **{name: getattr(self, name)[which] for name in of_arrivals})
 
 

@@ -35,7 +35,7 @@ _FAR_SQUARE: Final = 200.0
 _FAR_LATE_S: Final = 25 * LATE_S
 _SMALL: Final = 1e-200
 
-Given = tuple[FloatArray, FloatArray, FloatArray, IntArray, FloatArray, FloatArray]
+Given = tuple[FloatArray, FloatArray, FloatArray, IntArray, FloatArray, FloatArray, FloatArray]
 """What all hypotheses of a pool share.
 
 The information that there was before on each of the state, and its mean, shape [7] (that of the
@@ -43,7 +43,7 @@ height is worked out here). The arrivals, a row each, by node: place (3), varian
 time, azimuth, variance of it (0 where there is none), share of other guns, whether the bearing is
 its own, clutter a second, share of lone echoes, variance of the place; shape [m, 12]. Where each
 node's arrivals begin, and the end, [n + 1]. Places of nodes that heard something, in that order,
-and of those that did not.
+and of those that did not. Up to when all is told, and from when on nothing is yet, [2].
 """
 
 
@@ -55,6 +55,12 @@ def _way(state: FloatArray, row: FloatArray) -> tuple[float, float, float, float
     east, north = east / r, north / r
     speed = state[3] - east * state[4] - north * state[5]
     return east, north, r, speed, _HEARD * np.exp(-((r / _REACH_M) ** 2))
+
+
+@compiled
+def _told(told_s: FloatArray, came_s: float) -> float:
+    """Give the chance that a node has told by now of what came to it."""
+    return min(max((told_s[1] - came_s) / (told_s[1] - told_s[0]), 0.0), 1.0)
 
 
 @compiled
@@ -93,7 +99,7 @@ def _weigh(
     `factor` is, for each arrival, the unit vector to the source (3), the distance, the speed on
     the way, the variance of the time, how far off its bearing is, and the variance of that.
     """
-    prior, mean, arrivals, starts, heard_m, silent_m = given
+    prior, mean, arrivals, starts, heard_m, silent_m, told_s = given
     x, y, z = state[0], state[1], state[2]
     likelihood = 0.0
     height = 0.0
@@ -104,7 +110,7 @@ def _weigh(
         height += weight * heard_m[node, 2]
         weights += weight
         east, north, r, speed, reach = _way(state, row)
-        of_node = 1 - reach
+        of_node = 1 - reach * _told(told_s, state[6] + r / speed)
         for m in range(starts[node], starts[node + 1]):
             row = arrivals[m]
             off = row[4] - state[6] - r / speed
@@ -125,7 +131,8 @@ def _weigh(
     for node in range(len(silent_m)):
         east, north = x - silent_m[node, 0], y - silent_m[node, 1]
         r2 = east * east + north * north
-        chance *= 1 - _HEARD * np.exp(-r2 / (_REACH_M * _REACH_M))
+        told = _told(told_s, state[6] + np.sqrt(r2) / state[3])
+        chance *= 1 - told * _HEARD * np.exp(-r2 / (_REACH_M * _REACH_M))
         if chance < _SMALL:
             likelihood += np.log(chance)
             chance = 1.0
@@ -288,7 +295,7 @@ def promising(state: FloatArray, path_s: float, given: Given, most: int) -> IntA
 
     By parabolas in place of what `scores` weighs by, and without wind and silence.
     """
-    _, _, arrivals, starts, _, _ = given
+    arrivals, starts = given[2], given[3]
     total = len(arrivals)
     east_of, north_of = np.sin(arrivals[:, 5]), np.cos(arrivals[:, 5])
     gate_s, worth, worth_of_beam = np.empty(total), np.empty(total), np.zeros(total)
@@ -332,7 +339,7 @@ def at_moments(state: FloatArray, path_s: float, given: Given) -> tuple[FloatArr
         How late each arrival is against the place's own shot, shape [m]; and probabilities of
         direct sound, of its own shot and of those so much later, shape [m + 1, m].
     """
-    _, _, arrivals, starts, _, _ = given
+    arrivals, starts = given[2], given[3]
     total = len(arrivals)
     late, moments = np.empty(total), np.zeros(total + 1)
     direct = np.empty((total + 1, total))

@@ -136,8 +136,9 @@ class Likelihood:
         )
         east_m, north_m, self._height_m = heard_m.sum(axis=0) / max(len(heard_m), 1)
         mean = np.array([east_m, north_m, 0.0, medium.speed_m_s, *medium.wind_m_s, 0.0])
+        told_s = np.array(pool.told_s)
         self.one_each = len(heard_m) == len(pool)
-        self.given: Given = (known, mean, arrivals, starts, heard_m, silent_m)
+        self.given: Given = (known, mean, arrivals, starts, heard_m, silent_m, told_s)
 
     def start(self, places_m: FloatArray, fired_s: FloatArray, path_s: float) -> Hypotheses:
         """Make hypotheses at places on the plane, shape [s, 2], fired at [s]."""

@@ -19,16 +19,16 @@ from scipy.spatial import cKDTree
 
 from node.messages import Detection
 from node.messages.fields import moment_ns
-from node.network.arrivals import BoolArray, FloatArray, IntArray, Pool
+from node.network.arrivals import ALL_TOLD, BoolArray, FloatArray, IntArray, Pool
 from node.network.compiled import compiled
-from node.network.policy import Word
+from node.network.policy import QUIET_PER_S, Word
 from node.types import NS_PER_S, Grade
 
 # How often a node reports such an impulse without any shot, each second, at an SNR of 25 dB; and
 # how that falls with the SNR: of the live-fire set's detections under 20 dB three in four are no
 # shot's direct sound, above 40 dB one in forty.
 _CLUTTER_PER_S: Final[dict[Grade, float]] = {
-    "gunfire": 0.02,
+    "gunfire": QUIET_PER_S,
     "probable_gunfire": 0.1,
     "not_gunfire": 1.0,
 }
@@ -274,7 +274,9 @@ class Memory:
         known[known] = self._columns["stands"][rows[known] - self._base]
         return np.asarray(known)
 
-    def pool(self, nodes: IntArray, rows: IntArray) -> Pool:
+    def pool(
+        self, nodes: IntArray, rows: IntArray, told_s: tuple[float, float] = ALL_TOLD
+    ) -> Pool:
         """Make a pool of some rows; its nodes are those given, some of which may be silent.
 
         An arrival's `key` is its row; its `node` is where that stands in `nodes`.
@@ -293,6 +295,7 @@ class Memory:
             self.column("clutter_per_s", rows),
             self.column("late_share", rows),
             rows,
+            told_s,
         )
 
     def _cell(self, place_m: FloatArray) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from node.types import Grade
 GRADES: Final[tuple[Grade, ...]] = ("not_gunfire", "probable_gunfire", "gunfire")
 
 # One node that is sure does not outvote the others.
+QUIET_PER_S: Final = 0.02
+"""How many shots that were none a node tells of in a second of a usual night."""
 _SUREST: Final = 0.01
 # Below 10 dB nothing can be told apart; from 30 dB on all is heard.
 _MUTE_DB: Final = 10.0
@@ -57,6 +59,12 @@ class LocateSettings(Section):
         le=100,
         description="Natural logarithm of the odds that one shot made these arrivals, and not "
         "chance, from which an incident is told.",
+    )
+    early_log_odds: float = Field(
+        default=5.0,
+        ge=0,
+        le=100,
+        description="The same, as long as nodes that should have heard it may still tell so.",
     )
     reach_m: float = Field(
         default=1500.0,
@@ -165,6 +173,21 @@ def grade_of(scores: Scores, words: Sequence[Word]) -> Grade:
     return "probable_gunfire" if scores.gunfire >= _probable(words) else "not_gunfire"
 
 
+def asked_of_new(settings: LocateSettings, *, early: bool, per_node_s: float) -> float:
+    """Give the log of the odds that a new incident needs.
+
+    Parameters
+    ----------
+    early
+        Whether words of nodes that should have heard it may still be under way.
+    per_node_s
+        How many shots a second each node round it tells of: what chance makes of a shot's words
+        and others' grows with that.
+    """
+    least = settings.least_log_odds + math.log(max(per_node_s / QUIET_PER_S, 1.0))
+    return max(least, settings.early_log_odds) if early else least
+
+
 def passes(
     settings: LocateSettings,
     *,
@@ -173,6 +196,7 @@ def passes(
     bearings: int,
     words: Sequence[Word],
     told: bool,
+    asked: float,
 ) -> bool:
     """Say whether a source is an incident.
 
@@ -184,8 +208,10 @@ def passes(
         Of the detections that they rest on.
     told
         Whether it was published: it is not taken back for a grade that falls by a hair.
+    asked
+        The log of the odds that it needs.
     """
-    if log_odds < settings.least_log_odds or not words:
+    if log_odds < asked or not words:
         return False
     if nodes < settings.nodes and bearings < settings.nodes_with_bearings:
         return False

@@ -22,11 +22,12 @@ from node.messages import Detection, Incident
 from node.messages.detection import Local, Position
 from node.network.arrivals import FloatArray, IntArray, Pool, is_in, unique
 from node.network.doubts import Doubts
+from node.network.lateness import Lateness
 from node.network.medium import Medium
 from node.network.memory import NOBODY, Event, Memory
 from node.network.neighbours import MOST_OF_NODE, SLOWEST_M_S, beside
 from node.network.plane import Plane
-from node.network.policy import LocateSettings, Word, passes
+from node.network.policy import LocateSettings, Word, asked_of_new, passes
 from node.network.region import covariance
 from node.network.rounds import FEW, graded, rounds_of
 from node.network.sources import ECHO_S, Source, best, find, refine
@@ -52,6 +53,8 @@ _SAME_M: Final = 50.0
 _FARTHEST_SAME_M: Final = 300.0
 # Silence says little of a node, and nothing of one that is farther off.
 _SILENCE_M: Final = 700.0
+# By what was told in so much time it is judged how much comes by chance.
+_OF_LATE_S: Final = 60.0
 _OPEN_SEEDS: Final = 120
 _FIT_SEEDS: Final = 240
 
@@ -88,7 +91,9 @@ class Site:
         self._of_node: dict[int, deque[Track]] = defaultdict(deque)  # in order of time, about
         self._refits: list[_Due] = []
         self._settles: list[_Due] = []
+        self._looks: list[tuple[float, int, Event]] = []
         self._order = count()
+        self._lateness = Lateness()
         self._founded: Counter[str] = Counter()
         self._now_s = 0.0
         self._sweep = 0
@@ -162,7 +167,9 @@ class Site:
             self._recall(memory, before)
         if detection.type == "cancel":
             return []
-        return self._hear(memory, memory.take(detection, node))
+        event = memory.take(detection, node)
+        self._lateness.note(self._now_s - float(memory.column("time_s", event.rows[-1:])[0]))
+        return self._hear(memory, event)
 
     def work(self, now_ns: int) -> list[Incident] | None:
         """Do the most urgent of what is due; None where nothing is."""
@@ -182,8 +189,8 @@ class Site:
         """Settle all that is open."""
         told: list[Incident] = []
         memory = self._memory
-        while memory is not None and (self._refits or self._settles):
-            next_s = min(due[0][0] for due in (self._refits, self._settles) if due)
+        while memory is not None and (self._refits or self._settles or self._looks):
+            next_s = min(due[0][0] for due in (self._refits, self._settles, self._looks) if due)
             self._now_s = max(self._now_s, next_s)
             told += self._work(memory) or []
         return told
@@ -194,6 +201,11 @@ class Site:
         if late is None and (track := _pop(self._refits, self._now_s)) is not None:
             track.fits_s = np.inf
             return self._fit(memory, track, searched=len(track.used_nodes) < FEW)
+        if late is None and self._looks and self._looks[0][0] <= self._now_s:
+            _, _, event = heapq.heappop(self._looks)
+            own = event.rows[memory.remembers(event.rows)]
+            own = own[memory.claimed_by(own) == NOBODY]
+            return self._open(memory, event, own) if len(own) else []
         if (track := late or _pop(self._settles, self._now_s)) is not None:
             track.fits_s = track.settles_s = np.inf
             return self._settle(memory, track)
@@ -294,17 +306,30 @@ class Site:
             return told
         middle = np.median(memory.places_m[heard], axis=0)
         among = self._listening(memory, middle, heard)
-        pool = self._dimmed(memory, memory.pool(among, rows))
+        times = memory.column("time_s", event.rows)
+        told_s = self._lateness.told_s(self._now_s, float(times[-1] - times[0]))
+        pool = self._dimmed(memory, memory.pool(among, rows, told_s))
         mine = np.flatnonzero(is_in(pool.key, own[:MOST_OF_NODE]))
         source = best(pool, self.medium, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
         if source is None or not source.used[mine].any():
             return told
         track = Track(NOBODY, "", source, pool, among)
-        if not self._passes(memory, track) or self._is_echo(track):
+        early = told_s[0] < track.begins_s + _SILENCE_M / SLOWEST_M_S
+        if not self._passes(memory, track, self._asked(memory, track, early=early)):
+            if early and self._passes(memory, track, self._asked(memory, track, early=False)):
+                self._look_again(memory, event, track)
+            return told
+        if self._is_echo(track):
             return told
         if (known := self._same(track)) is not None:
             return told + self._again(memory, known)
         return [*told, self._begin(memory, track, event.event_id)]
+
+    def _look_again(self, memory: Memory, event: Event, track: Track) -> None:
+        """Have what a word may have been the last of looked at when all nodes must have told."""
+        waits_s = _SILENCE_M / SLOWEST_M_S + self._lateness.slowest_s
+        due_s = max(track.ends_s + waits_s, self._now_s)
+        heapq.heappush(self._looks, (due_s, next(self._order), event))
 
     def _again(self, memory: Memory, track: Track) -> list[Incident]:
         """Fit an incident anew at once: it seems to have had a further shot."""
@@ -364,7 +389,16 @@ class Site:
 
     # What passes
 
-    def _passes(self, memory: Memory, track: Track) -> bool:
+    def _asked(self, memory: Memory, track: Track, *, early: bool) -> float:
+        """Give the odds that a new incident needs, by how much was told round it of late."""
+        since_s = self._now_s - _OF_LATE_S
+        rows = memory.heard(track.source.state[:3], _SILENCE_M, since_s, self._now_s)
+        rows = rows[memory.flags("first", rows) & memory.flags("graded", rows)]
+        words = int(is_in(memory.nodes_of(rows), track.nodes).sum())
+        per_node_s = words / (len(track.nodes) * _OF_LATE_S)
+        return asked_of_new(self._settings, early=early, per_node_s=per_node_s)
+
+    def _passes(self, memory: Memory, track: Track, asked: float | None = None) -> bool:
         return passes(
             self._settings,
             log_odds=track.source.evidence,
@@ -372,6 +406,7 @@ class Site:
             bearings=track.crossing,
             words=_words(memory, track),
             told=track.said is not None,
+            asked=self._settings.least_log_odds if asked is None else asked,
         )
 
     def _others(self, track: Track) -> Iterator[Track]:
@@ -422,7 +457,8 @@ class Site:
         if not len(rows):
             return self._end(memory, track)
         among = self._listening(memory, source.state[:3], unique(memory.nodes_of(rows)))
-        pool = memory.pool(among, rows)
+        told_s = self._lateness.told_s(self._now_s, track.ends_s - track.begins_s)
+        pool = memory.pool(among, rows, told_s)
         chosen: Source | None = None
         whole = frozenset(pool.key.tolist())
         if searched and whole != track.whole:
@@ -441,7 +477,8 @@ class Site:
             return self._end(memory, track)
         track.rest_on(chosen, pool, among)
         if searched:
-            track.whole = whole
+            all_told = told_s[0] > track.ends_s + _SILENCE_M / SLOWEST_M_S
+            track.whole = whole if all_told else frozenset()
         if not self._passes(memory, track) or self._is_echo(track):
             return self._end(memory, track)
         other = self._same(track)
@@ -471,7 +508,7 @@ class Site:
             for source in find(pool, self.medium, least_evidence=odds, most_sources=3):
                 other = Track(NOBODY, "", source, pool, track.nodes)
                 if (
-                    self._passes(memory, other)
+                    self._passes(memory, other, self._asked(memory, other, early=False))
                     and not self._is_echo(other)
                     and self._same(other) is None
                 ):
