@@ -514,10 +514,10 @@ class Site:
                 ):
                     founder = memory.events_of(other.used)[0].event_id
                     told.append(self._begin(memory, other, founder))
-        for node in track.used_nodes:
-            self._doubts.note(memory.node_ids[node], 0.0, used=True)
+        for event in memory.events_of(track.used):
+            self._doubts.note(event.word.node_id, event.event_id, 0.0, used=True)
         for event, residual_s in astray(track, memory):
-            self._doubts.note(event.word.node_id, residual_s, used=False)
+            self._doubts.note(event.word.node_id, event.event_id, residual_s, used=False)
         return told
 
     # Telling

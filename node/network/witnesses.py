@@ -45,7 +45,7 @@ def witnesses(track: Track, memory: Memory, doubts: Doubts) -> tuple[Witness, ..
         out[event.word.node_id] = _witness(event, float(nearest[at]), bool(used[at]), None)
     for event, residual in astray(track, memory):
         node_id = event.word.node_id
-        doubt = doubts.of(node_id, residual)
+        doubt = doubts.of(node_id, (event.event_id, residual))
         if doubt is not None and not (node_id in out and out[node_id].used):
             out[node_id] = _witness(event, residual, False, doubt)
     return tuple(out.values())
