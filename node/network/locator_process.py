@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, Self
 from node.errors import GunfireNodeError
 from node.messages import Detection, Incident, parse_detection
 from node.messages.detection import Local, Position
+from node.network.garbage import Garbage
 from node.network.intake import Locates
 from node.network.medium import Weather
 from node.types import NS_PER_S
@@ -206,7 +207,7 @@ def _serve(orders: Connection, answers: Connection, make: Callable[[], Works]) -
     from node.network.warm import warm  # a node, which lists this command, has no compiler
 
     warm()  # the first shot is not to wait for it
-    worker = _Worker(make(), answers)
+    worker, garbage = _Worker(make(), answers), Garbage()
     answers.send(("ready", [], None))
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -215,6 +216,7 @@ def _serve(orders: Connection, answers: Connection, make: Callable[[], Works]) -
                 pass
             for what, arguments in orders.recv():
                 worker.do(what, arguments)
+            garbage.tidy()
 
 
 class _Worker:

@@ -24,6 +24,7 @@ from node.deliver.handler import Loss
 from node.deliver.session import CONNECT_TIMEOUT_S, Session
 from node.errors import BrokerError, GunfireNodeError
 from node.messages import Incident, incident_topic, subscription, to_json
+from node.network.garbage import Garbage
 from node.network.intake import Arrival, Intake
 from node.network.outgoing import Outgoing
 from node.network.subscribe import refusal_of
@@ -40,7 +41,7 @@ LONGEST_TAKEN: Final = 2**17
 
 _TURN_S: Final = 0.05
 # One turn for many: each costs as much as a message does, and wakes the locator's process.
-_GATHER_S: Final = 0.02
+_GATHER_S: Final = 0.008
 _BEHIND: Final = 500  # half a second of a large city
 _BATCH: Final = 64
 _LOOK_AT_FILES_S: Final = 5.0
@@ -122,6 +123,7 @@ class LocateService:
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._answered = False
         self._look_s = self._report_s = time.monotonic()
+        self._garbage = Garbage()
         self._reported = ""
         self._session = Session(
             address,
@@ -213,6 +215,7 @@ class LocateService:
         except queue.Empty:
             pass
         self._send(self._intake.turn(self._now_ns()))
+        self._garbage.tidy()
         now_s = time.monotonic()
         if now_s - self._look_s >= _LOOK_AT_FILES_S:
             self._look_s = now_s

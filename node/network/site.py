@@ -426,9 +426,11 @@ class Site:
             far_m = math.hypot(*apart)
             if far_m < _SURELY_SAME_M:
                 return other
+            if far_m >= _FARTHEST_SAME_M:
+                continue
             spread = track.source.covariance[:2, :2] + other.source.covariance[:2, :2]
             near = far_m < _SAME_M or apart @ np.linalg.solve(spread, apart) < 9.0
-            if near and far_m < _FARTHEST_SAME_M and self._explains(other, track):
+            if near and self._explains(other, track):
                 return other
         return None
 
