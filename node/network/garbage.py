@@ -1,8 +1,8 @@
 """Python's collector, kept from going through what a locator remembers.
 
-It goes through all objects now and then: of forty seconds of a thousand detections a second that
-was 0.3 s in which no shot was told, of ten minutes seconds. What we remember has no cycles, and ends
-by its count of references.
+It goes through all objects now and then: after forty seconds of a thousand detections a second that
+was 0.3 s in which no shot was told, and it grew with what is remembered. That has no cycles, and
+ends by its count of references.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _way(state: FloatArray, row: FloatArray) -> tuple[float, float, float, float
 @compiled
 def _told(told_s: FloatArray, came_s: float) -> float:
     """Give the chance that a node has told by now of what came to it."""
-    return min(max((told_s[1] - came_s) / (told_s[1] - told_s[0]), 0.0), 1.0)
+    return float(min(max((told_s[1] - came_s) / (told_s[1] - told_s[0]), 0.0), 1.0))
 
 
 @compiled

@@ -21,14 +21,14 @@ from node.messages import Detection
 from node.messages.fields import moment_ns
 from node.network.arrivals import ALL_TOLD, BoolArray, FloatArray, IntArray, Pool
 from node.network.compiled import compiled
-from node.network.policy import QUIET_PER_S, Word
+from node.network.policy import Word
 from node.types import NS_PER_S, Grade
 
 # How often a node reports such an impulse without any shot, each second, at an SNR of 25 dB; and
 # how that falls with the SNR: of the live-fire set's detections under 20 dB three in four are no
 # shot's direct sound, above 40 dB one in forty.
 _CLUTTER_PER_S: Final[dict[Grade, float]] = {
-    "gunfire": QUIET_PER_S,
+    "gunfire": 0.02,
     "probable_gunfire": 0.1,
     "not_gunfire": 1.0,
 }
@@ -274,9 +274,7 @@ class Memory:
         known[known] = self._columns["stands"][rows[known] - self._base]
         return np.asarray(known)
 
-    def pool(
-        self, nodes: IntArray, rows: IntArray, told_s: tuple[float, float] = ALL_TOLD
-    ) -> Pool:
+    def pool(self, nodes: IntArray, rows: IntArray, told_s: tuple[float, float] = ALL_TOLD) -> Pool:
         """Make a pool of some rows; its nodes are those given, some of which may be silent.
 
         An arrival's `key` is its row; its `node` is where that stands in `nodes`.

@@ -17,14 +17,14 @@ from node.types import Grade
 GRADES: Final[tuple[Grade, ...]] = ("not_gunfire", "probable_gunfire", "gunfire")
 
 # One node that is sure does not outvote the others.
-QUIET_PER_S: Final = 0.02
-"""How many shots that were none a node tells of in a second of a usual night."""
 _SUREST: Final = 0.01
 # Below 10 dB nothing can be told apart; from 30 dB on all is heard.
 _MUTE_DB: Final = 10.0
 _CLEAR_DB: Final = 20.0
 _LEAST_WEIGHT: Final = 0.1
 _STAYS: Final = 0.5
+# Where each node tells of a shot more rarely than once in two minutes, chance makes none of them.
+_QUIET_PER_S: Final = 1 / 120
 
 
 class LocateSettings(Section):
@@ -184,7 +184,7 @@ def asked_of_new(settings: LocateSettings, *, early: bool, per_node_s: float) ->
         How many shots a second each node round it tells of: what chance makes of a shot's words
         and others' grows with that.
     """
-    least = settings.least_log_odds + math.log(max(per_node_s / QUIET_PER_S, 1.0))
+    least = settings.least_log_odds + math.log(max(per_node_s / _QUIET_PER_S, 1.0))
     return max(least, settings.early_log_odds) if early else least
 
 
@@ -196,7 +196,6 @@ def passes(
     bearings: int,
     words: Sequence[Word],
     told: bool,
-    asked: float,
 ) -> bool:
     """Say whether a source is an incident.
 
@@ -208,10 +207,8 @@ def passes(
         Of the detections that they rest on.
     told
         Whether it was published: it is not taken back for a grade that falls by a hair.
-    asked
-        The log of the odds that it needs.
     """
-    if log_odds < asked or not words:
+    if log_odds < settings.least_log_odds or not words:
         return False
     if nodes < settings.nodes and bearings < settings.nodes_with_bearings:
         return False

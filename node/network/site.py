@@ -20,7 +20,7 @@ import numpy as np
 
 from node.messages import Detection, Incident
 from node.messages.detection import Local, Position
-from node.network.arrivals import FloatArray, IntArray, Pool, is_in, unique
+from node.network.arrivals import ALL_TOLD, FloatArray, IntArray, Pool, is_in, unique
 from node.network.doubts import Doubts
 from node.network.lateness import Lateness
 from node.network.medium import Medium
@@ -205,7 +205,7 @@ class Site:
             _, _, event = heapq.heappop(self._looks)
             own = event.rows[memory.remembers(event.rows)]
             own = own[memory.claimed_by(own) == NOBODY]
-            return self._open(memory, event, own) if len(own) else []
+            return self._open(memory, event, own, again=True) if len(own) else []
         if (track := late or _pop(self._settles, self._now_s)) is not None:
             track.fits_s = track.settles_s = np.inf
             return self._settle(memory, track)
@@ -283,8 +283,16 @@ class Site:
             if not track.over and track.begins_s <= ends_s + ECHO_S:
                 yield track
 
-    def _open(self, memory: Memory, event: Event, own: IntArray) -> list[Incident]:
-        """Search what a detection and its neighbours heard for a source that is not known yet."""
+    def _open(
+        self, memory: Memory, event: Event, own: IntArray, *, again: bool = False
+    ) -> list[Incident]:
+        """Search what a detection and its neighbours heard for a source that is not known yet.
+
+        Parameters
+        ----------
+        again
+            Whether it was searched before, and all that heard it must have told so since.
+        """
         settings = self._settings
         own = own[:_MOST_OWN]
         others = beside(
@@ -307,16 +315,19 @@ class Site:
         middle = np.median(memory.places_m[heard], axis=0)
         among = self._listening(memory, middle, heard)
         times = memory.column("time_s", event.rows)
-        told_s = self._lateness.told_s(self._now_s, float(times[-1] - times[0]))
+        lasting_s = float(times[-1] - times[0])
+        told_s = ALL_TOLD if again else self._lateness.told_s(self._now_s, lasting_s)
         pool = self._dimmed(memory, memory.pool(among, rows, told_s))
         mine = np.flatnonzero(is_in(pool.key, own[:MOST_OF_NODE]))
         source = best(pool, self.medium, most_seeds=_OPEN_SEEDS, with_arrivals=mine)
         if source is None or not source.used[mine].any():
             return told
         track = Track(NOBODY, "", source, pool, among)
+        if not self._passes(memory, track):
+            return told
         early = told_s[0] < track.begins_s + _SILENCE_M / SLOWEST_M_S
-        if not self._passes(memory, track, self._asked(memory, track, early=early)):
-            if early and self._passes(memory, track, self._asked(memory, track, early=False)):
+        if source.evidence < self._asked(memory, track, early=early):
+            if early and source.evidence >= self._asked(memory, track, early=False):
                 self._look_again(memory, event, track)
             return told
         if self._is_echo(track):
@@ -398,7 +409,7 @@ class Site:
         per_node_s = words / (len(track.nodes) * _OF_LATE_S)
         return asked_of_new(self._settings, early=early, per_node_s=per_node_s)
 
-    def _passes(self, memory: Memory, track: Track, asked: float | None = None) -> bool:
+    def _passes(self, memory: Memory, track: Track) -> bool:
         return passes(
             self._settings,
             log_odds=track.source.evidence,
@@ -406,7 +417,6 @@ class Site:
             bearings=track.crossing,
             words=_words(memory, track),
             told=track.said is not None,
-            asked=self._settings.least_log_odds if asked is None else asked,
         )
 
     def _others(self, track: Track) -> Iterator[Track]:
@@ -484,9 +494,10 @@ class Site:
         if not self._passes(memory, track) or self._is_echo(track):
             return self._end(memory, track)
         other = self._same(track)
-        if other is not None and other.source.evidence >= chosen.evidence:
+        if other is not None:  # one of them goes: the other, when it is fitted anew
             self._jolt(other)
-            return self._end(memory, track)
+            if other.source.evidence >= chosen.evidence:
+                return self._end(memory, track)
         self._hold(memory, track)
         return self._renew(memory, track)
 
@@ -510,7 +521,8 @@ class Site:
             for source in find(pool, self.medium, least_evidence=odds, most_sources=3):
                 other = Track(NOBODY, "", source, pool, track.nodes)
                 if (
-                    self._passes(memory, other, self._asked(memory, other, early=False))
+                    self._passes(memory, other)
+                    and source.evidence >= self._asked(memory, other, early=False)
                     and not self._is_echo(other)
                     and self._same(other) is None
                 ):

@@ -111,9 +111,11 @@ class Track:
 
     def may_reach(self, east_m: float, north_m: float, begins_s: float, ends_s: float) -> bool:
         """Say roughly whether its sound, echoes too, is at a place in a span of time."""
-        way_s = math.hypot(self._east_m - east_m, self._north_m - north_m) / self._c
+        away_m = math.hypot(self._east_m - east_m, self._north_m - north_m)
+        way_s = away_m / self._c
         return bool(
-            ends_s > self.begins_s + way_s - _ROUGHLY_S
+            away_m < self._earshot_m
+            and ends_s > self.begins_s + way_s - _ROUGHLY_S
             and begins_s < self.ends_s + way_s + ECHO_S + _ROUGHLY_S
         )
 
