@@ -203,8 +203,9 @@ class Site:
             return self._fit(memory, track, searched=len(track.used_nodes) < FEW)
         if late is None and self._looks and self._looks[0][0] <= self._now_s:
             _, _, event = heapq.heappop(self._looks)
-            own = event.rows[memory.remembers(event.rows)]
-            own = own[memory.claimed_by(own) == NOBODY]
+            if memory.event(event.node, event.event_id) is not event:  # forgotten, or revised
+                return []
+            own = event.rows[memory.claimed_by(event.rows) == NOBODY]
             return self._open(memory, event, own, again=True) if len(own) else []
         if (track := late or _pop(self._settles, self._now_s)) is not None:
             track.fits_s = track.settles_s = np.inf
@@ -325,22 +326,18 @@ class Site:
         track = Track(NOBODY, "", source, pool, among)
         if not self._passes(memory, track):
             return told
-        early = told_s[0] < track.begins_s + _SILENCE_M / SLOWEST_M_S
+        awaited_s = _awaited_s(memory, track)
+        early = told_s[0] < awaited_s
         if source.evidence < self._asked(memory, track, early=early):
             if early and source.evidence >= self._asked(memory, track, early=False):
-                self._look_again(memory, event, track)
+                due_s = max(awaited_s + lasting_s + self._lateness.slowest_s, self._now_s)
+                heapq.heappush(self._looks, (due_s, next(self._order), event))
             return told
         if self._is_echo(track):
             return told
         if (known := self._same(track)) is not None:
             return told + self._again(memory, known)
         return [*told, self._begin(memory, track, event.event_id)]
-
-    def _look_again(self, memory: Memory, event: Event, track: Track) -> None:
-        """Have what a word may have been the last of looked at when all nodes must have told."""
-        waits_s = _SILENCE_M / SLOWEST_M_S + self._lateness.slowest_s
-        due_s = max(track.ends_s + waits_s, self._now_s)
-        heapq.heappush(self._looks, (due_s, next(self._order), event))
 
     def _again(self, memory: Memory, track: Track) -> list[Incident]:
         """Fit an incident anew at once: it seems to have had a further shot."""
@@ -481,7 +478,10 @@ class Site:
                 shared = is_in(held, pool.key[again.used])
                 chosen = again if shared.sum() >= _SHARED * len(held) else None
         elif searched:
-            return []
+            if not self._gives_way(track):
+                return []
+            memory.claim(track.used, NOBODY)
+            return self._end(memory, track)
         refined = None if chosen is not None else refine(pool, self.medium, source)
         chosen = chosen or refined
         memory.claim(track.used, NOBODY)
@@ -489,17 +489,21 @@ class Site:
             return self._end(memory, track)
         track.rest_on(chosen, pool, among)
         if searched:
-            all_told = told_s[0] > track.ends_s + _SILENCE_M / SLOWEST_M_S
-            track.whole = whole if all_told else frozenset()
+            track.whole = whole if told_s[0] > _awaited_s(memory, track) else frozenset()
         if not self._passes(memory, track) or self._is_echo(track):
             return self._end(memory, track)
-        other = self._same(track)
-        if other is not None:  # one of them goes: the other, when it is fitted anew
-            self._jolt(other)
-            if other.source.evidence >= chosen.evidence:
-                return self._end(memory, track)
+        if self._gives_way(track):
+            return self._end(memory, track)
         self._hold(memory, track)
         return self._renew(memory, track)
+
+    def _gives_way(self, track: Track) -> bool:
+        """Say whether an incident is the weaker of two at one place; the other is fitted anew."""
+        other = self._same(track)
+        if other is None:
+            return False
+        self._jolt(other)
+        return other.source.evidence >= track.source.evidence
 
     def _weaker(self, track: Track, number: int) -> bool:
         """Say whether an incident's rounds may be taken for another."""
@@ -585,6 +589,13 @@ def _pop(due: list[_Due], until_s: float) -> Track | None:
         if not track.over and at_s in (track.fits_s, track.settles_s):
             return track
     return None
+
+
+def _awaited_s(memory: Memory, track: Track) -> float:
+    """Give when its sound has come to all round it, if any listen but those that it rests on."""
+    near = memory.near(track.source.state[:3], _SILENCE_M)
+    others = near[~memory.is_deaf(near) & ~is_in(near, track.used_nodes)]
+    return track.begins_s + _SILENCE_M / SLOWEST_M_S if len(others) else -math.inf
 
 
 def _words(memory: Memory, track: Track) -> list[Word]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 import logging
 import threading
@@ -248,6 +249,7 @@ def test_what_comes_while_a_locator_is_busy_is_heard_before_more_of_what_is_due(
     text = EXAMPLE.model_dump_json(by_alias=True)
     locator = Busy(ours, text, text)
     _serve(orders, answers, lambda: locator)
+    gc.unfreeze()
     answers.close()
     assert locator.done == ["work at 0", "hear at 7", "hear at 7", "work at 7"]
     said = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from node.network.arrivals import FloatArray, Pool, pool_of
+from node.network.arrivals import ALL_TOLD, FloatArray, Pool, pool_of
 from node.network.kernel import DETOUR_S, LATE_S, at_moments, distinct, promising
 from node.network.likelihood import FIRED, PARAMETERS, C, Hypotheses, Likelihood
 from node.network.medium import Medium
@@ -45,13 +46,13 @@ def arrivals(bearings: bool = True) -> Pool:
     )
 
 
-def speed_m_s(state: np.ndarray, node_m: np.ndarray) -> float:
+def speed_m_s(state: FloatArray, node_m: FloatArray) -> float:
     """Give how fast sound goes from a shot to a node: with the wind that blows towards it."""
     way = node_m - state[:3]
     return float(state[3] + way[:2] @ state[4:6] / np.linalg.norm(way))
 
 
-def lateness_s(pool: Pool, m: int, state: np.ndarray) -> float:
+def lateness_s(pool: Pool, m: int, state: FloatArray) -> float:
     node_m = pool.place_m[pool.node[m]]
     away_m = float(np.linalg.norm(node_m - state[:3]))
     return float(pool.time_s[m] - state[6] - away_m / speed_m_s(state, node_m))
@@ -61,7 +62,7 @@ def normal(off: float, variance: float) -> float:
     return math.exp(-0.5 * off**2 / variance) / math.sqrt(2 * math.pi * variance)
 
 
-def direct_density(pool: Pool, m: int, state: np.ndarray, path_s: float) -> float:
+def direct_density(pool: Pool, m: int, state: FloatArray, path_s: float) -> float:
     """Give the density of an arrival, if it is direct sound, in time and in bearing.
 
     The bearing's is against one that may come from anywhere, 1 / 2π.
@@ -81,20 +82,28 @@ def direct_density(pool: Pool, m: int, state: np.ndarray, path_s: float) -> floa
     return density
 
 
+def told_share(pool: Pool, came_s: float) -> float:
+    """Give the chance that a node's word of what came to it has come, too."""
+    all_s, none_s = pool.told_s
+    return min(max((none_s - came_s) / (none_s - all_s), 0.0), 1.0)
+
+
 def heard_share(away_m: float) -> float:
     return 0.8 * math.exp(-((away_m / 900) ** 2))
 
 
 def plain(
-    pool: Pool, medium: Medium, state: np.ndarray, path_s: float
+    pool: Pool, medium: Medium, state: FloatArray, path_s: float
 ) -> tuple[float, list[float]]:
     """Work out the stated log-likelihood, and which arrivals are direct sound, one by one."""
     log, direct = 0.0, [0.0] * len(pool)
     for node, place_m in enumerate(pool.place_m):
         mine = [m for m in range(len(pool)) if pool.node[m] == node]
         flat = place_m if mine else np.append(place_m[:2], state[2])
-        reach = heard_share(float(np.linalg.norm(flat - state[:3])))
-        odds = 1 - reach
+        away_m = float(np.linalg.norm(flat - state[:3]))
+        reach = heard_share(away_m)
+        c = speed_m_s(state, flat) if mine else float(state[3])
+        odds = 1 - reach * told_share(pool, float(state[6]) + away_m / c)
         for m in mine:
             off, late = lateness_s(pool, m, state), pool.late_share[m]
             share = reach / pool.clutter_per_s[m]
@@ -115,16 +124,19 @@ def plain(
     return log - 0.5 * float(wind_off @ wind_off) / medium.wind_sigma_m_s**2, direct
 
 
-def states() -> np.ndarray:
+def states() -> FloatArray:
     """Give the shot, and others that are near it and far from it."""
     rng = np.random.default_rng(3)
     scale = np.array([40, 40, 10, 3, 2, 2, 0.05])
     return np.vstack([SHOT, SHOT + rng.normal(0, 1, (12, PARAMETERS)) * scale])
 
 
+@pytest.mark.parametrize("told_s", [ALL_TOLD, (-9.0, -8.0), (0.9, 1.6), (1.0, 9.0)])
 @pytest.mark.parametrize("bearings", [True, False])
-def test_the_kernel_gives_the_stated_likelihood(bearings: bool) -> None:
-    pool = arrivals(bearings)
+def test_the_kernel_gives_the_stated_likelihood(
+    bearings: bool, told_s: tuple[float, float]
+) -> None:
+    pool = replace(arrivals(bearings), told_s=told_s)
     all_states = states()
     paths_s = np.linspace(0.002, 0.03, len(all_states))
     weighed = Likelihood(pool, AIR).weigh(Hypotheses(all_states, paths_s))
@@ -136,8 +148,56 @@ def test_the_kernel_gives_the_stated_likelihood(bearings: bool) -> None:
         assert weighed.late_s[s] == pytest.approx(late, abs=1e-12)
 
 
+def log_of_silence(told_s: tuple[float, float]) -> float:
+    """Give what the silence of the two far nodes adds at the shot."""
+    pool = replace(arrivals(), told_s=told_s)
+    h = Hypotheses(SHOT[None], np.array([0.006]))
+    with_them = Likelihood(pool, AIR).scores(h)
+    near = replace(pool, place_m=pool.place_m[:4], place_sigma_m=pool.place_sigma_m[:4])
+    return float((with_them - Likelihood(near, AIR).scores(h))[0])
+
+
+def test_silence_counts_as_far_as_words_would_have_come_by_now() -> None:
+    way_m = np.hypot(*(NODES_M[4:, :2] - SHOT[:2]).T)
+    came_s = SHOT[FIRED] + way_m / SHOT[C]  # the nearer of them 0.8 s before the other
+    shares = 0.8 * np.exp(-((way_m / 900) ** 2))
+    first, last = came_s.min(), came_s.max()
+    assert log_of_silence((last + 0.01, last + 1.0)) == pytest.approx(np.log(1 - shares).sum())
+    assert log_of_silence((first - 1.0, first - 0.01)) == pytest.approx(0, abs=1e-12)
+    assert log_of_silence((first + 0.01, last - 0.01)) == pytest.approx(
+        np.log(1 - shares[came_s.argmin()])
+    )
+    assert log_of_silence((first - 1.0, first + 1.0 / 3)) == pytest.approx(
+        np.log(1 - shares[came_s.argmin()] / 4)
+    )
+
+
+def test_what_a_node_heard_besides_says_nothing_while_its_word_may_be_under_way() -> None:
+    pool = arrivals()
+    later_s = np.where(pool.node == 3, pool.time_s + 5.0, pool.time_s)
+    h = Hypotheses(SHOT[None], np.array([0.006]))
+    away_m = np.linalg.norm(NODES_M - SHOT[:3], axis=1)
+    came_s = [
+        SHOT[FIRED] + away_m[node] / speed_m_s(SHOT, NODES_M[node]) for node in range(len(NODES_M))
+    ]
+    assert min(came_s) == came_s[3]
+
+    def scored(all_s: float) -> float:
+        told = replace(pool, time_s=later_s, told_s=(all_s, all_s + 0.01))
+        return float(Likelihood(told, AIR).scores(h)[0])
+
+    unheard = math.log(1 - heard_share(float(away_m[3])))
+    assert scored(came_s[3] + 0.01) - scored(came_s[3] - 0.02) == pytest.approx(unheard, abs=1e-6)
+
+
+def test_parts_of_a_pool_keep_up_to_when_all_is_told() -> None:
+    pool = replace(arrivals(), told_s=(1.0, 2.0))
+    assert pool.only(np.array([0, 3])).told_s == (1.0, 2.0)
+    assert arrivals().told_s == ALL_TOLD
+
+
 def expected_log(
-    pool: Pool, medium: Medium, direct: np.ndarray, at: np.ndarray, path_s: float, state: np.ndarray
+    pool: Pool, medium: Medium, direct: FloatArray, at: FloatArray, path_s: float, state: FloatArray
 ) -> float:
     """Give what a step of expectation-maximisation improves, as it depends on `state`.
 
@@ -161,7 +221,7 @@ def expected_log(
     total -= 0.5 * float((((state[:3] - mean) / (600.0, 600.0, 20.0)) ** 2).sum())
     total -= 0.5 * ((state[3] - medium.speed_m_s) / medium.speed_sigma_m_s) ** 2
     wind_off = state[4:6] - np.array(medium.wind_m_s)
-    return total - 0.5 * float(wind_off @ wind_off) / medium.wind_sigma_m_s**2
+    return float(total - 0.5 * (wind_off @ wind_off) / medium.wind_sigma_m_s**2)
 
 
 @pytest.mark.parametrize("bearings", [True, False])
@@ -180,7 +240,7 @@ def test_a_step_goes_up_the_gradient_that_finite_differences_give(bearings: bool
         compared += 1
         gradient = information @ step
 
-        def improved(at: np.ndarray, direct=peak.direct[0], was=state) -> float:  # type: ignore[no-untyped-def]
+        def improved(at: FloatArray, direct=peak.direct[0], was=state) -> float:  # type: ignore[no-untyped-def]
             return expected_log(pool, CALM, direct, was, path_s, at)
 
         differences = []

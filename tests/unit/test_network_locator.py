@@ -342,10 +342,8 @@ def test_shots_from_one_place_after_a_long_pause_are_another_incident() -> None:
     town.push(*town.hears((21.0,)))
     one, other = town.finish()
     assert one.incident_id != other.incident_id
-    assert (fired_s(one), fired_s(other)) == (
-        pytest.approx([1.0], abs=0.004),
-        pytest.approx([21.0], abs=0.004),
-    )
+    assert fired_s(one) == pytest.approx([1.0], abs=0.004)
+    assert fired_s(other) == pytest.approx([21.0], abs=0.004)
 
 
 def test_shots_from_one_place_soon_after_join_its_incident() -> None:
@@ -753,3 +751,251 @@ def test_what_was_heard_since_is_told_before_incidents_are_gone_through_unless_l
     told_better, gone_through = (True, False), (False, True)
     assert orders[0] == (gone_through if put_off else told_better)
     assert orders[1] == ((True, True) if put_off else gone_through)
+
+
+# Before all have told, and after
+
+
+SLOWEST_S = 700 / 310 + PUBLISHED_S + 0.05
+"""After a shot all have told that heard it up to 700 m off."""
+
+
+def ring(nodes: int, away_m: float) -> FloatArray:
+    """Place nodes round the shot."""
+    at = 0.2 + np.arange(nodes) * 2 * np.pi / nodes
+    east_m, north_m = SHOT_M[0] + away_m * np.sin(at), SHOT_M[1] + away_m * np.cos(at)
+    return np.column_stack([east_m, north_m, np.full(nodes, 8.0)])
+
+
+THREE_AND_A_FAR_ONE_M = np.vstack([NODES_M[:3], [150.0, 910.0, 8.0]])
+"""Three that hear a shot, and one 690 m off that may."""
+
+NEAR_AND_FAR_M = np.vstack([ring(3, 250.0), ring(8, 480.0), [[20_000.0, 0.0, 8.0]]])
+"""Three that hear a shot, eight that hear it 0.7 s later, and one that hears others."""
+
+
+def as_late_as(town: Town, late_s: float) -> None:
+    """Have the last node tell a hundred times of what was no shot, so much later."""
+    for at in range(100):
+        onset_s = 1.0 + 0.2 * at
+        stray = town.senders[-1].detection([onset_s], 1e-5, grade="not_gunfire")
+        assert town.push(stray, at_s=onset_s + late_s) == []
+
+
+def of_three(town: Town, late_s: float) -> list[Incident]:
+    """Give what is said at once of a shot at 40 s whose three words come so much later."""
+    said = []
+    for one in town.hears((40.0,), by=[0, 1, 2]):
+        came_s = (parse_utc_ns(one.onset_utc) - BEGIN_NS) / NS_PER_S
+        said += town.push(one, at_s=came_s + late_s)
+    return said
+
+
+def louder(heard: list[Detection], snr_db: float) -> list[Detection]:
+    """Let nodes hear it so much above the noise."""
+    made = []
+    for one in heard:
+        rounds = tuple(each.model_copy(update={"snr_db": snr_db}) for each in one.rounds)
+        made.append(one.model_copy(update={"rounds": rounds}))
+    return made
+
+
+def test_a_shot_is_told_at_the_third_word_while_others_may_still_come() -> None:
+    town = Town(NEAR_AND_FAR_M, early_log_odds=4.0)
+    as_late_as(town, 1.5)
+    (first,) = of_three(town, 1.5)
+    assert first.type == "new"
+    assert used(first) == names(0, 1, 2)
+
+
+def test_a_shot_that_all_others_ought_to_have_told_of_by_now_is_not_told() -> None:
+    town = Town(NEAR_AND_FAR_M, early_log_odds=4.0)
+    as_late_as(town, 0.0)
+    assert of_three(town, 1.5) == []
+    town.wait(20)
+    assert town.finish() == town.said == []
+
+
+def test_what_was_told_early_is_taken_back_when_all_others_stay_silent() -> None:
+    town = Town(NEAR_AND_FAR_M, early_log_odds=4.0)
+    as_late_as(town, 1.5)
+    (first,) = of_three(town, 1.5)
+    town.wait(5)
+    assert all(one.type != "cancel" for one in town.said)
+    town.wait(10)
+    assert (town.said[-1].incident_id, town.said[-1].type) == (first.incident_id, "cancel")
+    assert town.finish() == []
+    assert has_clean_story(town.said)
+
+
+def test_what_was_told_early_stands_where_the_others_were_down() -> None:
+    town = Town(NEAR_AND_FAR_M, early_log_odds=4.0)
+    for node in range(3, 11):
+        town.locator.up(SITE, f"node-{node}", False)
+    as_late_as(town, 1.5)
+    (first,) = of_three(town, 1.5)
+    (incident,) = town.finish()
+    assert incident.incident_id == first.incident_id
+    assert "cancel" not in {one.type for one in town.said}
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_weak_source_is_told_once_when_all_must_have_told(at_the_end: bool) -> None:
+    town = Town(THREE_AND_A_FAR_ONE_M)
+    assert town.push(*town.hears(by=[0, 1, 2])) == []
+    if at_the_end:
+        town.finish()
+    else:
+        town.wait_until(BEGIN_NS + round((1.0 + SLOWEST_S - 0.05) * NS_PER_S))
+        assert town.said == []
+        (told,) = town.wait(0.6)
+        assert (told.type, used(told)) == ("new", names(0, 1, 2))
+        town.wait(30)
+    assert {one.type for one in town.said[1:]} <= {"update"}
+    assert has_clean_story(town.said)
+    (incident,) = town.finish()
+    assert town.off_m(incident) < 1
+
+
+def test_where_nobody_else_listens_nobody_is_waited_for() -> None:
+    town = Town(NODES_M[:3])
+    assert [one.type for one in town.push(*town.hears())] == ["new"]
+
+
+def test_a_strong_source_is_told_at_once() -> None:
+    town = Town(THREE_AND_A_FAR_ONE_M)
+    assert [one.type for one in town.push(*louder(town.hears(by=[0, 1, 2]), 35.0))] == ["new"]
+
+
+def test_how_strong_a_source_told_at_once_must_be_is_set() -> None:
+    town = Town(THREE_AND_A_FAR_ONE_M, early_log_odds=4.5)
+    assert [one.type for one in town.push(*town.hears(by=[0, 1, 2]))] == ["new"]
+
+
+def test_a_weak_source_that_all_others_are_silent_of_is_never_told() -> None:
+    town = Town(NEAR_AND_FAR_M)
+    as_late_as(town, 1.5)
+    assert of_three(town, 1.5) == []
+    town.wait(30)
+    assert town.finish() == town.said == []
+
+
+def test_a_weak_source_is_told_by_a_fourth_word_and_not_again_after_the_wait() -> None:
+    town = Town()
+    heard = town.hears()
+    assert town.push(*heard[:3]) == []
+    (told,) = town.push(heard[3])
+    assert used(told) == {one.node_id for one in heard[:4]}
+    town.wait(10)
+    (incident,) = town.finish()
+    assert incident.incident_id == told.incident_id
+    assert has_clean_story(town.said)
+
+
+def test_a_weak_source_whose_word_is_taken_back_during_the_wait_is_not_told() -> None:
+    town = Town(THREE_AND_A_FAR_ONE_M)
+    heard = town.hears(by=[0, 1, 2])
+    assert town.push(*heard) == []
+    assert town.push(cancelled(heard[-1])) == []
+    town.wait(10)
+    assert town.finish() == town.said == []
+
+
+@pytest.mark.parametrize("lasting_s", [0.0, 8.0, 9.0])
+def test_a_burst_that_lasts_is_looked_at_again_once_and_not_for_ever(lasting_s: float) -> None:
+    town = Town(THREE_AND_A_FAR_ONE_M, early_log_odds=100.0)
+    uneven = np.array([0.0, 0.09, 0.24, 0.3, 0.49, 0.56, 0.72, 0.79, 1.0])
+    fired = np.unique(1.0 + lasting_s * uneven).tolist()
+    assert town.push(*town.hears(fired, by=[0, 1, 2])) == []
+    done: list[list[Incident]] = []
+    for _ in range(50):
+        town.now_ns += NS_PER_S // 10
+        some = (town.locator.work(town.now_ns) for _ in range(20))
+        done += [told for told in some if told is not None]
+    assert 1 <= len(done) < 5
+    assert [one.type for one in done[0]] == ["new"]
+    town.said += [one for told in done for one in told]
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx(fired, abs=0.004)
+    assert has_clean_story(town.said)
+
+
+# How much is told round a source, and what becomes of two at one place
+
+
+@pytest.mark.parametrize(
+    ("words", "ended_s", "told"), [(0, 58, True), (6, 58, False), (6, 5, True)]
+)
+def test_where_much_is_told_of_late_a_source_must_be_stronger(
+    words: int, ended_s: int, told: bool
+) -> None:
+    town = Town(NODES_M[:3], least_log_odds=3.5)
+    strays = [
+        town.senders[at % 3].detection([ended_s - 3.0 * (3 * words - at)], 1e-5)
+        for at in range(3 * words)
+    ]
+    assert town.push(*strays) == []
+    town.push(*town.hears((75.0 if ended_s < 50 else 60.0,)))
+    assert bool(town.finish()) is told
+
+
+def test_two_incidents_at_one_place_become_one_by_a_shot_between_them_that_comes_late() -> None:
+    town = Town(gap_s=5.0)
+    town.push(*town.hears((1.0,)))
+    town.push(*town.hears((8.0,)))
+    town.wait(20)
+    assert len({one.incident_id for one in town.said}) == 2
+    town.push(*town.hears((4.5,)), at_s=40.0)
+    town.wait(20)
+    (incident,) = town.finish()
+    assert fired_s(incident) == pytest.approx([1.0, 4.5, 8.0], abs=0.004)
+    assert Counter(one.type for one in town.said)["cancel"] == 1
+    assert has_clean_story(town.said)
+
+
+def test_of_two_incidents_that_stand_at_one_place_the_weaker_ends_when_the_stronger_is_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    town = Town(np.vstack([NODES_M, [300.0, -100.0, 8.0], [100.0, 150.0, 8.0]]), settle_s=60.0)
+    town.push(*town.hears((1.0,), by=[0, 1, 2, 3, 4, 5]))
+    (weaker,) = {one.incident_id for one in town.said}
+    heard = town.hears((8.0,))
+    town.push(*heard[:7])
+    town.wait(10)
+    assert len({one.incident_id for one in town.said}) == 2
+    (site,) = town.locator._all()
+    monkeypatch.setattr(site, "_settings", site._settings.model_copy(update={"gap_s": 20.0}))
+    town.push(heard[7], at_s=25.0)
+    said = town.wait(3)
+    assert ("cancel", weaker) in {(one.type, one.incident_id) for one in said}
+    assert town.locator.work(town.now_ns) is None
+
+
+def test_one_word_that_is_off_at_several_incidents_is_no_doubt_and_a_wrong_clock_is() -> None:
+    town = Town(np.vstack([NODES_M, [300.0, -100.0, 8.0]]))
+    places_m = SHOT_M, ELSEWHERE_M, np.array([50.0, 350.0, 0.0])
+    heard = town.hears((12.6,), by=[2])
+    for at, place_m in enumerate(places_m):
+        heard += town.hears((10.0 + 0.9 * at,), place_m, by=[0, 1, 3, 4, 5])
+    town.push(*sorted(heard, key=lambda one: one.rounds[-1].utc))
+    town.wait(25)
+    assert len({one.incident_id for one in town.said}) == 3
+    assert town.locator.doubts == {}
+    for at, place_m in enumerate(places_m[:2]):
+        town.push(*town.hears((60.0 + 30 * at,), place_m, late_s={6: 1.0}))
+        town.wait(25)
+    assert set(town.locator.doubts) == {(SITE, "node-6")}
+    assert town.locator.doubts[SITE, "node-6"].endswith("s ahead, by 2 shots")
+
+
+def test_a_word_that_was_off_once_makes_no_doubt_when_its_incident_is_told_anew() -> None:
+    town = Town()
+    heard = town.hears(late_s={2: 1.0})
+    last = [one for one in heard if one.node_id == "node-5"]
+    town.push(*(one for one in heard if one not in last))
+    town.wait(20)
+    town.push(*last, at_s=30.0)
+    (incident,) = town.finish()
+    assert used(incident) == names(0, 1, 3, 4, 5)
+    assert all(one.doubt is None for told in town.said for one in told.nodes)
+    assert town.locator.doubts == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from pydantic import ValidationError
 from node.messages import Detection
 from node.messages.detection import Local, Scores
 from node.network import policy
-from node.network.policy import LocateSettings, Word, passes
+from node.network.policy import LocateSettings, Word, asked_of_new, passes
 from node.types import Grade
 from tests.field.detections import THRESHOLDS, Sender
 
 SETTINGS = LocateSettings()
+QUIET_PER_S = 1 / 120
+"""A node tells of a shot once in two minutes."""
 
 
 def detection(node: str, grade: Grade = "gunfire", snr_db: float = 25.0) -> Detection:
@@ -27,6 +30,10 @@ def detection(node: str, grade: Grade = "gunfire", snr_db: float = 25.0) -> Dete
 
 def many(*grades: Grade) -> list[Detection]:
     return [detection(f"node-{at}", grade) for at, grade in enumerate(grades)]
+
+
+def alike(grade: Grade, count: int) -> list[Detection]:
+    return many(*[grade] * count)
 
 
 def words(detections: list[Detection]) -> list[Word]:
@@ -60,7 +67,7 @@ def test_combined_scores_sum_to_one() -> None:
 
 
 def test_nodes_that_agree_are_surer_than_one_but_not_as_sure_as_if_they_were_independent() -> None:
-    four = many(*["gunfire"] * 4)
+    four = alike("gunfire", 4)
     one, together = four[0].scores, pooled(four)
     assert together.gunfire > one.gunfire
     odds = together.gunfire / together.fireworks
@@ -142,28 +149,28 @@ def test_two_detections_of_one_node_are_one_node_that_calls_it_gunfire() -> None
 
 
 def test_what_the_nodes_together_call_no_gunfire_makes_none() -> None:
-    outvoted = many("probable_gunfire", "probable_gunfire", *["not_gunfire"] * 4)
+    outvoted = alike("probable_gunfire", 2) + alike("not_gunfire", 4)
     assert grade_of(pooled(outvoted), outvoted) == "not_gunfire"
     assert not asked(outvoted)
 
 
 def test_whatever_was_heard_is_told_where_that_is_asked_for() -> None:
     everything = LocateSettings(graded_nodes=0, least_grade="not_gunfire")
-    assert asked(many(*["not_gunfire"] * 3), settings=everything)
+    assert asked(alike("not_gunfire", 3), settings=everything)
 
 
 def test_only_gunfire_is_told_where_that_is_asked_for() -> None:
     strict = LocateSettings(least_grade="gunfire")
-    probable = many(*["probable_gunfire"] * 2, "gunfire")
+    probable = many("probable_gunfire", "probable_gunfire", "gunfire")
     probable = [one.model_copy(update={"scores": probable[0].scores}) for one in probable]
     assert asked(probable)
     assert not asked(probable, settings=strict)
-    assert asked(many(*["gunfire"] * 3), settings=strict)
+    assert asked(alike("gunfire", 3), settings=strict)
 
 
 def test_an_incident_that_was_told_is_not_taken_back_for_a_grade_that_falls_by_a_hair() -> None:
     weak = Scores(gunfire=0.33, fireworks=0.33, backfire=0.1, other=0.24)
-    three = [one.model_copy(update={"scores": weak}) for one in many(*["probable_gunfire"] * 3)]
+    three = [one.model_copy(update={"scores": weak}) for one in alike("probable_gunfire", 3)]
     assert pooled(three).gunfire > 0.175
     below = [
         one.model_copy(update={"thresholds": THRESHOLDS.model_copy(update={"probable": 0.5})})
@@ -175,7 +182,39 @@ def test_an_incident_that_was_told_is_not_taken_back_for_a_grade_that_falls_by_a
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"nodes": 2}, {"reach_m": 0}, {"least_log_odds": float("nan")}, {"radius_m": 5}]
+    ("early", "of_quiet", "log_odds"),
+    [
+        (False, 0.0, 2.0),
+        (False, 1.0, 2.0),
+        (False, 10.0, 2.0 + math.log(10)),
+        (False, 100.0, 2.0 + math.log(100)),
+        (True, 0.0, 5.0),
+        (True, 10.0, 5.0),
+        (True, 100.0, 2.0 + math.log(100)),
+    ],
+)
+def test_a_new_incident_needs_more_as_long_as_not_all_have_told_and_where_much_is_told(
+    early: bool, of_quiet: float, log_odds: float
+) -> None:
+    asked = asked_of_new(SETTINGS, early=early, per_node_s=of_quiet * QUIET_PER_S)
+    assert asked == pytest.approx(log_odds)
+
+
+def test_what_is_needed_early_is_never_less_than_later() -> None:
+    hasty = LocateSettings(early_log_odds=0.0)
+    assert asked_of_new(hasty, early=True, per_node_s=0.0) == hasty.least_log_odds
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nodes": 2},
+        {"reach_m": 0},
+        {"least_log_odds": float("nan")},
+        {"early_log_odds": -1.0},
+        {"early_log_odds": 101.0},
+        {"radius_m": 5},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from node.network.arrivals import pool_of
+from node.network.arrivals import FloatArray, pool_of
 from node.network.medium import Weather, medium
 from node.network.sources import find
 from node.network.track import Track
@@ -25,7 +25,7 @@ MEMORY_INDEX = np.array([3, 5, 8, 9, 11, 20])
 
 def track(
     fired_s: tuple[float, ...] = (1.0,),
-    place_m: np.ndarray = SHOT_M,
+    place_m: FloatArray = SHOT_M,
     by: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
     bearings: bool = False,
 ) -> Track:
@@ -179,6 +179,34 @@ def test_echoes_are_heard_hardly_farther_off_than_the_shots() -> None:
         assert dims(one, 0.5, beyond_m) == 0.02
         off_m = np.array([[within_m, 0.0, 0.0], [0.0, -beyond_m, 0.0]])
         assert one.is_in_earshot(one.source.state[:3] + off_m).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("early_s", "late_s", "reaches"),
+    [
+        (0.0, 0.1, True),
+        (-9.0, -0.7, False),
+        (-9.0, -0.5, True),
+        (1.5, 9.0, True),
+        (1.7, 9.0, False),
+    ],
+)
+def test_a_span_of_time_is_reached_from_a_little_before_the_shot_to_after_its_echoes(
+    early_s: float, late_s: float, reaches: bool
+) -> None:
+    one = track()
+    way_s = 300.0 / float(one.source.state[3])
+    east_m, north_m = one.source.place_m.tolist()
+    due_s = one.begins_s + way_s
+    assert one.may_reach(east_m, north_m + 300.0, due_s + early_s, due_s + late_s) is reaches
+
+
+@pytest.mark.parametrize(("away_m", "reaches"), [(0.0, True), (790.0, True), (810.0, False)])
+def test_nothing_reaches_beyond_earshot(away_m: float, reaches: bool) -> None:
+    one = track()  # heard 500 m off: 800 m at the least
+    east_m, north_m = one.source.place_m.tolist()
+    due_s = one.begins_s + away_m / float(one.source.state[3])
+    assert one.may_reach(east_m + away_m, north_m, due_s, due_s) is reaches
 
 
 def test_shots_that_each_of_two_walls_returns_whole_are_an_echo_where_few_nodes_hear_them() -> None:
