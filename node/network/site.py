@@ -398,11 +398,12 @@ class Site:
     # What passes
 
     def _asked(self, memory: Memory, track: Track, *, early: bool) -> float:
-        """Give the odds that a new incident needs, by how much was told round it of late."""
+        """Give the odds that a new incident needs, by how much else was told round it of late."""
         since_s = self._now_s - _OF_LATE_S
         rows = memory.heard(track.source.state[:3], _SILENCE_M, since_s, self._now_s)
         rows = rows[memory.flags("first", rows) & memory.flags("graded", rows)]
-        words = int(is_in(memory.nodes_of(rows), track.nodes).sum())
+        others = rows[~is_in(rows, track.used)]
+        words = int(is_in(memory.nodes_of(others), track.nodes).sum())
         per_node_s = words / (len(track.nodes) * _OF_LATE_S)
         return asked_of_new(self._settings, early=early, per_node_s=per_node_s)
 
