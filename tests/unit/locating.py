@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from node.messages import Detection, Incident, parse_incident
 from node.messages.detection import Local, Position
+from node.network.locator_process import Works, _serve
 from node.network.medium import Weather
 
 CONTRACT = Path(__file__).parents[1] / "contract"
@@ -28,6 +33,18 @@ def incident(name: str, revision: int = 0, site: str = "city") -> Incident:
             }
         )
     )
+
+
+def serve_here(
+    monkeypatch: pytest.MonkeyPatch,
+    orders: Connection,
+    answers: Connection,
+    make: Callable[[], Works],
+) -> None:
+    """Do what a locator's process does, in this one, until nobody is left to order."""
+    monkeypatch.setattr("node.network.locator_process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("node.network.warm.warm", lambda: None)
+    _serve(orders, answers, make)
 
 
 class NotingLocator:

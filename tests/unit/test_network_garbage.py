@@ -11,8 +11,7 @@ import pytest
 
 from node.network import garbage
 from node.network.garbage import Garbage
-from node.network.locator_process import _serve
-from tests.unit.locating import NotingLocator
+from tests.unit.locating import NotingLocator, serve_here
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +97,6 @@ def test_the_first_time_is_at_once() -> None:
 def test_a_locators_process_tidies_when_it_has_done_what_was_ordered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("node.network.locator_process.signal.signal", lambda *_: None)
-    monkeypatch.setattr("node.network.warm.warm", lambda: None)
     orders, ours = Pipe(duplex=False)
     theirs, answers = Pipe(duplex=False)
     ours.send([("tick", (7,))])
@@ -107,7 +104,7 @@ def test_a_locators_process_tidies_when_it_has_done_what_was_ordered(
     gone = tied()
     frozen = gc.get_freeze_count()
     remembered = kept(1000)
-    _serve(orders, answers, NotingLocator)
+    serve_here(monkeypatch, orders, answers, NotingLocator)
     assert gone() is None
     assert gc.get_freeze_count() >= frozen + len(remembered)
     for end in (orders, theirs, answers):

@@ -21,12 +21,12 @@ from node.network.admission import Admission
 from node.network.intake import Arrival, Intake
 from node.network.keys import Keys
 from node.network.locate_settings import InputSettings
-from node.network.locator_process import LocatorProcess, _serve, _Worker
+from node.network.locator_process import LocatorProcess, _Worker
 from node.network.medium import Weather
 from node.network.notices import LINES_AT_ONCE, Notices
 from node.network.outgoing import Outgoing
 from tests.hil.fleet_ca import FleetCa
-from tests.unit.locating import CONTRACT, NotingLocator, incident
+from tests.unit.locating import CONTRACT, NotingLocator, incident, serve_here
 from tests.unit.signed_log import EXAMPLE, NS, SITE, SignedNode, changed
 from tests.unit.test_network_admission import heard, now
 
@@ -242,13 +242,11 @@ class Busy(NotingLocator):
 def test_what_comes_while_a_locator_is_busy_is_heard_before_more_of_what_is_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("node.network.locator_process.signal.signal", lambda *_: None)
-    monkeypatch.setattr("node.network.warm.warm", lambda: None)
     orders, ours = Pipe(duplex=False)
     theirs, answers = Pipe(duplex=False)
     text = EXAMPLE.model_dump_json(by_alias=True)
     locator = Busy(ours, text, text)
-    _serve(orders, answers, lambda: locator)
+    serve_here(monkeypatch, orders, answers, lambda: locator)
     gc.unfreeze()
     answers.close()
     assert locator.done == ["work at 0", "hear at 7", "hear at 7", "work at 7"]
