@@ -15,7 +15,7 @@ APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs fake
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units docs clean
+.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units docs report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -123,6 +123,9 @@ units: .venv/dev build/root.made  ## the node under systemd, and what check says
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs
+
+report: .venv/dev  ## all evidence as one page of HTML, complete in itself, into build/report/
+	@$(BIN)/python -m tests.report
 
 clean:  ## remove the virtual environment and every cache
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

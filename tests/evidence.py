@@ -108,8 +108,9 @@ def page() -> str:
     """Make docs/look-up/evidence.md from the files in docs/evidence/."""
     parts = [
         "# Evidence\n",
-        "Every figure that we claim, with the command that regenerates it. This page is made from "
-        "`docs/evidence/*.json`; do not edit it.\n",
+        "Every figure that we claim, with the command that regenerates it. `make report` puts it "
+        "all into one page of HTML to hand on, with what falls short at its head. This page is "
+        "made from `docs/evidence/*.json`; do not edit it.\n",
     ]
     for file in sorted(FOLDER.glob("*.json")):
         record = json.loads(file.read_text("utf-8"))
@@ -155,10 +156,10 @@ def _columns(claims: Sequence[Claim]) -> tuple[str, ...]:
 
 
 def _cells(claim: dict[str, Any], columns: int) -> list[str]:
-    low_high = [_figure(end) for end in claim.get("interval", ())]
+    low_high = [figure(end) for end in claim.get("interval", ())]
     interval = ["–".join(low_high)] if columns == len(_columns(())) + 1 else []
     holds = "yes" if claim["holds"] else "**no**"
-    value = _figure(claim["value"])
+    value = figure(claim["value"])
     return [claim["claim"], value, *interval, claim["unit"], claim["bar"] or "–", holds]
 
 
@@ -169,7 +170,8 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """Write a figure as the tables show it."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
