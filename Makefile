@@ -15,7 +15,7 @@ APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs fake
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units docs report clean
+.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units hil docs report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -120,6 +120,9 @@ faults: .venv/dev  ## strike broker, network, node, disk and clock; writes docs/
 
 units: .venv/dev build/root.made  ## the node under systemd, and what check says; writes docs/evidence/units.json
 	@$(BIN)/python -m tests.units
+
+hil: .venv/dev build/root.made  ## the bench without hardware: times end to end, faults, load; writes docs/evidence/hil.json
+	@$(BIN)/python -m tests.hil
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

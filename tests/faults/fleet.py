@@ -37,13 +37,16 @@ class Fleet:
         provisioning/broker/mosquitto.conf, but for folders, the port and the websockets.
     """
 
+    addresses: Sequence[str] = ("127.0.0.1",)
+    """Of the broker, as its certificate names it."""
+
     def __init__(self, folder: Path, node_id: str) -> None:
         self._ca = FleetCa(folder)
         self._node_id = node_id
         self.ca_file = self._ca.certificate_file
         self.node = self._issue(node_id, node_id)
         self.auditor = self._issue("auditor", "auditor")
-        self._broker = self._issue("broker", "broker", ["127.0.0.1"])
+        self._broker = self._issue("broker", "broker", self.addresses)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -66,7 +69,7 @@ class Fleet:
     def certify_broker(self, *, expired: bool = False) -> None:
         """Put another certificate and key in place of the broker's."""
         end = dt.datetime.now(dt.UTC) - SHORTLY if expired else None
-        put(self._issue("broker", "next", ["127.0.0.1"], end), self._broker)
+        put(self._issue("broker", "next", self.addresses, end), self._broker)
 
     def list_revoked(self, *, expired: bool = False) -> None:
         """Put another list of what is revoked in place of the last; one that was to be followed."""

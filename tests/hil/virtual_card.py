@@ -1,8 +1,8 @@
 """A sound card without hardware: builds the ALSA plug-in in wavclock/ and configures it.
 
-The card has a clock of its own, overruns as a real one does, loses frames or vanishes on command,
-and writes down when its first frame was. PortAudio reads ALSA's configuration once, as it starts,
-so a process that is to see the card is started with `VirtualCard.environment`.
+The card has a clock of its own, overruns as a real one does, loses frames, hears something else or
+vanishes on command, and writes down when its first frame was. PortAudio reads ALSA's configuration
+once, as it starts, so a process that is to see the card is started with `VirtualCard.environment`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class VirtualCard:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = name
+        self._bits = bits
+        self._folder = folder
         self._truth = folder / "truth.json"
         self._control = folder / "control"
         self.configuration = folder / "asound.conf"
@@ -139,6 +141,20 @@ pcm.{name} {{
     def skip(self, frames: int) -> None:
         """Let the card lose its next frames, with no overrun and no flag."""
         self._command(f"skip {frames}")
+
+    def play(self, frames: npt.NDArray[np.integer], seen_as: Path | None = None) -> None:
+        """Have the card hear something else from now on, as long as what it was made with.
+
+        `seen_as` is its folder as the process that reads the card sees it, where that differs.
+        """
+        file = self._folder / f"samples-{time.monotonic_ns()}.raw"
+        file.write_bytes(_pack(frames, self._bits))
+        file.chmod(0o644)
+        self._command(f"play {(seen_as or self._folder) / file.name}")
+
+    def drift(self, ppm: float) -> None:
+        """Have its clock run fast by so much from now on; `truth` is then of the new rate."""
+        self._command(f"ppm {ppm:.6f}")
 
     def _command(self, text: str, timeout_s: float = 5.0) -> None:
         written = self._control.with_suffix(".new")

@@ -20,6 +20,9 @@
  *                   unplug     the device is gone for good (-ENODEV)
  *                   stall      the clock stops; the device is there, but delivers no more
  *                   skip N     the next N frames are lost, with no xrun and no flag
+ *                   play FILE  from now on the samples are those of another file, as long and of
+ *                              the same format
+ *                   ppm X      from now on the clock runs fast by so much; the truth is written anew
  */
 #include <alsa/asoundlib.h>
 #include <alsa/pcm_external.h>
@@ -206,6 +209,31 @@ static int card_prepare(snd_pcm_ioplug_t *io)
 	return 0;
 }
 
+static int map_file(struct card *card);
+
+static void play(struct card *card, const char *path)
+{
+	const char *before = card->samples;
+	size_t bytes = card->bytes;
+
+	free(card->file_path);
+	card->file_path = strdup(path);
+	if (card->file_path && map_file(card) == 0 && before)
+		munmap((void *)before, bytes);
+}
+
+/* Frames keep their numbers: the frame that is converted now is the same before and after. */
+static void change_clock(struct card *card, double ppm)
+{
+	double here = (now_ns(CLOCK_MONOTONIC) - card->frame0_ns) * 1e-9 * true_rate(card);
+	int64_t before_ns = card->frame0_ns;
+
+	card->ppm = ppm;
+	card->frame0_ns = now_ns(CLOCK_MONOTONIC) - (int64_t)(here / true_rate(card) * NS_PER_S);
+	card->frame0_utc_ns += card->frame0_ns - before_ns;
+	write_truth(card);
+}
+
 static void skip(struct card *card, int64_t frames)
 {
 	int64_t here = produced(card);
@@ -222,6 +250,8 @@ static void skip(struct card *card, int64_t frames)
 static void obey(struct card *card, const char *command)
 {
 	long long frames;
+	double ppm;
+	char path[256];
 
 	if (!strncmp(command, "unplug", 6)) {
 		card->unplugged = true;
@@ -231,6 +261,10 @@ static void obey(struct card *card, const char *command)
 		card->stalled = true;
 	} else if (sscanf(command, "skip %lld", &frames) == 1) {
 		skip(card, frames);
+	} else if (sscanf(command, "play %255s", path) == 1) {
+		play(card, path);
+	} else if (sscanf(command, "ppm %lf", &ppm) == 1) {
+		change_clock(card, ppm);
 	} else {
 		SNDERR("wavclock: unknown command %s", command);
 	}
@@ -240,7 +274,7 @@ static void obey(struct card *card, const char *command)
 static int look_for_command(struct card *card)
 {
 	int64_t now = now_ns(CLOCK_MONOTONIC);
-	char command[64] = "";
+	char command[280] = "";
 
 	if (card->control_path && card->running && now - card->control_read_ns >= CONTROL_EVERY_NS) {
 		FILE *control = fopen(card->control_path, "r");

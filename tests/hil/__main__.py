@@ -1,0 +1,21 @@
+"""`make hil`: one suite on the bench without hardware, in real time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.parts import run_apart
+
+PARTS: Final = ("timing", "faults")
+NOTE: Final = (
+    "A node as it is installed, under a real systemd in a container, hears in real time through "
+    "PortAudio and PyAudio. Its card is an ALSA plug-in with a clock of its own, its receiver "
+    "writes NMEA to a real gpsd, chronyd follows SOCK reference clocks and leaves the machine's "
+    "clock alone, Mosquitto stands on the shipped files with mutual TLS behind a proxy that "
+    "breaks the network, pins are gpiozero's mock. Nothing here is verified on hardware: "
+    "docs/do/build-a-rig.md is the bench that does it."
+)
+
+
+if __name__ == "__main__":
+    run_apart("hil", __doc__, PARTS, NOTE)

@@ -1,0 +1,299 @@
+"""A fault: how it strikes, what must be told of it and how soon, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, Literal, TypeVar
+
+from node.messages import Detection, Status
+from tests.hil.bench import Bench, Part
+from tests.hil.container import NODE
+from tests.hil.ear import onset_utc_ns
+
+WELL_S: Final = 90.0
+CATCH_UP_S: Final = 15.0
+"""In which all that was heard has to have come, once a node is well again."""
+SAME_S: Final = 0.2
+"""A detection this near to a shot tells it; shots are 1.5 s apart at least."""
+MARGIN_S: Final = 1.0
+"""Of sound before a blow, which a node that ends may not have told."""
+IN_HAND_S: Final = 3.0
+"""From a shot to its detection at the subscriber, at most."""
+AZIMUTH_DEG: Final = 29.745
+"""Of the street's shots: 40 m east, 70 m north."""
+STATUS_FILE: Final = "/run/gunfire-node/status.json"
+# What a node says of the past, however well it is now.
+_PAST: Final = re.compile(r"samples lost so far|^the last run|outbox .* was (set|put) aside")
+
+B = TypeVar("B", bound=Bench)
+Mend = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Fault(Generic[B]):
+    """A row of the matrix, as it stands before it is struck.
+
+    Attributes
+    ----------
+    name
+        What breaks.
+    strike
+        Breaks it on a bench, and gives what mends it.
+    told
+        Matches the words that have to be told, in a reason of the status or in a line of the
+        node's status file; empty where nothing is to be told, since nothing is lost by it.
+    by
+        Who has to know: a `subscriber` by the status or the last will, or whoever looks at the
+        `node` (its status file, and so its light), where no word of the node's can get out.
+    told_s, recovers_s
+        Bounds in s: from the blow until it is told; from the mending, or from the blow where the
+        node `heals` it by itself, until a shot is heard and it is no longer told.
+    stands_s
+        How long it stands at least.
+    deaf
+        Whether the microphones cannot hear meanwhile: what was shot then is not owed.
+    stays
+        Whether the words stay for a while by design (they tell of the past).
+    needs
+        What it takes hold of.
+    """
+
+    name: str
+    strike: Callable[[B], Mend]
+    told: str = ""
+    by: Literal["subscriber", "node"] = "subscriber"
+    told_s: float = 15.0
+    recovers_s: float = 30.0
+    stands_s: float = 8.0
+    deaf: bool = False
+    stays: bool = False
+    heals: bool = False
+    needs: tuple[Part, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What became of a fault; None is what never came.
+
+    Attributes
+    ----------
+    told_s, words
+        When it was told, and how.
+    recovered_s
+        From the mending until all was well.
+    owed, lost, doubled
+        Shots that the microphones heard; those of them that no detection tells; detections more
+        than one of a shot.
+    worst_s, beyond
+        Largest error of a published time; how many were off by more than 3 of their own σ.
+    astray
+        Published bearings that were off by more than 3 of their own σ and 2°.
+    """
+
+    told_s: float | None = None
+    words: str = ""
+    recovered_s: float | None = None
+    owed: int = 0
+    lost: int = 0
+    doubled: int = 0
+    worst_s: float = 0.0
+    beyond: int = 0
+    astray: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+
+def strike(bench: B, fault: Fault[B]) -> Outcome:
+    """Strike a node that is well, mend it, and see what it told and what it lost."""
+    outcome = Outcome()
+    _begin_anew(bench, fault)
+    wait_until_well(bench)
+    before = {detection.boot_id for detection in bench.ear.detections()}
+    began_ns, struck_s = time.time_ns(), time.monotonic()
+    mend = fault.strike(bench)
+    try:
+        if fault.told:
+            outcome.told_s, outcome.words = _wait_until_told(bench, fault, struck_s)
+        time.sleep(max(0.0, struck_s + fault.stands_s - time.monotonic()))
+    finally:
+        mend()
+    mended_s, mended_ns = time.monotonic(), time.time_ns()
+    if fault.heals:
+        outcome.recovered_s = _wait_until_heard_anew(bench, fault, struck_s, before)
+    else:
+        outcome.recovered_s = _wait_until_recovered(bench, fault, mended_s, mended_ns)
+    _count(bench, fault, outcome, began_ns, mended_ns)
+    outcome.complaints = list(_complaints(fault, outcome))
+    return outcome
+
+
+def wait_until_well(bench: Bench) -> None:
+    """Wait until a node hears, and nothing is told but of the past.
+
+    Raises
+    ------
+    AssertionError
+        If it does not come to that, with what it says.
+    """
+
+    def is_well() -> bool:
+        status = bench.ear.status()
+        return (
+            status is not None
+            and status.state != "offline"
+            and all(_PAST.search(reason) for reason in status.reasons)
+            and _last_onset_ns(bench) > time.time_ns() - 8e9
+        )
+
+    if not bench.ear.wait(is_well, WELL_S):
+        raise AssertionError(f"the node is not well: {bench.ear.status()}")
+
+
+def _begin_anew(bench: Bench, fault: Fault[B]) -> None:
+    """Begin a new run where the words that are waited for stand from one before."""
+    status = bench.ear.status()
+    if fault.told and status is not None and _match(fault, status.reasons):
+        bench.machine.systemctl("restart", NODE)
+        bench.ear.wait(lambda: bench.ear.status() is not status, 10.0)
+
+
+def _wait_until_told(bench: Bench, fault: Fault[B], struck_s: float) -> tuple[float | None, str]:
+    words = ""
+
+    def is_told() -> bool:
+        nonlocal words
+        if fault.by == "node":
+            words = _match(fault, _local(bench))
+        else:
+            said = [t.message for t in bench.ear.told(struck_s) if isinstance(t.message, Status)]
+            words = next(filter(None, (_match(fault, status.reasons) for status in said)), "")
+        return bool(words)
+
+    told = bench.ear.wait(is_told, fault.told_s + struck_s - time.monotonic() + 10.0)
+    return (time.monotonic() - struck_s if told else None), words
+
+
+def _wait_until_recovered(
+    bench: Bench, fault: Fault[B], mended_s: float, mended_ns: int
+) -> float | None:
+    def is_well() -> bool:
+        status = bench.ear.status()
+        if status is None or status.state == "offline":
+            return False
+        silent = not fault.told or fault.stays or not _match(fault, status.reasons)
+        if silent and fault.by == "node":
+            silent = not _match(fault, _local(bench))
+        return silent and _last_onset_ns(bench) > mended_ns
+
+    well = bench.ear.wait(is_well, fault.recovers_s + mended_s - time.monotonic() + 10.0)
+    return time.monotonic() - mended_s if well else None
+
+
+def _wait_until_heard_anew(
+    bench: Bench, fault: Fault[B], struck_s: float, before: set[str]
+) -> float | None:
+    """Give how long after the blow a run that is none of those before has told a shot."""
+    at_s: float | None = None
+
+    def is_heard() -> bool:
+        nonlocal at_s
+        at_s = next(
+            (
+                told.at_s
+                for told in bench.ear.told(struck_s)
+                if isinstance(told.message, Detection) and told.message.boot_id not in before
+            ),
+            None,
+        )
+        return at_s is not None
+
+    bench.ear.wait(is_heard, fault.recovers_s + struck_s - time.monotonic() + 10.0)
+    return None if at_s is None else at_s - struck_s
+
+
+def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mended_ns: int) -> None:
+    """Set what was published beside what was shot."""
+    end_ns = time.time_ns()
+    shots = bench.onsets_utc_ns(began_ns - round(MARGIN_S * 2e9), end_ns)
+    heard: dict[float, list[Detection]] = {}
+
+    def look() -> bool:
+        heard.clear()
+        for detection in _latest(bench.ear.detections()):
+            onset_ns = onset_utc_ns(detection)
+            near = min(shots, key=lambda shot: abs(shot - onset_ns), default=None)
+            if near is not None and abs(near - onset_ns) <= SAME_S * 1e9:
+                heard.setdefault(near, []).append(detection)
+        return all(shot in heard for shot in owed)
+
+    owed = [shot for shot in shots if shot > began_ns]
+    if fault.deaf:
+        look()
+        after_ns = began_ns + MARGIN_S * 1e9 if fault.heals else mended_ns
+        again_ns = min((shot for shot in heard if shot > after_ns), default=end_ns)
+        owed = [s for s in owed if s < began_ns - MARGIN_S * 1e9 or s >= again_ns]
+    bench.ear.wait(look, CATCH_UP_S)
+    outcome.owed = len(owed)
+    outcome.lost = sum(shot not in heard for shot in owed)
+    outcome.doubled = sum(len(told) - 1 for told in heard.values())
+    for shot, told in heard.items():
+        for detection in told:
+            _judge(outcome, detection, shot)
+
+
+def _judge(outcome: Outcome, detection: Detection, shot_ns: float) -> None:
+    error_s = (onset_utc_ns(detection) - shot_ns) / 1e9
+    outcome.worst_s = max(outcome.worst_s, abs(error_s))
+    outcome.beyond += abs(error_s) > 3 * detection.rounds[0].sigma_s
+    if detection.direction is not None:
+        off_deg = (detection.direction.azimuth_deg - AZIMUTH_DEG + 180) % 360 - 180
+        outcome.astray += abs(off_deg) > max(2.0, 3 * detection.direction.sigma_deg)
+
+
+def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
+    """Say in which ways a fault was not taken as it should be."""
+    said = []
+    if fault.told and (outcome.told_s is None or outcome.told_s > fault.told_s):
+        said.append(f"not told within {fault.told_s:g} s")
+    if outcome.recovered_s is None or outcome.recovered_s > fault.recovers_s:
+        said.append(f"not well again within {fault.recovers_s:g} s")
+    for count, what in (
+        (outcome.lost, "shots lost"),
+        (outcome.doubled, "shots told twice"),
+        (outcome.beyond, "times off by more than 3 σ"),
+        (outcome.astray, "bearings astray"),
+    ):
+        if count:
+            said.append(f"{count} {what}")
+    return said
+
+
+def _latest(detections: Sequence[Detection]) -> list[Detection]:
+    """Give the highest revision of each event."""
+    latest: dict[str, Detection] = {}
+    for detection in detections:
+        known = latest.get(detection.event_id)
+        if known is None or detection.revision > known.revision:
+            latest[detection.event_id] = detection
+    return [detection for detection in latest.values() if detection.type != "cancel"]
+
+
+def _last_onset_ns(bench: Bench) -> int:
+    return max((onset_utc_ns(detection) for detection in bench.ear.detections()[-8:]), default=0)
+
+
+def _match(fault: Fault[B], reasons: Sequence[str]) -> str:
+    return next((reason for reason in reasons if re.search(fault.told, reason)), "")
+
+
+def _local(bench: Bench) -> list[str]:
+    """Give what the node's status file says is wrong."""
+    done = bench.machine.run("cat", STATUS_FILE, check=False)
+    try:
+        checks = json.loads(done.stdout)["checks"]
+    except (ValueError, KeyError):
+        return []
+    return [f"{c['name']}: {c['figure']}" for c in checks if c["verdict"] != "pass"]

@@ -1,0 +1,492 @@
+"""The faults that a node is struck with, and what is asked of it: written before the first run.
+
+By benches: what one row leaves behind, the next one meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from tests.hil import strikes as do
+from tests.hil.bench import Frames
+from tests.hil.fault import Fault
+from tests.hil.unit_stage import RATE
+from tests.hil.virtual_bench import PPM, PULSE, STATE
+
+Row = Fault[Any]
+
+DEAD_S: Final = 5.0
+"""A card that delivers nothing is to be told so soon."""
+SEEN_S: Final = 20.0
+"""A broken microphone is to be told so soon."""
+AWAY_S: Final = 30.0
+"""A node that is cut off is to be missed so soon: 1.5 keep-alives of 5 s, and then some."""
+
+
+def doubled_pulse(frames: Frames) -> None:
+    """Put a second pulse 0.3 s after each."""
+    late = np.roll(frames[:, PULSE], round(0.3 * RATE))
+    strongest = np.abs(late.astype(np.int64)) > np.abs(frames[:, PULSE].astype(np.int64))
+    frames[strongest, PULSE] = late[strongest]
+
+
+def jittering_pulse(frames: Frames) -> None:
+    """Have each pulse come up to 200 µs early or late, in whole samples."""
+    rng = np.random.default_rng(11)
+    second = round(RATE * (1 + PPM * 1e-6))
+    for first in range(second // 2, len(frames) - second, second):
+        stretch = slice(first, first + second)
+        frames[stretch, PULSE] = np.roll(frames[stretch, PULSE], int(rng.integers(-10, 11)))
+
+
+def no_pulse(frames: Frames) -> None:
+    """Cut the pulse's line to the card."""
+    frames[:, PULSE] = 0
+
+
+def strong_pulse(frames: Frames) -> None:
+    """Leave the attenuator out."""
+    louder = frames[:, PULSE].astype(np.float64) * 20
+    frames[:, PULSE] = np.clip(louder, -(2**31), 2**31 - 256).astype(np.int32)
+
+
+CARD: Final = (
+    Row(
+        "card unplugged, and back under another number",
+        do.take("card"),
+        told="delivered nothing|is not there",
+        told_s=DEAD_S,
+        deaf=True,
+        needs=("card",),
+    ),
+    Row(
+        "card stalls: there, and delivers nothing",
+        do.stall_card,
+        told="delivered nothing",
+        told_s=DEAD_S,
+        deaf=True,
+        needs=("software",),
+    ),
+    Row(
+        "480 frames lost without a flag",
+        do.lose_frames(480),
+        told="samples lost",
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
+        "half a second of frames lost without a flag",
+        do.lose_frames(24_000),
+        told="samples lost",
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
+        "a microphone is dead",
+        do.hear(do.silence(1)),
+        told="microphone 1.*silent|silent",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "a microphone is stuck",
+        do.hear(do.constant(2, 0.3)),
+        told="stuck",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "a microphone clips half of the time",
+        do.hear(do.clipped(0)),
+        told="full scale",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "a microphone hums",
+        do.hear(do.humming(3)),
+        told="hums",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "a microphone hisses",
+        do.hear(do.hissing(1)),
+        told="louder than|noisy|hiss",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "a channel is copied into another",
+        do.hear(do.copied(2, 1)),
+        told="carries the same",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "two microphones exchanged",
+        do.hear(do.exchanged(0, 2)),
+        stands_s=15.0,
+        needs=("microphones",),
+    ),
+    Row(
+        "a microphone inverted",
+        do.hear(do.inverted(1)),
+        stands_s=15.0,
+        needs=("microphones",),
+    ),
+    Row(
+        "channels rotated by one",
+        do.hear(do.rotated),
+        told="has rotated its channels",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "all microphones dead",
+        do.hear(do.all_silent),
+        told="0 of 4 work",
+        told_s=SEEN_S,
+        deaf=True,
+        needs=("microphones",),
+    ),
+)
+
+TIME: Final = (
+    Row(
+        "the pulse's line to the card is cut",
+        do.pulse_with(no_pulse),
+        told="no pulse|missed|pulse",
+        told_s=20.0,
+        stands_s=25.0,
+        needs=("microphones",),
+    ),
+    Row(
+        "a second pulse after each",
+        do.pulse_with(doubled_pulse),
+        stands_s=20.0,
+        needs=("microphones",),
+    ),
+    Row(
+        "the pulse jitters by 200 µs",
+        do.pulse_with(jittering_pulse),
+        stands_s=20.0,
+        needs=("microphones",),
+    ),
+    Row(
+        "the pulse at full scale",
+        do.pulse_with(strong_pulse),
+        told="full scale",
+        told_s=SEEN_S,
+        needs=("microphones",),
+    ),
+    Row(
+        "the receiver's pulse gone altogether",
+        do.take("pulse"),
+        told="pulse",
+        told_s=20.0,
+        stands_s=25.0,
+        needs=("pulse",),
+    ),
+    Row(
+        "the receiver loses its fix",
+        do.take("receiver"),
+        told="no fix",
+        needs=("receiver",),
+    ),
+    Row(
+        "the receiver is silent",
+        do.receiver(silent=True),
+        told="nothing of a receiver|silent|says nothing",
+        told_s=20.0,
+        needs=("software",),
+    ),
+    Row(
+        "the receiver names a wrong second",
+        do.receiver(off_s=1.0),
+        told="second|off",
+        told_s=30.0,
+        stands_s=20.0,
+        recovers_s=60.0,
+        needs=("software",),
+    ),
+    Row(
+        "the receiver is a kilometre away",
+        do.receiver(north_m=1000.0),
+        told="m from where node.position says",
+        told_s=60.0,
+        recovers_s=120.0,
+        needs=("software",),
+    ),
+    Row(
+        "gpsd killed",
+        lambda bench: (bench.gpsd.stop(), bench.gpsd.start)[1],
+        told="gpsd",
+        needs=("software",),
+    ),
+    Row(
+        "gpsd hangs",
+        lambda bench: (bench.gpsd.send(19), lambda: bench.gpsd.send(18))[1],
+        told="gpsd",
+        told_s=20.0,
+        needs=("software",),
+    ),
+    Row(
+        "chrony stopped",
+        do.on_machine("systemctl stop chrony", "systemctl start chrony"),
+        told="disciplines the clock|chrony",
+        told_s=20.0,
+        recovers_s=60.0,
+        needs=("machine",),
+    ),
+)
+
+NETWORK: Final = (
+    Row(
+        "the broker stopped",
+        do.stop_broker,
+        told="broker",
+        by="node",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("broker",),
+    ),
+    Row(
+        "the broker killed",
+        do.kill_broker,
+        told="broker",
+        by="node",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("broker",),
+    ),
+    Row("the network cut", do.cut, told="cut off", told_s=AWAY_S, needs=("network",)),
+    Row(
+        "the network swallows everything",
+        do.black_hole,
+        told="cut off",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("network",),
+    ),
+    Row(
+        "no answer comes through",
+        do.deaf_broker,
+        told="cut off|broker",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("network",),
+    ),
+    Row("the network carries 1 kB a second", do.slow(1000.0), stands_s=20.0, needs=("network",)),
+)
+
+TLS: Final = (
+    Row(
+        "the broker's name is not known",
+        do.without_name,
+        told="name is not known",
+        by="node",
+        told_s=AWAY_S,
+        needs=("machine", "network"),
+    ),
+    Row(
+        "the broker's certificate has expired",
+        do.certificate_expired,
+        told="certificate.*expired",
+        by="node",
+        told_s=AWAY_S,
+        needs=("software",),
+    ),
+    Row(
+        "the broker refuses the node's certificate",
+        do.revoked,
+        told="revoked|refuse",
+        by="node",
+        told_s=AWAY_S,
+        needs=("software",),
+    ),
+    Row(
+        "the network breaks connections in the middle of packets",
+        do.breaking,
+        told="cut off|broker",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("network",),
+    ),
+    Row(
+        "another machine comes by the node's name",
+        do.namesake,
+        told="another client|took our place",
+        told_s=AWAY_S,
+        stands_s=20.0,
+        needs=("software",),
+    ),
+)
+
+PROCESS: Final = (
+    Row(
+        "the node hangs (SIGSTOP)",
+        do.signal_node("STOP"),
+        told="cut off|hung",
+        told_s=AWAY_S,
+        deaf=True,
+        stays=True,
+        heals=True,
+        needs=("machine",),
+    ),
+    Row(
+        "the node killed",
+        do.signal_node("KILL"),
+        told="cut off|killed",
+        deaf=True,
+        stays=True,
+        heals=True,
+        needs=("machine",),
+    ),
+    Row(
+        "the node leaks memory",
+        do.leak,
+        told="are usual|used up its memory|ended with an error",
+        told_s=AWAY_S,
+        deaf=True,
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
+        "the power cut",
+        do.take("power"),
+        told="cut off",
+        told_s=AWAY_S,
+        stands_s=10.0,
+        recovers_s=60.0,
+        deaf=True,
+        needs=("power",),
+    ),
+    Row(
+        "eight other programs want the processor",
+        do.load_processor,
+        stands_s=15.0,
+        needs=("machine",),
+    ),
+    Row(
+        "the node may have half a processor",
+        do.quota(50),
+        stands_s=15.0,
+        needs=("machine",),
+    ),
+    Row(
+        "the node may have a fiftieth of a processor",
+        do.quota(2),
+        told="samples lost",
+        told_s=AWAY_S,
+        stands_s=15.0,
+        deaf=True,
+        stays=True,
+        needs=("machine",),
+    ),
+    Row(
+        "the node does not run for two seconds: an overrun",
+        do.unscheduled(2.0),
+        told="samples lost",
+        deaf=True,
+        stays=True,
+        needs=("machine",),
+    ),
+)
+
+DISK: Final = (
+    Row(
+        "the disk is full",
+        do.fill_disk,
+        told="full|No space|GiB free",
+        stands_s=15.0,
+        needs=("machine",),
+    ),
+    Row(
+        "the disk is read-only",
+        do.read_only_disk,
+        told="readonly|read-only",
+        stands_s=15.0,
+        needs=("machine",),
+    ),
+    Row(
+        "every sync of the disk fails",
+        do.failing_disk,
+        told="disk|outbox",
+        stands_s=15.0,
+        needs=("software",),
+    ),
+    Row(
+        "the outbox is overwritten, and the node begins anew",
+        do.spoil_outbox,
+        told="aside",
+        told_s=30.0,
+        deaf=True,
+        stays=True,
+        needs=("machine",),
+    ),
+    Row(
+        "the outbox is removed",
+        do.on_machine(f"rm -f {STATE}/outbox.sqlite3*"),
+        stands_s=10.0,
+        needs=("machine",),
+    ),
+)
+
+HOST: Final = (
+    Row(
+        "the card's crystal drifts by 50 ppm at once",
+        do.drift(PPM + 50.0, PPM),
+        stands_s=25.0,
+        needs=("software",),
+    ),
+    Row(
+        "480 frames lost without a flag, by host time stamps",
+        do.lose_frames(480),
+        told="samples lost",
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
+        "chrony without its pulse",
+        do.chrony_pulse_off,
+        stands_s=30.0,
+        recovers_s=60.0,
+        needs=("software",),
+    ),
+)
+
+STEP: Final = (
+    Row(
+        "the host's clock stepped by 5 s",
+        do.step_clock(5.0),
+        told="step|clock|second",
+        stands_s=15.0,
+        recovers_s=60.0,
+        needs=("software",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A bench, and the faults that strike it, one after another."""
+
+    rows: tuple[Row, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SMALL: Final = {"state_bytes": 400 * 2**20, "settings": "[outbox]\nmax_bytes = 2097152\n"}
+BENCHES: Final = {
+    "card": Setup(CARD),
+    "time": Setup(TIME),
+    "network": Setup((*NETWORK, *TLS)),
+    "process": Setup(PROCESS),
+    "disk": Setup(DISK, _SMALL),
+    "host": Setup(HOST, {"pulse": False}),
+    "step": Setup(STEP, {"pulse": False, "clock_steps": True}),
+}

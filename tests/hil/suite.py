@@ -1,0 +1,69 @@
+"""Runs tests of the bench, and gathers what they measured for the evidence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.evidence import ROOT
+from tests.parts import Tell
+
+RECORD = "GUNFIRE_HIL_RECORD"
+"""Names the folder into which tests write what they measured."""
+
+
+def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
+    """Run tests of the bench, two at a time; give what each has recorded, in order of name.
+
+    Raises
+    ------
+    RuntimeError
+        If they could not be run; what they find is for whoever reads the record.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "hil", "-v"]
+        with subprocess.Popen(
+            [*command, "-n", "2", "--dist", "loadgroup", *tests],
+            cwd=ROOT,
+            env=os.environ | {RECORD: folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            said: list[str] = []
+            reader = threading.Thread(target=_read, args=(process, said, tell))
+            reader.start()
+            process.wait()
+            reader.join()
+        if process.returncode not in (0, 1):  # 1: some failed, which their records say
+            raise RuntimeError(f"the tests could not be run:\n{''.join(said[-60:])}")
+        if process.returncode:
+            print("".join(said[said.index(_first_failure(said)) :]), file=sys.stderr)
+        lines = [line for file in sorted(Path(folder).iterdir()) for line in file.open()]
+    return [json.loads(line) for line in lines]
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Keep what a test measured, where somebody makes evidence of it."""
+    if folder := os.environ.get(RECORD):
+        with (Path(folder) / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+
+
+def _read(process: subprocess.Popen[str], said: list[str], tell: Tell) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if "[" in line and "]" in line:
+            tell(line[line.rindex("[", 0, line.rindex("]")) :].strip()[:60])
+
+
+def _first_failure(said: Sequence[str]) -> str:
+    return next((line for line in said if line.startswith("=") and "FAILURES" in line), said[0])

@@ -1,0 +1,81 @@
+"""From the microphone to the message: how far published times are off, end to end.
+
+Impulses are heard at moments that are known to nanoseconds; their published times are set beside
+them. What is constant is measured in one run and taken off in others, each with a stream of its
+own: a converter may begin anywhere within a block.
+
+Wire for a rig: its player into the inputs of the microphones (docs/do/build-a-rig.md).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.hil import suite
+from tests.hil.bench import Bench
+from tests.hil.container import NODE
+from tests.hil.ear import onset_utc_ns
+from tests.hil.fault import wait_until_well
+from tests.hil.unit_stage import Installed
+from tests.hil.virtual_bench import impulses, virtual_bench
+
+RUNS = 3
+"""One to calibrate by, the others to measure."""
+LISTEN_S = 70.0
+SAME_NS = 0.1e9
+
+
+def errors_ns(bench: Bench, seconds: float) -> list[float]:
+    """Give by how much each published time of so many seconds is off."""
+    began_ns, began_s = time.time_ns(), time.monotonic()
+    time.sleep(seconds)
+    heard = bench.ear.detections(began_s)
+    onsets = np.array(bench.onsets_utc_ns(began_ns - 3 * 10**9, time.time_ns()))
+    found = []
+    for detection in heard:
+        off = onset_utc_ns(detection) - onsets
+        nearest = float(off[np.argmin(np.abs(off))])
+        if detection.revision == 0 and abs(nearest) < SAME_NS:
+            found.append(nearest)
+    return found
+
+
+@pytest.mark.hil
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pulse", [True, False], ids=["pulse in a channel", "host time stamps"])
+def test_published_times_are_right_end_to_end(
+    product: Installed, wavclock_plugin: Path, pulse: bool
+) -> None:
+    runs = []
+    with virtual_bench(
+        f"timing-{pulse:d}", product, wavclock_plugin, pulse=pulse, sound=impulses(pulse=pulse)
+    ) as bench:
+        for run in range(RUNS):
+            if run:
+                bench.machine.systemctl("restart", NODE)
+                time.sleep(3.0)  # else it is still well
+            wait_until_well(bench)
+            time.sleep(20.0)  # its clock has then seen as many seconds as it ever weighs
+            runs.append(errors_ns(bench, LISTEN_S))
+    constant = float(np.mean(runs[0]))
+    errors = np.concatenate(runs[1:]) - constant
+    figures = {
+        "pulse": pulse,
+        "method": "pulse in a channel" if pulse else "host's time stamps",
+        "constant_us": constant / 1e3,
+        "errors_us": (errors / 1e3).tolist(),
+        "mean_us": float(np.mean(errors)) / 1e3,
+        "sigma_us": float(np.std(errors)) / 1e3,
+        "p99_us": float(np.percentile(np.abs(errors), 99)) / 1e3,
+        "worst_us": float(np.max(np.abs(errors))) / 1e3,
+    }
+    suite.record(f"timing-{1 - pulse}", figures)
+    assert len(errors) >= 50
+    if pulse:
+        assert figures["p99_us"] <= 1.0, figures
+    assert abs(figures["mean_us"]) <= 50.0, figures
+    assert figures["sigma_us"] <= 20.0, figures

@@ -1,0 +1,60 @@
+"""`make hil`: published times against the moments at which impulses were heard, end to end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from tests.evidence import Claim, Detail
+from tests.hil import suite
+from tests.parts import Part, Tell
+
+PEER: Final = "-316 ± 99.6"
+"""µs: what commercial sensors published of themselves (ShotSpotter Tech Note 098)."""
+
+
+def measure(tell: Tell) -> Part:
+    """Time impulses by the pulse in a channel, and by the host's time stamps."""
+    runs = suite.run(["tests/hil/test_timing.py"], tell)
+    claims: list[Claim] = []
+    for run in runs:
+        name = f"{run['method']}, end to end, {len(run['errors_us'])} impulses"
+        mean, sigma = run["mean_us"], run["sigma_us"]
+        claims += [
+            Claim(f"{name}: mean", mean, "µs", "≤ 50 either way", abs(mean) <= 50),
+            Claim(f"{name}: σ", sigma, "µs", "≤ 20", sigma <= 20),
+            _p99(name, run),
+            Claim(f"{name}: worst", run["worst_us"], "µs"),
+            Claim(f"{name}: the constant taken off, of another run", run["constant_us"], "µs"),
+        ]
+    rows = [
+        (
+            run["method"],
+            *(f"{run[f'{what}_us']:+.2f}" for what in ("constant", "mean")),
+            *(f"{run[f'{what}_us']:.2f}" for what in ("sigma", "p99", "worst")),
+        )
+        for run in runs
+    ]
+    detail = Detail(
+        f"Published less true onset, µs; commercial sensors say {PEER} of themselves",
+        ("clock", "constant, calibration run", "mean", "σ", "p99", "worst"),
+        tuple(rows),
+    )
+    return Part(tuple(claims), (detail,), draws=tuple(partial(_draw, run) for run in runs))
+
+
+def _p99(name: str, run: dict[str, Any]) -> Claim:
+    p99 = run["p99_us"]
+    if not run["pulse"]:
+        return Claim(f"{name}: p99", p99, "µs")
+    return Claim(f"{name}: p99", p99, "µs", "≤ 1", p99 <= 1)
+
+
+def _draw(run: dict[str, Any], axes: Any) -> None:
+    errors = np.array(run["errors_us"])
+    axes.hist(errors, bins=40, color="tab:blue")
+    axes.set_title(f"{run['method']}: {run['mean_us']:+.2f} ± {run['sigma_us']:.2f} µs")
+    axes.set_xlabel("published less true onset, µs")
+    axes.set_ylabel("impulses")
