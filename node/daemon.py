@@ -74,6 +74,9 @@ HEALTH_S: Final = 60.0
 TELL_LOSS_S: Final = 600.0
 # A reason may hold a number that changes each second; what is new but for that is told at once.
 REWORD_S: Final = 10.0
+HASTE_ADVICE: Final = (
+    "see what else runs on this machine, and whether heat or a weak supply slows it down"
+)
 DRAIN_S: Final = 5.0
 MOST_REASONS: Final = 32  # that a status may hold
 # A card that is not there is looked for so often; after so long a new process looks.
@@ -131,6 +134,8 @@ class Daemon:
         self._near_told = -1  # sample of the latest near miss that was logged
         self._lost_samples = 0
         self._loss_told_until_s = 0.0
+        self._hasty = 0
+        self._haste_told_until_s = 0.0
         self._read_clock_again_s = 0.0
         self._status_said_s = -math.inf
         self._status_news: object = None
@@ -195,6 +200,7 @@ class Daemon:
                     pipeline.origin = self._origin
                     self._count_loss(block.lost_before)
                     self._keeper.take(pipeline.push(block))
+                    self._tell_load(block.waiting_s, pipeline.hasty)
                     self._vitals.heard(block)
                     self._end_sample = block.end_sample
                     self._keep_up(classifier, outbox, publisher, pipeline)
@@ -384,7 +390,8 @@ class Daemon:
             if order is not None and order.state.proven is False:
                 book.settle("pulse")  # it is in another channel, which the order's own line says
             else:
-                book.judge("pulse", "" if pulse.ticks else pulse.reason, f"{pulse.pulses} taken")
+                trouble = pulse.warning if pulse.ticks else pulse.reason
+                book.judge("pulse", trouble, f"{pulse.pulses} taken")
             doubts += [pulse.reason] if pulse.ticks and pulse.reason else []
         elif moment.receiver is not None and moment.kernel_pulse is not None:
             book.write(receiver_pulse_finding(moment.receiver.pps_seen))
@@ -443,6 +450,20 @@ class Daemon:
             )
         elif time.monotonic() > self._loss_told_until_s:
             self._book.settle("samples", f"{self._lost_samples} lost")
+
+    def _tell_load(self, waiting_s: float, hasty: int) -> None:
+        """Say so where sound comes faster than it is judged, for a while after it did."""
+        if hasty != self._hasty:
+            self._hasty = hasty
+            self._haste_told_until_s = time.monotonic() + TELL_LOSS_S
+        if not hasty:
+            return
+        told = f"{hasty} events judged by one impulse each"
+        if time.monotonic() > self._haste_told_until_s:
+            self._book.settle("samples", told, which="waiting")
+            return
+        figure = f"sound comes faster than it is judged, {waiting_s:.0f} s wait: so far {told}"
+        self._book.write(Finding("samples", "warn", figure, HASTE_ADVICE, which="waiting"))
 
     def _tell(self, outbox: Outbox, publisher: MqttPublisher, *, at_once: bool = False) -> None:
         """Publish the status when what it says has changed, and once a minute."""

@@ -67,6 +67,11 @@ ECHO_DB: Final = 3.0
 PERHAPS_A_GUN_DB: Final = 6.0
 # So many shots of the burst before tell what bearing and which response is the gun's.
 CONTEXT: Final = 4
+# A node that is behind its card by so much understands an event by its first loud impulse alone,
+# until it is behind by less: on a display of fireworks that takes a third of the time.
+HURRY_S: Final = 2.0
+# Of an event understood in haste, what is weaker than its loudest by more does not lead it.
+LOUD_DB: Final = 6.0
 # So many of them in a second of sound: each is a commit to disk on the thread that hears, which on
 # an SD card takes up to 50 ms.
 AGAIN_PER_S: Final = 8
@@ -288,6 +293,13 @@ class Pipeline:
         self._missed = JudgedMisses()
         self._again_at = 0  # on the sample counter
         self._stream = 0
+        self._waiting_s = 0.0
+        self._hasty = 0
+
+    @property
+    def hasty(self) -> int:
+        """How many events were understood by one impulse each, since there was no time for more."""
+        return self._hasty
 
     @property
     def floor_dbfs(self) -> tuple[float | None, ...]:
@@ -316,6 +328,7 @@ class Pipeline:
             self._ended.clear()
             self._missed.forget()
             self._again_at = 0
+        self._waiting_s = block.waiting_s
         self._clock.observe_block(block)
         if self._array is not None and self._array.order is not None:
             self._array.order.observe(block)
@@ -355,6 +368,11 @@ class Pipeline:
         return [*self._close_bursts(event.impulses[0].onset_sample), *self._tell(event)]
 
     def _tell(self, event: Event) -> list[Detection]:
+        if self._waiting_s >= HURRY_S:
+            hasty = self._at_a_glance(event)
+            detection = self._message(hasty)
+            hasty.slim()
+            return [detection]
         event = self._with_directions(event)
         told = self._gone_on(event)
         if told is not None:
@@ -369,6 +387,22 @@ class Pipeline:
         else:
             self._open.append(told)
         return [self._message(told)]
+
+    def _at_a_glance(self, event: Event) -> _Told:
+        """Understand an event by one impulse, where there is no time for more.
+
+        It stands by itself: it is no echo, has none, and does not go on.
+        """
+        loudest_db = max(impulse.snr_db for impulse in event.impulses)
+        at = next(i for i, one in enumerate(event.impulses) if one.snr_db >= loudest_db - LOUD_DB)
+        shot = self._located(event.impulses[at])
+        self._hasty += 1
+        return _Told(
+            replace(event, impulses=(*event.impulses[:at], shot, *event.impulses[at + 1 :])),
+            Rounds((at,), is_minimum=True),
+            self._judge(Event((shot,)), shot.direction),
+            shot.direction,
+        )
 
     def _leading(self, event: Event) -> _Told | None:
         """Give the burst that an event comes so soon after that it may be its echo."""
@@ -451,7 +485,8 @@ class Pipeline:
             until = self._until(told)
             if until > before:
                 break
-            if self._repeated(told, min(until, self._history.end_sample)):
+            in_time = self._waiting_s < HURRY_S
+            if in_time and self._repeated(told, min(until, self._history.end_sample)):
                 told.revision += 1
                 revised.append(self._message(told))
             if self._until(told) == until:

@@ -47,6 +47,9 @@ class Block:
     stream
         Counts openings of the device. Whatever was learnt of the clock of one stream says
         nothing of the next.
+    waiting_frames
+        Frames that had come after this block when it was handed on, and that wait; 0 where the
+        source cannot run ahead (recordings).
     """
 
     first_sample: int
@@ -55,6 +58,12 @@ class Block:
     host_time_ns: int | None = None
     lost_before: int = 0
     stream: int = 0
+    waiting_frames: int = 0
+
+    @property
+    def waiting_s(self) -> float:
+        """By how much whoever takes this block is behind its source, in s."""
+        return self.waiting_frames / self.sample_rate_hz
 
     @property
     def end_sample(self) -> int:

@@ -316,6 +316,8 @@ class PortAudioSource:
             host_time_ns=arrival.host_time_ns,
             lost_before=lost,
             stream=self._opening,
+            # What the finder of gaps holds back, half a second at most, is left out.
+            waiting_frames=self._queue.qsize() * self._settings.block_frames,
         )
 
     def _stop(self) -> None:

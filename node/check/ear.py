@@ -31,7 +31,7 @@ from node.messages import Detection, Origin
 from node.pipeline import Pipeline
 from node.settings import DetectSettings, Settings
 from node.timing import HostClock, PpsSampleClock
-from node.timing.pps import LOCK
+from node.timing.pps import CLIPPED, LOCK
 from node.types import AudioSource, Block
 
 # A second to settle, eight for a verdict, and some; and as many pulses.
@@ -44,7 +44,6 @@ ODD_RATE_PPM: Final = 300.0
 CLAP_DB: Final = 15.0
 # What is heard becomes a detection once it has been quiet for a while.
 TOLD_AFTER_S: Final = 2.0
-CLIPPED: Final = 0.999
 
 
 @dataclass

@@ -19,10 +19,21 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why there is no connection: a sentence, and whether a message that we sent was to blame."""
+    """Why there is no connection.
+
+    Attributes
+    ----------
+    sentence
+        What happened, and what to do.
+    blames_message
+        Whether a message that we sent was to blame.
+    taken_over
+        Whether another client came by our name, or seems to: who is let in is cut off again.
+    """
 
     sentence: str
     blames_message: bool = False
+    taken_over: bool = False
 
 
 class SessionHandler(Protocol):

@@ -51,6 +51,8 @@ _UNANSWERED_KEEPALIVES: Final = 4
 # Where the broker may hang up on a word, detections have so long to leave before it.
 _ALONE_S: Final = 10.0
 _OUTBOX_RETRY_S: Final = 5.0
+# Another client by our name is told until a connection has stood for so long: it comes again.
+_OUR_NAME_S: Final = 20.0
 _GOODBYE_S: Final = 1.0
 _MOST_RECEIVED: Final = 65535  # what a broker takes that does not say otherwise
 
@@ -134,6 +136,7 @@ class MqttPublisher:
             "connection": f"broker {self._session.address}: not connected yet"
         }
         self._connected = False
+        self._connected_s = 0.0
         self._acknowledged = self._faults = 0
         self._asides: deque[tuple[str, bytes]] = deque(maxlen=MOST_ASIDES)
         self._close_by_s: float | None = None
@@ -186,7 +189,8 @@ class MqttPublisher:
 
     def delivery(self) -> Delivery:
         """Say how sending goes; from any thread."""
-        reasons = [*self._trouble.values(), *self._session.warnings()]
+        # One sentence may be of two troubles: who took our place, and so that there is none.
+        reasons = [*dict.fromkeys(self._trouble.values()), *self._session.warnings()]
         if refused := self._outbox.refused:
             reasons.append(
                 f"{refused} detections were refused by the broker for good and are kept in the "
@@ -222,6 +226,7 @@ class MqttPublisher:
         self._hold_until_s = 0.0
         self._words_from_s = time.monotonic() + _ALONE_S
         self._untrouble("connection")
+        self._connected_s = time.monotonic()
         self._connected = True
 
     def disconnected(self, loss: Loss) -> None:
@@ -229,6 +234,8 @@ class MqttPublisher:
         self._connected = False
         self._client = None
         self._trouble = {**self._trouble, "connection": loss.sentence}
+        if loss.taken_over:
+            self._trouble = {**self._trouble, "name": loss.sentence}
         if loss.blames_message:
             self._find_the_culprit(loss.sentence)
         self._backlog.end(time.monotonic())
@@ -277,6 +284,8 @@ class MqttPublisher:
         self._send_detections()
         self._send_asides()
         self._widen()
+        if time.monotonic() - self._connected_s > _OUR_NAME_S:
+            self._untrouble("name")
         self._leave_if_unanswered()
         if self._close_by_s is not None:
             self._say_goodbye(self._close_by_s)

@@ -180,6 +180,7 @@ class Session:
                     loss,
                     sentence=f"{loss.sentence}; time and again: see that no other client is called "
                     f"{self._client_id}",
+                    taken_over=True,
                 )
             if loss.sentence != told:  # an hour without a broker is one line, not a hundred
                 told = loss.sentence
@@ -361,7 +362,8 @@ class Session:
             )
 
     def _told_loss(self) -> Loss:
-        return self._loss or Loss(f"broker {self._address}: closed the connection")
+        loss = self._loss or Loss(f"broker {self._address}: closed the connection")
+        return replace(loss, taken_over=self._taken_over)
 
     def _lose(self, sentence: str, blames_message: bool = False) -> None:
         if self._loss is None:  # the first reason is the cause, those after it its effects

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+import numpy as np
+
 from node.timing.clock_filter import ClockFilter
 from node.timing.edge import Edge, EdgeFinder
 from node.timing.leap import OLDEST_UTC_S, LeapTable
@@ -47,6 +49,11 @@ OFF_SECOND_S: Final = 0.2
 # the same way.
 LONGEST_HOLDOVER_S: Final = 3600.0
 SIGMAS_IN_BOUND: Final = 6.0
+# Some pulses in a row may be missed; after so long they do not come any more, and that is told,
+# however well the time is held meanwhile.
+AWAY_S: Final = 10.0
+# A pulse that reaches so much of full scale is cut off, and tells its edge less well.
+CLIPPED: Final = 0.999
 
 
 class CoarseClock(SampleClock, Protocol):
@@ -72,6 +79,8 @@ class PulseState:
         Why the pulse is not used; empty where it is.
     ticks
         Whether it comes, regularly: then the reason is that its second is not known.
+    warning
+        What is wrong with a pulse that is used all the same; empty where nothing is.
     """
 
     pulses: int
@@ -82,6 +91,7 @@ class PulseState:
     rises: bool | None
     reason: str
     ticks: bool
+    warning: str = ""
 
 
 class PpsSampleClock:
@@ -131,6 +141,7 @@ class PpsSampleClock:
             rises=self._rises,
             reason=self._reason(),
             ticks=not self._silence(),
+            warning=self._warning(),
         )
 
     def observe_block(self, block: Block) -> None:
@@ -141,6 +152,8 @@ class PpsSampleClock:
             self._begin()
         self._now = block.end_sample
         x = block.samples()[:, self._channel]
+        if np.max(np.abs(x), initial=0.0) >= CLIPPED:
+            self._clipped_until = block.end_sample + round(AWAY_S * self._rate)
         for edge in self._finder.push(block.first_sample, x):
             self._edge(edge)
 
@@ -229,6 +242,7 @@ class PpsSampleClock:
         self._waiting: deque[Edge] = deque(maxlen=64)
         self._pulses: deque[tuple[float, int]] = deque(maxlen=8)
         self._why = ""
+        self._clipped_until = 0
 
     def _by_pulse(self, sample: float) -> Instant | None:
         """Give UTC by the pulse; None where it is not to be believed."""
@@ -248,6 +262,24 @@ class PpsSampleClock:
             return "receiver and host do not agree on the second"
         if self._second.difference is None:
             return "which second a pulse marks is not known yet"
+        return ""
+
+    def _warning(self) -> str:
+        last = self._filter.last_sample
+        if self._reason() or last is None:
+            return ""
+        if (self._now - last) / self._rate > AWAY_S:
+            return (
+                f"no pulse on channel {self._channel} for more than {AWAY_S:g} s, the time is "
+                "held meanwhile: see the receiver and the pulse's cable"
+            )
+        if self._now < self._clipped_until:
+            return f"the pulse on channel {self._channel} is at full scale: attenuate it more"
+        if self._second.apart_s:
+            return (
+                f"receiver and host are {self._second.apart_s} s apart on the second: what both "
+                "had said is held"
+            )
         return ""
 
     def _silence(self) -> str:

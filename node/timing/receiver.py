@@ -38,9 +38,12 @@ LEAST_SIGMA_M: Final = 1.0
 # Above the ellipsoid. No node stands elsewhere, nor has a message a place for it.
 HEIGHTS_M: Final = (-500.0, 9000.0)
 UNSTATED_SIGMA_M: Final = 10.0
+# A message comes within a second after the moment that it names, by a host's clock that is right to
+# a fraction of one: of a second that is one too late it would come before.
+EARLY_NS: Final = -NS_PER_S // 4
 # A fix so far off the average, for so long, and the node has been moved.
 MOVED_M: Final = 50.0
-MOVED_S: Final = 60.0
+MOVED_S: Final = 45.0
 SIGMAS: Final = 6.0
 # No figure of a report that is used here is as large.
 MOST: Final = 1e9
@@ -117,6 +120,7 @@ class Receiver:
         self._last: tuple[int, int] | None = None  # monotonic, utc
         self._steady_ns: int | None = None  # monotonic since when its time runs as time does
         self._fixed_s = 0.0
+        self._jump_s = 0.0  # by so much its time went wrong, or was put right, once it was believed
         self._why = "it has told no time yet"
 
     def take(
@@ -190,7 +194,10 @@ class Receiver:
             self._steady_ns = None
         elif last is not None and self._steady_ns is not None:
             passed_s = (monotonic_ns - last[0]) / NS_PER_S
-            if abs((utc_ns - last[1]) / NS_PER_S - passed_s) > JUMP_S:
+            jump_s = (utc_ns - last[1]) / NS_PER_S - passed_s
+            if abs(jump_s) > JUMP_S:
+                if not self._why:
+                    self._jump_s = jump_s
                 self._steady_ns = monotonic_ns
                 self._fixed_s = 0.0
             else:
@@ -198,6 +205,8 @@ class Receiver:
         else:
             self._steady_ns = monotonic_ns
         self._why = self._doubt(report, monotonic_ns, utc_ns, host_utc_ns)
+        if not self._why:
+            self._jump_s = 0.0
         if self._fix >= 2:
             self._average.add(report, self._fix, monotonic_ns)
         return ReceiverReading(monotonic_ns, utc_ns, valid=not self._why)
@@ -220,12 +229,17 @@ class Receiver:
             return "its time does not run steadily yet"
         if self._fixed_s >= ALMANAC_S:
             return ""  # it has heard the leap seconds itself
-        if host_utc_ns is not None and abs(host_utc_ns - utc_ns) < NS_PER_S:
+        if host_utc_ns is not None and EARLY_NS < host_utc_ns - utc_ns < NS_PER_S:
             return ""
         told = report.get("leapseconds")
         if not _is_count(told):
             told = None
         known = self._leaps.gps_minus_utc_s(utc_ns // NS_PER_S)
+        if told is None and self._jump_s:
+            return (
+                f"its time has jumped by {self._jump_s:+.0f} s; it is believed again once it has "
+                "run for 12.5 minutes"
+            )
         if told is None:
             return "whether it knows the leap seconds is not told; it does after 12.5 minutes"
         if told != known:

@@ -12,6 +12,7 @@ from node.capture.portaudio import PortAudioSource
 from node.settings import CaptureSettings
 
 FRAMES = 4096
+TIMES = {"input_buffer_adc_time": 0.0, "current_time": 0.0}
 
 
 class Stream:
@@ -19,9 +20,8 @@ class Stream:
 
     def __init__(self, callback: Callable[..., Any]) -> None:
         self.closed = False
-        times = {"input_buffer_adc_time": 0.0, "current_time": 0.0}
         for _ in range(3):
-            callback(bytes(2 * FRAMES), FRAMES, times, 0)
+            callback(bytes(2 * FRAMES), FRAMES, TIMES, 0)
 
     def get_time(self) -> float:
         self.closed = True
@@ -50,4 +50,20 @@ def test_a_stream_without_a_time_is_not_asked_for_it(monkeypatch: pytest.MonkeyP
     settings = CaptureSettings(channels=1, bits=16, array="mono", device="card")
     with PortAudioSource(settings) as source:
         source.close()  # once all is delivered
-        assert [block.frames.shape for block in source.blocks()] == [(FRAMES, 1)] * 3
+        blocks = list(source.blocks())
+    assert [block.frames.shape for block in blocks] == [(FRAMES, 1)] * 3
+
+
+def test_a_block_says_how_much_waits_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = CaptureSettings(channels=1, bits=16, array="mono", device="card")
+    source = PortAudioSource(settings)
+    monkeypatch.setattr(source, "_compare_clocks", lambda: False)
+    for _ in range(25):
+        source._callback(bytes(2 * FRAMES), FRAMES, TIMES, 0)
+    source.close()
+    blocks = list(source.blocks())
+    waiting = [block.waiting_frames // FRAMES for block in blocks]
+    assert len(blocks) == 25
+    assert waiting == sorted(waiting, reverse=True)
+    assert waiting[0] >= 15  # the first come together, once the line of their stamps is begun
+    assert waiting[-1] <= 1  # the word to end waits too

@@ -17,7 +17,7 @@ import pytest
 
 from node.board import Code
 from node.capture import SimulatedSource
-from node.daemon import REWORD_S, STATUS_S, Daemon
+from node.daemon import REWORD_S, STATUS_S, TELL_LOSS_S, Daemon
 from node.deliver import Appended, Delivery, MqttPublisher, Outbox, Rendered
 from node.deliver.database import outbox_error
 from node.detect import ChannelOrder
@@ -339,3 +339,24 @@ def test_a_stop_that_comes_just_before_the_card_is_opened_is_not_lost(
     monkeypatch.setattr(node._vitals, "heard", heard)
     node.run()
     heard.assert_not_called()
+
+
+def test_haste_is_told_and_for_a_while_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = daemon(tmp_path)
+
+    def wrong() -> list[str]:
+        return [finding.figure for finding in node._book.wrong()]
+
+    node._tell_load(0.0, 0)
+    assert not wrong()
+    node._tell_load(12.0, 3)
+    (told,) = wrong()
+    assert "12 s wait: so far 3 events judged by one impulse each" in told
+    node._tell_load(0.0, 3)
+    assert wrong()
+    late_s = time.monotonic() + TELL_LOSS_S + 1
+    monkeypatch.setattr("node.daemon.time.monotonic", lambda: late_s)
+    node._tell_load(0.0, 3)
+    assert not wrong()

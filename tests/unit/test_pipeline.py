@@ -18,7 +18,14 @@ from node.detect import ChannelOrder
 from node.detect.direction import sound_speed_m_s
 from node.history import History
 from node.messages import Detection, Origin, to_json
-from node.pipeline import AGAIN_PER_S, MAX_WINDOWS, Array, Pipeline, _bearing
+from node.pipeline import (
+    AGAIN_PER_S,
+    HURRY_S,
+    MAX_WINDOWS,
+    Array,
+    Pipeline,
+    _bearing,
+)
 from node.settings import DetectSettings
 from node.timing import RecordingClock
 from node.types import (
@@ -112,6 +119,7 @@ def run(
     cuts: list[int],
     grade: Grade = "not_gunfire",
     clock: SampleClock | None = None,
+    waiting_s: float = 0.0,
     **options: Any,
 ) -> tuple[list[Detection], Listener]:
     listener = Listener(grade)
@@ -120,7 +128,10 @@ def run(
     edges = [0, *sorted(cuts), len(sound)]
     for first, end in itertools.pairwise(edges):
         if first < end:
-            heard += under_test.push(Block(first, sound[first:end], RATE_HZ))
+            waiting = round(waiting_s * RATE_HZ)
+            heard += under_test.push(
+                Block(first, sound[first:end], RATE_HZ, waiting_frames=waiting)
+            )
     return heard + under_test.flush(), listener
 
 
@@ -609,3 +620,55 @@ def test_a_cadence_is_of_the_rounds_that_are_told_with_it() -> None:
     assert first.cadence_rpm == pytest.approx(75, abs=1)
     assert rest.cadence_rpm is None
     assert all(d.cadence_rpm is None for d in heard if d.round_count < 3)
+
+
+BURST_S = (1.0, 1.2, 1.4, 1.6)
+
+
+def test_a_node_that_is_behind_judges_an_event_by_one_impulse() -> None:
+    at_leisure, _ = run(street(BURST_S), [], "gunfire")
+    in_haste, listener = run(street(BURST_S), [], "gunfire", waiting_s=HURRY_S)
+    assert [len(windows) for windows in listener.windows] == [1]
+    assert [(d.grade, d.round_count, d.round_count_is_minimum) for d in in_haste] == [
+        ("gunfire", 1, True)
+    ]
+    assert in_haste[0].event_id == at_leisure[0].event_id
+    assert in_haste[0].rounds[0] == at_leisure[0].rounds[0]
+
+
+def test_a_node_that_is_not_behind_is_not_hasty() -> None:
+    at_leisure, _ = run(street(BURST_S), [], "gunfire")
+    nearly, _ = run(street(BURST_S), [], "gunfire", waiting_s=HURRY_S - 0.1)
+    assert [to_json(d) for d in nearly] == [to_json(d) for d in at_leisure]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_haste_loses_no_event_and_puts_none_down_to_an_echo(seed: int) -> None:
+    sound = busy_street(seed)
+    at_leisure, _ = run(sound, [], "gunfire")
+    in_haste, _ = run(sound, [], "gunfire", waiting_s=HURRY_S)
+    assert {d.event_id for d in at_leisure} <= {d.event_id for d in in_haste}
+
+
+def test_what_is_weak_does_not_lead_an_event_understood_in_haste() -> None:
+    weak, loud = street((1.0,)) // 8, street((1.3,))
+    heard, _ = run(weak + loud, [], "gunfire", waiting_s=HURRY_S)
+    (first,), _ = run(loud, [], "gunfire")
+    apart_s = (parse_utc_ns(heard[0].onset_utc) - parse_utc_ns(first.onset_utc)) / NS_PER_S
+    assert abs(apart_s) < 1e-3
+
+
+def test_the_next_event_is_understood_as_ever_once_a_node_has_caught_up() -> None:
+    sound = street((1.0, 4.0), seconds=8.0)
+    listener = Listener("gunfire")
+    under_test = pipeline(listener)
+    heard = []
+    for first in range(0, len(sound), 1200):
+        waiting = round(HURRY_S * RATE_HZ) if first < 3 * RATE_HZ else 0
+        heard += under_test.push(
+            Block(first, sound[first : first + 1200], RATE_HZ, waiting_frames=waiting)
+        )
+    heard += under_test.flush()
+    assert [d.round_count_is_minimum for d in heard] == [True, False]
+    assert under_test.hasty == 1

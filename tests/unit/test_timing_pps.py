@@ -427,6 +427,52 @@ def test_a_step_of_the_hosts_clock_does_not_move_the_second(stepped_s: float) ->
     assert max(abs(h.error_s) for h in by_pulse) < 1e-6
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(26, False), (32, True)])
+def test_a_pulse_that_stops_is_told_after_ten_seconds_while_the_time_is_held(
+    seconds: int, told: bool
+) -> None:
+    clock = a_clock()
+    heard = play(clock, every_second(20), seconds=seconds)
+    assert heard[-1].source == "pps"
+    assert clock.state.ticks
+    assert ("no pulse on channel 0 for more than 10 s" in clock.state.warning) is told
+
+
+@pytest.mark.parametrize(("amplitude", "told"), [(0.5, False), (1.5, True)])
+def test_a_pulse_at_full_scale_is_told(amplitude: float, told: bool) -> None:
+    clock = a_clock()
+    play(clock, every_second(20), seconds=20, line=Input(amplitude=amplitude))
+    assert ("at full scale" in clock.state.warning) is told
+
+
+def test_full_scale_is_forgotten_once_the_pulse_is_weaker() -> None:
+    clock = a_clock()
+    clock.observe_host(a_reading(0))
+    rng = np.random.default_rng(1)
+    loud = PulseChannel(np.arange(1.0, 40) * RATE_HZ, rng, line=Input(amplitude=1.5))
+    stamps = HostStamps(Crystal(60, rng, changeable=0), rng)
+    for one, true in blocks(loud, 36, host=stamps):
+        weaker = one.frames if true < 20 * RATE_HZ else (one.frames // 2).astype(np.int16)
+        clock.observe_block(replace(one, frames=weaker))
+        if true == 20 * RATE_HZ:
+            assert clock._now < clock._clipped_until
+    assert clock._now >= clock._clipped_until
+
+
+def test_a_receiver_that_comes_to_name_another_second_is_told_and_moves_nothing() -> None:
+    clock = a_clock()
+    heard = play(
+        clock,
+        every_second(60),
+        seconds=60,
+        host=lambda s: confirmed(a_reading(s)),
+        receiver=lambda s: a_message(s, wrong_s=1 if s > 25 else 0),
+    )
+    assert heard[-1].source == "pps"
+    assert abs(heard[-1].error_s) < 1e-6
+    assert "1 s apart on the second" in clock.state.warning
+
+
 def test_host_and_receiver_that_contradict_each_other_are_both_not_trusted() -> None:
     clock = a_clock()
     heard = play(clock, every_second(30), seconds=30, receiver=lambda s: a_message(s, wrong_s=2))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from node.examine import is_young, receiver_finding
 from node.timing.leap import LeapTable
 from node.timing.receiver import Receiver, ReceiverState
 from node.types import NS_PER_S
@@ -71,6 +72,28 @@ def test_a_cold_receiver_with_a_wrong_leap_count_is_not_valid(wrong: int) -> Non
     played.valid.clear()
     assert played.play(10, leapseconds=18).utc_valid
     assert played.valid[:5] == [False] * 5
+
+
+@pytest.mark.parametrize("off_s", [-1, 1])
+def test_a_time_that_jumps_once_it_was_believed_is_told_until_it_is_believed_again(
+    off_s: int,
+) -> None:
+    played = Played()
+    assert played.play(20, host=True).utc_valid
+    state = played.play(10, off_ns=off_s * NS_PER_S, host=True)
+    assert not state.utc_valid
+    assert f"its time has jumped by {off_s:+d} s" in state.reason
+    assert receiver_finding(state).verdict == "warn"
+    state = played.play(10, host=True)
+    assert state.utc_valid
+
+
+def test_a_cold_receiver_s_jump_is_no_more_than_that_it_is_young() -> None:
+    played = Played()
+    played.play(100, off_ns=2 * NS_PER_S)
+    state = played.play(10)
+    assert is_young(state)
+    assert receiver_finding(state).verdict == "pass"
 
 
 def test_nmea_alone_is_valid_after_the_almanac_has_passed_or_where_the_network_agrees() -> None:
