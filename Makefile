@@ -10,12 +10,12 @@ APT_CARD := mtools util-linux xz-utils
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
 # MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd; cards to write, labels to read.
 APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs faketime fdisk gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
-  mosquitto-clients mtools nats-server shellcheck strace systemd-container xz-utils zbar-tools zstd
+  mosquitto-clients mtools nats-server openssh-client shellcheck strace systemd-container xz-utils zbar-tools zstd
 # For the image: all else is in a Debian of the build's own.
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units hil docs report clean
+.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units hil hil-rig docs report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -123,6 +123,9 @@ units: .venv/dev build/root.made  ## the node under systemd, and what check says
 
 hil: .venv/dev build/root.made  ## the bench without hardware: times end to end, faults, load; writes docs/evidence/hil.json
 	@$(BIN)/python -m tests.hil
+
+hil-rig: .venv/dev  ## the same tests on a rig (docs/do/build-a-rig.md): HOST=user@host is its node
+	@$(if $(HOST),,$(error say which node is the rig's: make hil-rig HOST=user@host))GUNFIRE_RIG_HOST=$(HOST) $(BIN)/pytest -m hil -rs tests/hil
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.parts import run_apart
 
-PARTS: Final = ("timing", "faults")
+PARTS: Final = ("suite", "load.fleet", "load.new_year")
 NOTE: Final = (
     "A node as it is installed, under a real systemd in a container, hears in real time through "
     "PortAudio and PyAudio. Its card is an ALSA plug-in with a clock of its own, its receiver "

@@ -29,7 +29,7 @@ WIRING: Final[dict[Part, str]] = {
     "card": "the sound card's USB plug on a hub that switches its ports "
     "(GUNFIRE_RIG_USB=command that is given `on` or `off`)",
     "microphones": "a player whose outputs go into the card's inputs "
-    "(GUNFIRE_RIG_PLAY=command that is given a WAV file, and starts it on a whole second)",
+    "(GUNFIRE_RIG_PLAY=command that is given a WAV file, and plays it over and over)",
     "power": "a relay in the node's supply (GUNFIRE_RIG_POWER=command that is given `on` or `off`)",
     "receiver": "a relay in the antenna's supply (GUNFIRE_RIG_ANTENNA=command, `on` or `off`)",
     "pulse": "a relay in the pulse's line (GUNFIRE_RIG_PULSE=command, `on` or `off`)",
@@ -117,7 +117,7 @@ class Bench(Protocol):
     broker: Broker
     switches: Mapping[Part, Switch]
 
-    def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[float]:
+    def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[int]:
         """Give when shots truly reached the first microphone in a stretch of time."""
         ...
 

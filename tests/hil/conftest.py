@@ -1,12 +1,15 @@
-"""What the bench's tests share."""
+"""What the bench's tests share: they run on a rig where one is named, else without hardware."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hil import container
+from tests.hil import container, rig_bench
+from tests.hil.rig_bench import RigBench
+from tests.hil.rig_command import RigError
 from tests.hil.unit_stage import Installed, installed
 
 
@@ -17,3 +20,18 @@ def product() -> Iterator[Installed]:
         pytest.skip(f"the virtual bench needs {missing}")
     with installed() as product:
         yield product
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[RigBench | None]:
+    """Take over the rig of GUNFIRE_RIG_HOST for as long as tests run; None where none is named."""
+    if not os.environ.get("GUNFIRE_RIG_HOST"):
+        yield None
+        return
+    if missing := rig_bench.missing():
+        pytest.skip(missing)
+    try:
+        with rig_bench.rig_bench() as rig:
+            yield rig
+    except RigError as error:
+        pytest.fail(str(error), pytrace=False)

@@ -56,8 +56,14 @@ class Fault(Generic[B]):
         How long it stands at least.
     deaf
         Whether the microphones cannot hear meanwhile: what was shot then is not owed.
+    blind_s
+        So much sound after the blow is lost, and what was shot in it is not owed.
     stays
         Whether the words stay for a while by design (they tell of the past).
+    alone
+        Whether it disturbs other benches on the same machine.
+    untold_bearings
+        Whether bearings go wrong and no sound can tell (docs/decisions/0017).
     needs
         What it takes hold of.
     """
@@ -70,8 +76,11 @@ class Fault(Generic[B]):
     recovers_s: float = 30.0
     stands_s: float = 8.0
     deaf: bool = False
+    blind_s: float = 0.0
     stays: bool = False
     heals: bool = False
+    alone: bool = False
+    untold_bearings: bool = False
     needs: tuple[Part, ...] = ()
 
 
@@ -218,7 +227,7 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
     """Set what was published beside what was shot."""
     end_ns = time.time_ns()
     shots = bench.onsets_utc_ns(began_ns - round(MARGIN_S * 2e9), end_ns)
-    heard: dict[float, list[Detection]] = {}
+    heard: dict[int, list[Detection]] = {}
 
     def look() -> bool:
         heard.clear()
@@ -229,7 +238,8 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
                 heard.setdefault(near, []).append(detection)
         return all(shot in heard for shot in owed)
 
-    owed = [shot for shot in shots if shot > began_ns]
+    lost_ns = began_ns + round(fault.blind_s * 1e9)
+    owed = [shot for shot in shots if shot > lost_ns]
     if fault.deaf:
         look()
         after_ns = began_ns + MARGIN_S * 1e9 if fault.heals else mended_ns
@@ -244,7 +254,7 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
             _judge(outcome, detection, shot)
 
 
-def _judge(outcome: Outcome, detection: Detection, shot_ns: float) -> None:
+def _judge(outcome: Outcome, detection: Detection, shot_ns: int) -> None:
     error_s = (onset_utc_ns(detection) - shot_ns) / 1e9
     outcome.worst_s = max(outcome.worst_s, abs(error_s))
     outcome.beyond += abs(error_s) > 3 * detection.rounds[0].sigma_s
@@ -264,7 +274,7 @@ def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
         (outcome.lost, "shots lost"),
         (outcome.doubled, "shots told twice"),
         (outcome.beyond, "times off by more than 3 σ"),
-        (outcome.astray, "bearings astray"),
+        (outcome.astray * (not fault.untold_bearings), "bearings astray"),
     ):
         if count:
             said.append(f"{count} {what}")

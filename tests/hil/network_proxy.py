@@ -48,6 +48,8 @@ class NetworkProxy:
     ----------
     target_port
         Where the broker listens.
+    address
+        Of this machine, where the proxy listens.
 
     Attributes
     ----------
@@ -57,8 +59,9 @@ class NetworkProxy:
         How often an armed break has struck.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, address: str = "127.0.0.1") -> None:
         self._target_port = target_port
+        self._address = address
         self._lock = threading.RLock()
         self._listener: socket.socket | None = None
         self._connections: list[tuple[_Stream, _Stream]] = []
@@ -136,7 +139,7 @@ class NetworkProxy:
     def _listen(self) -> None:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self._address, self.port))
         listener.listen()
         self.port = listener.getsockname()[1]
         self._listener = listener

@@ -197,12 +197,6 @@ def fill_disk(bench: Bench) -> Mend:
     return lambda: bench.machine.run("rm", "-f", filler) and None
 
 
-def read_only_disk(bench: Bench) -> Mend:
-    """Have the disk that the node keeps its state on take no more."""
-    bench.machine.run("mount", "-o", "remount,ro", STATE)
-    return lambda: bench.machine.run("mount", "-o", "remount,rw", STATE) and None
-
-
 def spoil_outbox(bench: Bench) -> Mend:
     """Overwrite the head of the outbox, and end the node: it meets that when it starts."""
     spoil = f"dd if=/dev/urandom of={STATE}/outbox.sqlite3 bs=4096 count=3 conv=notrunc"
@@ -210,18 +204,21 @@ def spoil_outbox(bench: Bench) -> Mend:
     return nothing
 
 
-def failing_disk(bench: VirtualBench) -> Mend:
-    """Have every fsync of the node's fail, as on a worn card."""
-    calls = "fsync,fdatasync"
-    command = ["strace", "-qq", "-f", "-o", "/dev/null", "-p", str(bench.machine.pid())]
-    inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"]
-    strace = subprocess.Popen([*command, *inject])
+def failing_disk(error: str, calls: str) -> VirtualStrike:
+    """Have calls by which the node writes to its disk fail, as those of a broken one do."""
 
-    def mend() -> None:
-        strace.terminate()
-        strace.wait()
+    def strike(bench: VirtualBench) -> Mend:
+        command = ["strace", "-qq", "-f", "-o", "/dev/null", "-p", str(bench.machine.pid())]
+        inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"]
+        strace = subprocess.Popen([*command, *inject])
 
-    return mend
+        def mend() -> None:
+            strace.terminate()
+            strace.wait()
+
+        return mend
+
+    return strike
 
 
 def step_clock(seconds: float) -> VirtualStrike:
@@ -284,7 +281,7 @@ def without_name(bench: Bench) -> Mend:
     bench.machine.run("sh", "-c", forget)
     bench.proxy.cut()
     bench.proxy.mend()
-    return lambda: bench.machine.run("cp", "/etc/hosts.good", "/etc/hosts") and None
+    return lambda: bench.machine.run("mv", "/etc/hosts.good", "/etc/hosts") and None
 
 
 def certificate_expired(bench: VirtualBench) -> Mend:

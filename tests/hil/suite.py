@@ -1,26 +1,43 @@
-"""Runs tests of the bench, and gathers what they measured for the evidence."""
+"""`make hil`: the bench's tests, and what they measured: times end to end, and the fault matrix."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.evidence import ROOT
-from tests.parts import Tell
+from tests.hil import end_to_end, fault_matrix
+from tests.parts import Part, Tell
 
 RECORD = "GUNFIRE_HIL_RECORD"
 """Names the folder into which tests write what they measured."""
 
 
+BENCHES: Final = 4
+"""At a time: a node takes a twentieth of a processor, and mostly waits."""
+
+
+def measure(tell: Tell) -> Part:
+    """Run the whole suite."""
+    lines = run(["tests/hil"], tell)
+    timing = end_to_end.table([line for line in lines if "method" in line])
+    faults = fault_matrix.table([line for line in lines if "fault" in line])
+    return Part(
+        timing.claims + faults.claims, timing.details + faults.details, draws=timing.pictures
+    )
+
+
 def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
-    """Run tests of the bench, two at a time; give what each has recorded, in order of name.
+    """Run tests of the bench, some at a time; give what each has recorded, in order of name.
 
     Raises
     ------
@@ -30,7 +47,7 @@ def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "hil", "-v"]
         with subprocess.Popen(
-            [*command, "-n", "2", "--dist", "loadgroup", *tests],
+            [*command, "-n", str(BENCHES), "--dist", "loadgroup", *tests],
             cwd=ROOT,
             env=os.environ | {RECORD: folder},
             stdout=subprocess.PIPE,
@@ -48,6 +65,14 @@ def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
             print("".join(said[said.index(_first_failure(said)) :]), file=sys.stderr)
         lines = [line for file in sorted(Path(folder).iterdir()) for line in file.open()]
     return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def machine(*, alone: bool = False) -> Iterator[None]:
+    """Take the machine for a test: with others, or alone, once they have ended."""
+    with Path(tempfile.gettempdir(), f"gunfire-hil-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 def record(name: str, figures: dict[str, Any]) -> None:

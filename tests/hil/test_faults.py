@@ -13,6 +13,7 @@ from tests.hil import suite
 from tests.hil.bench import Bench, missing_parts
 from tests.hil.fault import strike
 from tests.hil.fault_table import BENCHES, Row
+from tests.hil.rig_bench import RigBench
 from tests.hil.unit_stage import Installed
 from tests.hil.virtual_bench import virtual_bench
 
@@ -24,8 +25,13 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def bench(product: Installed, wavclock_plugin: Path) -> Iterator[dict[str, Bench]]:
-    """Begin benches as they are asked for, one at a time."""
+def bench(rig: RigBench | None, request: pytest.FixtureRequest) -> Iterator[dict[str, Bench]]:
+    """Begin benches as they are asked for, one at a time; of rigs there is one, for all of it."""
+    if rig is not None:
+        yield dict.fromkeys(BENCHES, rig)
+        return
+    product: Installed = request.getfixturevalue("product")
+    wavclock_plugin: Path = request.getfixturevalue("wavclock_plugin")
 
     class Benches(dict[str, Bench]):
         def __init__(self) -> None:
@@ -53,7 +59,8 @@ def test_a_fault_is_told_in_time_and_loses_nothing_that_was_heard(
     on_bench = bench[on]
     if missing := missing_parts(on_bench, row.needs):
         pytest.skip(missing)
-    outcome = strike(on_bench, row)
+    with suite.machine(alone=row.alone):
+        outcome = strike(on_bench, row)
     suite.record(
         on,
         {
@@ -62,6 +69,7 @@ def test_a_fault_is_told_in_time_and_loses_nothing_that_was_heard(
             "by": row.by,
             "bound_s": row.told_s,
             "recovers_s": row.recovers_s,
+            "untold_bearings": row.untold_bearings,
             **asdict(outcome),
         },
     )

@@ -57,11 +57,14 @@ def street(*, pulse: bool) -> RenderedNode:
 
 
 def impulses(*, pulse: bool) -> RenderedNode:
-    """Build a turn of impulses to time: every 1.9 s, each another part of a sample on."""
-    return _turn(3 * TURN_S, 1.903, pulse=pulse)
+    """Build a turn of impulses to time: every 1.9 s, each another part of a sample on.
+
+    They stand as far out of the noise as what is injected into a line does.
+    """
+    return _turn(3 * TURN_S, 1.903, pulse=pulse, noise_db_a=30.0)
 
 
-def _turn(turn_s: int, every_s: float, *, pulse: bool) -> RenderedNode:
+def _turn(turn_s: int, every_s: float, *, pulse: bool, noise_db_a: float = 50.0) -> RenderedNode:
     shots = "".join(
         f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {1.0 + every_s * i}\n'
         "x_m = 40.0\ny_m = 70.0\n"
@@ -70,7 +73,7 @@ def _turn(turn_s: int, every_s: float, *, pulse: bool) -> RenderedNode:
     frames = round(turn_s * RATE * (1 + PPM * 1e-6))
     scene = parse(
         f'name = "bench"\nduration_s = {frames / RATE}\nseed = 9\n'
-        "start_utc = 2026-06-01T12:00:00Z\n[street]\nnoise_db_a = 50.0\n"
+        f"start_utc = 2026-06-01T12:00:00Z\n[street]\nnoise_db_a = {noise_db_a}\n"
         + shots
         + f'[[nodes]]\nid = "{NODE_ID}"\nx_m = 0.0\ny_m = 0.0\nz_m = 6.0\nclock_ppm = {PPM}\n'
         f'array = "tetrahedron_200mm"\npps = {str(pulse).lower()}\n'
@@ -106,11 +109,11 @@ class Streams:
 
     def onsets_utc_ns(
         self, frames: Sequence[float], turn: int, from_utc_ns: int, to_utc_ns: int
-    ) -> list[float]:
+    ) -> list[int]:
         """Give when frames of each turn were converted, within a stretch of time."""
         stretches = tuple(self._stretches)
         ends = [later.from_utc_ns for later in stretches[1:]] + [to_utc_ns]
-        onsets = []
+        onsets: list[int] = []
         for stretch, end_ns in zip(stretches, ends, strict=True):
             truth = stretch.truth
             first_ns = max(from_utc_ns, stretch.from_utc_ns)
@@ -243,7 +246,7 @@ class VirtualBench:
             ("microphones", "broker", "network", "machine", "software", *self.switches)
         )
 
-    def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[float]:
+    def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[int]:
         turn = len(self.microphones.street)
         return self.streams.onsets_utc_ns(self.arrivals, turn, from_utc_ns, to_utc_ns)
 
@@ -327,7 +330,7 @@ def virtual_bench(
         folder = machine.place / "card"
         frames = np.asarray(sound.frames(), np.int32)
         card = VirtualCard(folder, plugin, frames, RATE, ppm=PPM, align=pulse, loop=True)
-        _hand_in(machine, card, folder, plugin)
+        hand_in(machine, card, folder, plugin)
         receiver = opened.enter_context(VirtualReceiver())
         gpsd = opened.enter_context(Gpsd(receiver.device))
         fleet = BenchFleet(machine.place / "fleet", NODE_ID)
@@ -375,7 +378,7 @@ def virtual_bench(
         yield bench
 
 
-def _hand_in(machine: Container, card: VirtualCard, folder: Path, plugin: Path) -> None:
+def hand_in(machine: Container, card: VirtualCard, folder: Path, plugin: Path) -> None:
     """Show the card in a container."""
     shutil.copy(plugin, folder)
     configuration = folder / "asound.conf"

@@ -47,11 +47,12 @@ class Truth:
     frame0_utc_ns: int
     rate_hz: float
 
-    def utc_ns(self, frame: float) -> float:
-        return self.frame0_utc_ns + frame / self.rate_hz * 1e9
+    # Whole: a float of so many nanoseconds goes by steps of a quarter of a microsecond.
+    def utc_ns(self, frame: float) -> int:
+        return self.frame0_utc_ns + round(frame / self.rate_hz * 1e9)
 
-    def monotonic_ns(self, frame: float) -> float:
-        return self.frame0_monotonic_ns + frame / self.rate_hz * 1e9
+    def monotonic_ns(self, frame: float) -> int:
+        return self.frame0_monotonic_ns + round(frame / self.rate_hz * 1e9)
 
 
 class VirtualCard:

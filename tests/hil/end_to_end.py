@@ -1,23 +1,22 @@
-"""`make hil`: published times against the moments at which impulses were heard, end to end."""
+"""Published times against the moments at which impulses were heard, end to end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from tests.evidence import Claim, Detail
-from tests.hil import suite
-from tests.parts import Part, Tell
+from tests.parts import Part
 
 PEER: Final = "-316 ± 99.6"
 """µs: what commercial sensors published of themselves (ShotSpotter Tech Note 098)."""
 
 
-def measure(tell: Tell) -> Part:
-    """Time impulses by the pulse in a channel, and by the host's time stamps."""
-    runs = suite.run(["tests/hil/test_timing.py"], tell)
+def table(runs: Sequence[dict[str, Any]]) -> Part:
+    """Make claims and pictures of what `tests/hil/test_timing.py` recorded."""
     claims: list[Claim] = []
     for run in runs:
         name = f"{run['method']}, end to end, {len(run['errors_us'])} impulses"
