@@ -15,7 +15,7 @@ APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs fake
 APT_IMAGE := git mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units hil hil-rig docs report clean
+.PHONY: help run card install uninstall image release image-test test lint bench train evaluate field timing faults units hil hil-rig soak docs report clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 20
@@ -126,6 +126,10 @@ hil: .venv/dev build/root.made  ## the bench without hardware: times end to end,
 
 hil-rig: .venv/dev  ## the same tests on a rig (docs/do/build-a-rig.md): HOST=user@host is its node
 	@$(if $(HOST),,$(error say which node is the rig's: make hil-rig HOST=user@host))GUNFIRE_RIG_HOST=$(HOST) $(BIN)/pytest -m hil -rs tests/hil
+
+soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (HOURS=h)
+	@$(BIN)/python -m tests.hil.soak --simulated-hours $(or $(SIMULATED),72)
+	@$(BIN)/python -m tests.hil.soak --hours $(or $(HOURS),1)
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

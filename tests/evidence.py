@@ -65,7 +65,8 @@ def publish(
     """Print a table, write docs/evidence/<target>.json, renew docs/look-up/evidence.md.
 
     With `part`, the table is that of one part of the target, measured by itself (at `commit`; this
-    one by default); the others' stay as they are.
+    one by default); the others' stay as they are. Where another command than the target's own
+    measures it, it has that command and the note to itself.
     """
     measured: dict[str, Any] = {
         "commit": commit or commit_now(),
@@ -79,8 +80,11 @@ def publish(
     FOLDER.mkdir(parents=True, exist_ok=True)
     file = FOLDER / f"{target}.json"
     if part:
-        before = json.loads(file.read_text("utf-8"))["parts"] if file.exists() else {}
-        record["parts"] = before | {part: measured}
+        known = json.loads(file.read_text("utf-8")) if file.exists() else {"parts": {}}
+        if command != f"make {target}":
+            measured |= {"command": command, "note": note}
+            record |= {"command": f"make {target}", "note": known.get("note", "")}
+        record["parts"] = known["parts"] | {part: measured}
     else:
         record |= measured
     file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -123,7 +127,8 @@ def page() -> str:
             if name:
                 parts.append(f"### {name}\n")
                 package = record["target"].replace("-", "_")
-                level, command = "####", f"python -m tests.{package} --only {name}"
+                one_by_one = f"python -m tests.{package} --only {name}"
+                level, command = "####", measured.get("command", one_by_one)
             parts.append(_measured_by(command, measured))
             if measured.get("note"):
                 parts.append(measured["note"] + "\n")

@@ -87,6 +87,9 @@ CARD: Final = (
         stays=True,
         needs=("software",),
     ),
+)
+
+MICROPHONES: Final = (
     Row(
         "a microphone is dead",
         do.hear(do.silence(1)),
@@ -485,6 +488,7 @@ class Setup:
 _SMALL: Final = {"state_bytes": 400 * 2**20, "settings": "[outbox]\nmax_bytes = 2097152\n"}
 BENCHES: Final = {
     "card": Setup(CARD),
+    "microphones": Setup(MICROPHONES),
     "time": Setup(TIME),
     "network": Setup((*NETWORK, *TLS)),
     "process": Setup(PROCESS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from typing import Any, Final
 from tests.evidence import ROOT
 from tests.hil import end_to_end, fault_matrix
 from tests.parts import Part, Tell
+
+# What pytest-xdist says of a test: [gw0] [ 25%] PASSED tests/hil/test_faults.py::test_…[name]
+_DONE: Final = re.compile(r"\[ *(?P<share>\d+%)\] [A-Z]+ .*::(?P<name>.*)")
 
 RECORD = "GUNFIRE_HIL_RECORD"
 """Names the folder into which tests write what they measured."""
@@ -86,8 +90,9 @@ def _read(process: subprocess.Popen[str], said: list[str], tell: Tell) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
-        if "[" in line and "]" in line:
-            tell(line[line.rindex("[", 0, line.rindex("]")) :].strip()[:60])
+        if (done := _DONE.search(line)) is not None:
+            test, _, case = done["name"].strip().partition("[")
+            tell(f"{done['share']}, {case.rstrip(']') or test}")
 
 
 def _first_failure(said: Sequence[str]) -> str:

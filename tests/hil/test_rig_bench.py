@@ -26,14 +26,14 @@ from tests.hil import container, rig_bench, virtual_card
 from tests.hil.bench import missing_parts
 from tests.hil.container import CHECKOUT, NODE, ROOT, Container
 from tests.hil.fault import strike
-from tests.hil.fault_table import CARD, PROCESS
+from tests.hil.fault_table import MICROPHONES, PROCESS
 from tests.hil.rig_bench import RigBench
 from tests.hil.rig_command import Command, Relay, RigError
 from tests.hil.rig_loan import lent
 from tests.hil.rig_marks import with_marks
 from tests.hil.rig_truth import Seconds, Witness
 from tests.hil.ssh_machine import SshMachine
-from tests.hil.unit_stage import RATE, SETTINGS, ReceiverInside, installed
+from tests.hil.unit_stage import RATE, SETTINGS, Installed, ReceiverInside
 from tests.hil.virtual_bench import PPM, PULSE, Streams, hand_in, street
 from tests.hil.virtual_card import VirtualCard
 from tests.hil.virtual_receiver import Gpsd, VirtualReceiver, free_port
@@ -54,7 +54,7 @@ RIGHT_S = 1e-6
 boots = pytest.mark.skipif(MISSING is not None, reason=f"needs {MISSING}")
 STRUCK = tuple(
     replace(row, stands_s=3.0)
-    for row in (*CARD, *PROCESS)
+    for row in (*MICROPHONES, *PROCESS)
     if row.name in ("the node killed", "a microphone inverted")
 )
 """By the player the one, by SSH the other."""
@@ -124,9 +124,11 @@ class Pi:
 
 
 @pytest.fixture(scope="module")
-def pi(wavclock_plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pi]:
+def pi(
+    product: Installed, wavclock_plugin: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pi]:
     with ExitStack() as opened:
-        machine = opened.enter_context(installed()).machine("pi")
+        machine = product.machine("pi")
         opened.callback(machine.discard)
         opened.enter_context(container.own_network())
         folder = machine.place / "card"

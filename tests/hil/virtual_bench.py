@@ -53,21 +53,31 @@ _POLL_S: Final = 0.02
 
 def street(*, pulse: bool) -> RenderedNode:
     """Build a turn of a quiet street with a shot every 2.6 s, 80 m away, for four microphones."""
-    return _turn(TURN_S, SHOT_EVERY_S, pulse=pulse)
+    return _turn(TURN_S, SHOT_EVERY_S, (40.0, 70.0), pulse=pulse)
 
 
-def impulses(*, pulse: bool) -> RenderedNode:
+def impulses(*, pulse: bool, range_m: float = 200.0) -> RenderedNode:
     """Build a turn of impulses to time: every 1.9 s, each another part of a sample on.
 
-    They stand as far out of the noise as what is injected into a line does.
+    They stand as far out of the noise as what is injected into a line does. The air has rounded
+    their rise: the moment of one that is much steeper than a sample is long, or much slower, the
+    trigger tells less well, and a bench is to show what the way from card to message adds.
     """
-    return _turn(3 * TURN_S, 1.903, pulse=pulse, noise_db_a=30.0)
+    place_m = (range_m * 0.5, range_m * 0.866)
+    return _turn(3 * TURN_S, 1.903, place_m, pulse=pulse, noise_db_a=30.0)
 
 
-def _turn(turn_s: int, every_s: float, *, pulse: bool, noise_db_a: float = 50.0) -> RenderedNode:
+def _turn(
+    turn_s: int,
+    every_s: float,
+    place_m: tuple[float, float],
+    *,
+    pulse: bool,
+    noise_db_a: float = 50.0,
+) -> RenderedNode:
     shots = "".join(
         f'[[sources]]\nkind = "muzzle_blast"\ncalibre = "9mm"\ntime_s = {1.0 + every_s * i}\n'
-        "x_m = 40.0\ny_m = 70.0\n"
+        f"x_m = {place_m[0]}\ny_m = {place_m[1]}\n"
         for i in range(int((turn_s - 1.0) / every_s))
     )
     frames = round(turn_s * RATE * (1 + PPM * 1e-6))

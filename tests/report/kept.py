@@ -28,6 +28,7 @@ class Measured(BaseModel):
     versions: dict[str, str]
     claims: tuple[Claim, ...]
     details: tuple[Detail, ...] = ()
+    command: str = ""
     note: str = ""
 
     @model_validator(mode="after")
@@ -72,6 +73,8 @@ class Target:
         """Give the command that measures a part anew."""
         if not part:
             return self.command
+        if own := self.parts[part].command:
+            return own
         return f".venv/bin/python -m tests.{self.package} --only {part}"
 
 
@@ -119,8 +122,8 @@ def _read(file: Path) -> Target:
         head = _Head.model_validate(record)
         parts = record.get("parts")
         if parts is None:
-            # the note is the target's; its one part has none of its own
-            measured = {"": Measured.model_validate(record | {"note": ""})}
+            # note and command are the target's; its one part has none of its own
+            measured = {"": Measured.model_validate(record | {"note": "", "command": ""})}
         else:
             measured = _parts(parts)
     except OSError as error:

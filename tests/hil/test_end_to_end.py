@@ -17,13 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node.detect import Detector
+from node.settings import DetectSettings
+from node.simulate.render import RenderedNode
+from node.types import Block
 from tests.hil import suite
 from tests.hil.bench import Bench
 from tests.hil.container import NODE
 from tests.hil.ear import onset_utc_ns
 from tests.hil.fault import wait_until_well
 from tests.hil.rig_bench import RigBench
-from tests.hil.unit_stage import Installed
+from tests.hil.unit_stage import RATE, Installed
 from tests.hil.virtual_bench import impulses, street, virtual_bench
 
 LISTEN_S = (60.0, 100.0)
@@ -31,6 +35,7 @@ LISTEN_S = (60.0, 100.0)
 CALIBRATED_S = 20.0
 """After which a clock has seen as much as it ever weighs."""
 SAME_NS = 0.1e9
+MICROPHONES, BLOCK = 4, 4096
 
 
 def errors_ns(bench: Bench, seconds: float) -> list[float]:
@@ -46,6 +51,23 @@ def errors_ns(bench: Bench, seconds: float) -> list[float]:
         if detection.revision == 0 and abs(nearest) < SAME_NS:
             found.append(nearest)
     return found
+
+
+def trigger_errors_us(sound: RenderedNode) -> list[float]:
+    """Give by how much the trigger alone errs on the same impulses, less what is constant."""
+    frames = np.asarray(sound.frames(), np.int32)[:, :MICROPHONES]
+    detector = Detector(DetectSettings(), RATE, MICROPHONES)
+    events = [
+        event
+        for first in range(0, len(frames), BLOCK)
+        for event in detector.push(Block(first, frames[first : first + BLOCK], RATE))
+    ]
+    onsets = np.array([e.impulses[0].onset_sample for e in (*events, *detector.flush())])
+    true = np.array([arrival.sample for arrival in sound.arrivals()])
+    errors = onsets[:, np.newaxis] - true
+    nearest = errors[np.arange(len(onsets)), np.argmin(np.abs(errors), axis=1)]
+    near = nearest[np.abs(nearest) < SAME_NS * RATE / 1e9]
+    return ((near - np.mean(near)) / RATE * 1e6).tolist()
 
 
 @contextmanager
@@ -93,6 +115,10 @@ def test_published_times_are_right_end_to_end(
         "sigma_us": float(np.std(errors)) / 1e3,
         "p99_us": float(np.percentile(np.abs(errors), 99)) / 1e3,
         "worst_us": float(np.max(np.abs(errors))) / 1e3,
+        "trigger_us": {
+            range_m: trigger_errors_us(impulses(pulse=False, range_m=range_m))
+            for range_m in (80, 200, 300)
+        },
     }
     suite.record(f"timing-{1 - pulse}", figures)
     assert len(errors) >= 40
