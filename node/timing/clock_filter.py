@@ -31,7 +31,11 @@ GATE: Final = 6.0
 # Which pulse of a count one is has to be beyond doubt: half a second is the next one.
 COUNTS_S: Final = 0.1
 LEAST_GATE_S: Final = 0.3e-6
-# Pulses off by the same are believed against the filter when there are so many and none that fits.
+# After some minutes without a pulse the gate is wider than a pulse ever jitters. One edge that is
+# none, as a cable makes that is plugged in amid a pulse, would pass for what the rate has become.
+WIDE_GATE_S: Final = 300e-6
+# Pulses off by the same are believed against the filter when there are so many and none that fits;
+# and within a wide gate only when there are so many.
 AGREE: Final = 3
 AGREE_S: Final = 20e-6
 MOVED_RATE_SIGMA: Final = 0.3e-6
@@ -74,7 +78,7 @@ class ClockFilter:
         self._k: int | None = None
         self._x: Float64Array = np.zeros(3)
         self._p: Float64Array = np.zeros((3, 3))
-        self._off: list[tuple[float, float]] = []  # sample and innovation of those refused in a row
+        self._off: list[tuple[float, float]] = []  # sample and innovation of those not taken
         self.taken = self.refused = self.missed = 0
         self.since_begun = self.since_moved = 0
 
@@ -109,8 +113,16 @@ class ClockFilter:
         count = self._k + round(seconds + float(x[0]))
         off_s = (count - self._k) - (seconds + float(x[0]))
         variance = float(p[0, 0]) + noise
-        if abs(off_s) > max(GATE * math.sqrt(variance), LEAST_GATE_S):
-            return self._off_by(sample, off_s, count, x, p, seconds)
+        gate_s = max(GATE * math.sqrt(variance), LEAST_GATE_S)
+        fits = abs(off_s) <= gate_s
+        if not fits or (gate_s > WIDE_GATE_S and self.since_begun > 1):
+            agree = self._agree(sample, off_s)
+            self.refused += not (fits and agree)
+            if not agree:
+                return "refused", count
+            if not fits:
+                self._move(sample, off_s, count, x, p, seconds)
+                return "moved", count
         gain = p[:, 0] / variance
         self._set(sample, count, x + gain * off_s, p - np.outer(gain, p[0]), seconds)
         self._off = []
@@ -183,7 +195,15 @@ class ClockFilter:
         x[0] += seconds - steps  # the nominal seconds that are not whole are offset now
         self._n, self._k, self._x, self._p = sample, count, x, p
 
-    def _off_by(
+    def _agree(self, sample: float, off_s: float) -> bool:
+        """Whether this pulse is off by the same as those before it, and they are enough."""
+        # A drifting rate is no jump: it is the same offset each time that tells one.
+        self._off = [o for o in self._off if abs(o[1] - off_s) < AGREE_S and o[0] > self._n]
+        self._off.append((sample, off_s))
+        lasted = sample - self._off[0][0] >= (AGREE - 1.5) * self._rate
+        return len(self._off) >= AGREE and lasted
+
+    def _move(
         self,
         sample: float,
         off_s: float,
@@ -191,13 +211,7 @@ class ClockFilter:
         x: Float64Array,
         p: Float64Array,
         seconds: float,
-    ) -> tuple[Verdict, int]:
-        self.refused += 1
-        # A drifting rate is no jump: it is the same offset each time that tells one.
-        self._off = [o for o in self._off if abs(o[1] - off_s) < AGREE_S and o[0] > self._n]
-        self._off.append((sample, off_s))
-        if len(self._off) < AGREE or sample - self._off[0][0] < (AGREE - 1.5) * self._rate:
-            return "refused", count
+    ) -> None:
         x = x.copy()
         x[0] += off_s
         p = p.copy()
@@ -210,7 +224,6 @@ class ClockFilter:
         self.taken += 1
         self.since_begun += 1
         self.since_moved = 1
-        return "moved", count
 
 
 def _drifted(seconds: Float64Array) -> Float64Array:

@@ -32,7 +32,7 @@ BENCHES: Final = 4
 
 def measure(tell: Tell) -> Part:
     """Run the whole suite."""
-    lines = run(["tests/hil"], tell)
+    lines = run(["tests/hil", "tests/unit/hil_soak"], tell)
     timing = end_to_end.table([line for line in lines if "method" in line])
     faults = fault_matrix.table([line for line in lines if "fault" in line])
     return Part(

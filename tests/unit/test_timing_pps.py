@@ -10,7 +10,7 @@ import pytest
 from node.ears import Ears
 from node.settings import Settings
 from node.timing import HostSampleClock, RecordingClock
-from node.timing.clock_filter import ClockFilter
+from node.timing.clock_filter import GATE, HEAD_ROOM, WIDE_GATE_S, ClockFilter
 from node.timing.leap import LeapTable
 from node.timing.pps import PpsSampleClock
 from node.types import (
@@ -526,6 +526,50 @@ def test_a_crystal_that_takes_to_the_sun_stays_within_what_the_filter_tells() ->
     assert clock.refused == 0
     assert np.mean(np.abs(errors) <= 3 * np.array(sigmas)) >= 0.99
     assert np.max(np.abs(errors)) < 0.5e-6
+
+
+@pytest.mark.parametrize("away_s", [60, 300, 900, 2113, 3500])
+@pytest.mark.parametrize("strays_sigma", [(-5.9,), (3.0,), (-0.3, 4.0)])
+def test_an_edge_that_is_none_before_the_pulse_is_back_moves_nothing(
+    away_s: int, strays_sigma: tuple[float, ...]
+) -> None:
+    crystal, rng = Crystal(away_s + 1000, np.random.default_rng(4)), np.random.default_rng(5)
+    clock = ClockFilter(RATE_HZ)
+    for sample in crystal.sample(np.arange(1.0, 601)):
+        clock.pulse(sample + rng.normal(0, 50e-9) * RATE_HZ)
+    back_s = 600 + away_s
+    gate_s = clock.at(float(crystal.sample(back_s))).sigma_s / HEAD_ROOM
+    strays_s = back_s + np.array(strays_sigma) * gate_s
+    verdicts = [clock.pulse(sample)[0] for sample in crystal.sample(strays_s)]
+    for at_s in back_s + np.arange(1.0, 30):
+        verdicts.append(
+            clock.pulse(float(crystal.sample(at_s)) + rng.normal(0, 50e-9) * RATE_HZ)[0]
+        )
+        count = clock.at(float(crystal.sample(at_s)))
+        if at_s > back_s + 5:
+            assert abs(count.seconds + 1 - at_s + count.rest_s) < 1e-6
+    if gate_s > WIDE_GATE_S / GATE:
+        assert verdicts == ["refused"] * (len(strays_s) + 2) + ["taken"] * 27
+
+
+def test_a_cable_that_is_plugged_in_amid_a_pulse_costs_seconds_and_not_the_hour() -> None:
+    crystal, rng, back_s = Changed(0.0), np.random.default_rng(3), 2173
+    pulses = np.concatenate([np.arange(1.0, 61.0), [back_s - 0.968], back_s + np.arange(30.0)])
+    heard = np.concatenate([pulses[:60], np.arange(600.5, back_s - 30, 600), pulses[60:]])
+    clock, told = a_clock(), []
+    stamps = HostStamps(crystal, rng)
+    channel = PulseChannel(crystal.sample(pulses), rng)
+    for block, true in glimpses(channel, crystal.sample(heard), host=stamps):
+        clock.observe_host(a_reading(float(crystal.time_s(true))))
+        clock.observe_block(block)
+        now_s = float(crystal.time_s(true + len(block.frames)))
+        error_s = (clock.at(block.end_sample).utc_ns - START_UTC_S * NS_PER_S) / NS_PER_S - now_s
+        told.append((now_s, clock.quality(), abs(error_s)))
+    after = [(quality, error_s) for now_s, quality, error_s in told if now_s > back_s + 5]
+    assert len(after) == 25
+    assert {quality.source for quality, _ in after} == {"pps"}
+    assert max(quality.sigma_s for quality, _ in after) < 1e-6
+    assert max(error_s for _, error_s in after) < 1e-6
 
 
 @pytest.mark.parametrize("locked_s", [30, 600, 7200])

@@ -1,6 +1,9 @@
 """A soak of most of an hour, in less than a minute: a good node passes, planted faults are found.
 
-Shorter than can tell a megabyte a day: that is what the long one is for.
+Shorter than can tell a megabyte a day: that is what the long one is for. Half a minute each, and so
+of the bench's kind, not run unless asked for:
+
+    pytest -m hil tests/unit/hil_soak
 """
 
 import shutil
@@ -14,6 +17,8 @@ from tests.hil.soak.judge import Outcome
 from tests.hil.soak.simulated import Form, run
 
 pytestmark = [
+    pytest.mark.hil,
+    pytest.mark.xdist_group("soak"),
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
