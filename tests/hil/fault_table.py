@@ -171,7 +171,7 @@ MICROPHONES: Final = (
 TIME: Final = (
     Row(
         "the pulse's line to the card is cut",
-        do.pulse_with(no_pulse),
+        do.hear(no_pulse),
         told="no pulse|missed|pulse",
         told_s=20.0,
         stands_s=25.0,
@@ -179,19 +179,19 @@ TIME: Final = (
     ),
     Row(
         "a second pulse after each",
-        do.pulse_with(doubled_pulse),
+        do.hear(doubled_pulse),
         stands_s=20.0,
         needs=("microphones", "software"),
     ),
     Row(
         "the pulse jitters by 200 µs",
-        do.pulse_with(jittering_pulse),
+        do.hear(jittering_pulse),
         stands_s=20.0,
         needs=("microphones", "software"),
     ),
     Row(
         "the pulse at full scale",
-        do.pulse_with(strong_pulse),
+        do.hear(strong_pulse),
         told="full scale",
         told_s=SEEN_S,
         needs=("microphones", "software"),

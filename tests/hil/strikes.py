@@ -185,11 +185,6 @@ def receiver(**state: float | bool) -> VirtualStrike:
     return strike
 
 
-def pulse_with(change: Callable[[Frames], None]) -> Strike:
-    """Have the pulse come otherwise on the card, and as ever at the kernel."""
-    return hear(change)
-
-
 def fill_disk(bench: Bench) -> Mend:
     """Fill the disk that the node keeps its state on."""
     filler = f"{STATE}/filler"

@@ -33,8 +33,8 @@ from tests.hil.rig_loan import lent
 from tests.hil.rig_marks import with_marks
 from tests.hil.rig_truth import Seconds, Witness
 from tests.hil.ssh_machine import SshMachine
-from tests.hil.unit_stage import RATE, SETTINGS, Installed, ReceiverInside
-from tests.hil.virtual_bench import PPM, PULSE, Streams, hand_in, street
+from tests.hil.unit_stage import RATE, SETTINGS, Installed, ReceiverInside, hand_in
+from tests.hil.virtual_bench import PPM, PULSE, Streams, street
 from tests.hil.virtual_card import VirtualCard
 from tests.hil.virtual_receiver import Gpsd, VirtualReceiver, free_port
 

@@ -108,17 +108,6 @@ class Stage:
         with Subscription(address, site="test", **options) as words:
             yield words
 
-    def take_card_away(self) -> None:
-        """Hide the card from whoever looks for one; a stream that runs goes on."""
-        self._configure(lambda text: text.replace(f"pcm.{self.card.name} {{", "pcm.elsewhere {"))
-
-    def put_card_back(self, before: int = 0) -> None:
-        """Show it again, behind so many others: PortAudio numbers devices in their order."""
-        others = "".join(f"pcm.other{i} {{ type null }}\n" for i in range(before))
-        self._configure(
-            lambda text: others + text.replace("pcm.elsewhere {", f"pcm.{self.card.name} {{")
-        )
-
     def onset_errors_ns(self, heard: Sequence[Detection]) -> list[float]:
         """Give by how much each onset is wrong, against the nearest true one."""
         return onset_errors_ns(heard, self._onsets_utc_ns())
@@ -132,12 +121,6 @@ class Stage:
     def _onsets_utc_ns(self) -> list[float]:
         truth = self.card.truth()
         return [truth.utc_ns(arrival.sample) for arrival in self.street.arrivals()]
-
-    def _configure(self, change: Callable[[str], str]) -> None:
-        file = self.folder / "asound.conf"
-        new = file.with_suffix(".new")
-        new.write_text(change(file.read_text()))
-        new.replace(file)
 
 
 @contextmanager
@@ -159,20 +142,7 @@ def stage(
     machine = product.machine(name)
     folder = machine.place / "card"
     card = VirtualCard(folder, plugin, sound.frames(), RATE, ppm=25.0, loop=loop)
-    shutil.copy(plugin, folder)
-    configuration = folder / "asound.conf"
-    configuration.write_text(
-        configuration.read_text()
-        .replace(str(plugin), f"{CARD}/{plugin.name}")
-        .replace(str(folder), CARD)
-    )
-    folder.chmod(0o777)  # the node's user takes commands out of it
-    machine.binds.append(f"{folder}:{CARD}")
-    machine.drop_in(
-        NODE,
-        "card",
-        f"[Service]\nEnvironment=ALSA_CONFIG_PATH={CARD}/asound.conf\nReadWritePaths={CARD}\n",
-    )
+    hand_in(machine, card, folder, plugin)
     for drop_in, text in (drop_ins or {}).items():
         machine.drop_in(NODE, drop_in, text)
     try:
@@ -187,6 +157,24 @@ def stage(
                 yield Stage(machine, card, sound, broker, folder)
     finally:
         machine.discard()
+
+
+def hand_in(machine: Container, card: VirtualCard, folder: Path, plugin: Path) -> None:
+    """Show the card in a container."""
+    shutil.copy(plugin, folder)
+    configuration = folder / "asound.conf"
+    configuration.write_text(
+        configuration.read_text()
+        .replace(str(plugin), f"{CARD}/{plugin.name}")
+        .replace(str(folder), CARD)
+    )
+    folder.chmod(0o777)  # the node's user takes commands out of it
+    machine.binds.append(f"{folder}:{CARD}")
+    machine.drop_in(
+        NODE,
+        "card",
+        f"[Service]\nEnvironment=ALSA_CONFIG_PATH={CARD}/asound.conf\nReadWritePaths={CARD}\n",
+    )
 
 
 class ReceiverInside(VirtualChrony):

@@ -32,7 +32,7 @@ from tests.hil.container import NODE, Container, own_network
 from tests.hil.ear import NAME, Ear
 from tests.hil.fleet_ca import Files
 from tests.hil.network_proxy import NetworkProxy
-from tests.hil.unit_stage import CARD, LEAK, RATE, SETTINGS, Installed, ReceiverInside
+from tests.hil.unit_stage import CARD, LEAK, RATE, SETTINGS, Installed, ReceiverInside, hand_in
 from tests.hil.virtual_card import Truth, VirtualCard
 from tests.hil.virtual_receiver import Gpsd, VirtualReceiver
 
@@ -167,23 +167,13 @@ class CardSwitch:
     """The card's plug. It comes back behind two others, and so under another number."""
 
     card: VirtualCard
-    folder: Path
 
     def off(self) -> None:
-        self._configure(f"pcm.{self.card.name} {{", "pcm.elsewhere {")
+        self.card.hide()
         self.card.unplug()
 
     def on(self) -> None:
-        others = "".join(f"pcm.other{i}-{time.monotonic_ns()} {{ type null }}\n" for i in range(2))
-        self._configure("pcm.elsewhere {", f"pcm.{self.card.name} {{", others)
-
-    def _configure(self, old: str, new: str, before: str = "") -> None:
-        file = self.folder / "asound.conf"
-        text = file.read_text()
-        assert text.count(old) == 1, text
-        changed = file.with_suffix(".new")
-        changed.write_text(before + text.replace(old, new))
-        changed.replace(file)
+        self.card.show(before=2)
 
 
 @dataclass
@@ -378,7 +368,7 @@ def virtual_bench(
             tuple(arrival.sample for arrival in sound.arrivals()), folder,
         )  # fmt: skip
         switches: dict[Part, Switch] = {
-            "card": CardSwitch(card, folder),
+            "card": CardSwitch(card),
             "power": PowerSwitch(machine),
             "receiver": ReceiverSwitch(receiver),
         }
@@ -386,24 +376,6 @@ def virtual_bench(
             switches["pulse"] = PulseSwitch(microphones, chrony)
         bench.switches = switches
         yield bench
-
-
-def hand_in(machine: Container, card: VirtualCard, folder: Path, plugin: Path) -> None:
-    """Show the card in a container."""
-    shutil.copy(plugin, folder)
-    configuration = folder / "asound.conf"
-    configuration.write_text(
-        configuration.read_text()
-        .replace(str(plugin), f"{CARD}/{plugin.name}")
-        .replace(str(folder), CARD)
-    )
-    folder.chmod(0o777)  # the node's user takes commands out of it
-    machine.binds.append(f"{folder}:{CARD}")
-    machine.drop_in(
-        NODE,
-        "card",
-        f"[Service]\nEnvironment=ALSA_CONFIG_PATH={CARD}/asound.conf\nReadWritePaths={CARD}\n",
-    )
 
 
 def _put_faketime(machine: Container, folder: Path) -> None:

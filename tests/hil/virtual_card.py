@@ -157,6 +157,23 @@ pcm.{name} {{
         """Have its clock run fast by so much from now on; `truth` is then of the new rate."""
         self._command(f"ppm {ppm:.6f}")
 
+    def hide(self) -> None:
+        """Hide it from whoever looks for one; a stream that runs goes on."""
+        self._configure(f"pcm.{self.name} {{", "pcm.elsewhere {")
+
+    def show(self, before: int = 0) -> None:
+        """Show it again, behind so many others: PortAudio numbers devices in their order."""
+        self._configure("pcm.elsewhere {", f"pcm.{self.name} {{", before)
+
+    def _configure(self, old: str, new: str, others: int = 0) -> None:
+        text = self.configuration.read_text()
+        assert text.count(old) == 1, text
+        kept = [line for line in text.splitlines() if not line.startswith("pcm.other")]
+        lines = [*(f"pcm.other{i} {{ type null }}" for i in range(others)), *kept]
+        changed = self.configuration.with_suffix(".new")
+        changed.write_text("\n".join(lines).replace(old, new) + "\n")
+        changed.replace(self.configuration)
+
     def _command(self, text: str, timeout_s: float = 5.0) -> None:
         written = self._control.with_suffix(".new")
         written.write_text(text + "\n")

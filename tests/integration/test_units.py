@@ -191,7 +191,7 @@ def test_a_disk_that_stalls_for_longer_than_the_watchdog_waits_loses_nothing(boo
 @pytest.mark.timeout(180)
 def test_a_card_that_comes_back_under_another_number_is_heard_again(boot: Boot) -> None:
     def unplug() -> None:
-        stage.take_card_away()
+        stage.card.hide()
         stage.card.unplug()
 
     with boot() as stage:
@@ -203,7 +203,7 @@ def test_a_card_that_comes_back_under_another_number_is_heard_again(boot: Boot) 
             assert stage.machine.show(NODE, "ActiveState") == "activating"
             restarts = stage.machine.show(NODE, "NRestarts")
             before = len(detections(words, 0.5, wanted=100))
-            stage.put_card_back(before=2)
+            stage.card.show(before=2)
             took_s = stage.machine.until(NODE, "active", 30)
             assert detections(words, 30, wanted=1), (before, stage.machine.journal()[-4000:])
         assert stage.machine.show(NODE, "NRestarts") == restarts == "1"

@@ -126,14 +126,14 @@ def _unplugged(begin: Begin) -> tuple[bool, float]:
     """Take the card away for a while; say whether the node waited, and how soon it heard again."""
     with begin() as begun, begun.subscribed() as words:
         assert detections(words, 30.0, wanted=1)
-        begun.take_card_away()
+        begun.card.hide()
         begun.card.unplug()
         begun.machine.until(NODE, "activating/start", 30.0)
         time.sleep(AWAY_S)
         waited = begun.machine.show(NODE, "NRestarts") == "1"
         list(words.within(0.5))
         back_s = time.monotonic()
-        begun.put_card_back(before=2)
+        begun.card.show(before=2)
         heard = detections(words, 60.0, wanted=1)
         return waited, time.monotonic() - back_s if heard else float("inf")
 
