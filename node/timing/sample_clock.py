@@ -290,7 +290,12 @@ class RecordingClock:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """excess(n) = excess_ns + slope_ns · (n − n0), and what its error is made of."""
+    """excess(n) = excess_ns + slope_ns · (n − n0), and what its error is made of.
+
+    `late_ns` is by how much every stamp of the newest seconds is above it. They may have been late,
+    or a rate has changed at once: the card's, or the host's, as chrony sets it. The stamps do not
+    tell which before most of a window has passed.
+    """
 
     n0: int
     excess_ns: int
@@ -300,6 +305,7 @@ class _Line:
     last: int
     bins: int
     rate: int
+    late_ns: float
 
     def at_ns(self, n: float) -> float:
         return self.excess_ns + self.slope_ns * (n - self.n0)
@@ -316,6 +322,7 @@ class _Line:
         rate_sigma = min(RATE_SIGMA, 2 * level_s / span_s)
         return math.hypot(
             level_s,
+            self.late_ns / NS_PER_S,
             PHASE_SIGMA_S * (1 - self.bins / WINDOW_BINS),
             rate_sigma * (span_s / 2 + outside_s),
             RATE_WANDER * (span_s / 4 + outside_s),
@@ -339,8 +346,11 @@ def _lower_edge(points: list[tuple[int, int]], rate: int) -> _Line:
         # Few points, some of them late. The line that a crystal can draw passes under all of them.
         slope_ns = math.copysign(steepest_ns, slope_ns)
         n1, z1 = min(hull, key=lambda point: point[1] - slope_ns * (point[0] - n1))
-    scatter_ns = sum(z - z1 - slope_ns * (n - n1) for n, z in points) / len(points)
-    return _Line(n1, z1, slope_ns, scatter_ns, points[0][0], points[-1][0], len(points), rate)
+    above_ns = [z - z1 - slope_ns * (n - n1) for n, z in points]
+    scatter_ns = sum(above_ns) / len(points)
+    late_ns = min(above_ns[-LATE_BINS:])
+    first, last = points[0][0], points[-1][0]
+    return _Line(n1, z1, slope_ns, scatter_ns, first, last, len(points), rate, late_ns)
 
 
 def _is_above(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:

@@ -160,6 +160,24 @@ def test_a_short_doubt_says_little_of_what_was_heard_before_it() -> None:
     assert clock.at(20 * RATE_HZ).sigma_s < 1.5e-3
 
 
+@pytest.mark.parametrize("before_s", [20, 45, 70, 200])
+@pytest.mark.parametrize("ppm", [-50.0, -15.0, 15.0, 50.0])
+def test_a_rate_that_changes_at_once_is_told_by_the_error(ppm: float, before_s: int) -> None:
+    """The card's crystal jumps, or the host's clock does as chrony sets its rate."""
+    rng = np.random.default_rng(before_s)
+    clock = a_clock(device_delay_sigma_s=100e-6)
+    outside = []
+    for block in range(int((before_s + 120) * RATE_HZ / 480)):
+        true_s = 0.01 * block
+        jumped_s = max(0.0, true_s - before_s) * ppm * 1e-6
+        clock.observe_block(a_block(480 * block, 100.0 + true_s + jumped_s + rng.exponential(1e-4)))
+        if block % 10 == 0 and true_s > 5:
+            instant = clock.at(480 * block)
+            error_s = (instant.utc_ns - UTC_MINUS_MONOTONIC_NS) / NS_PER_S - 100 - true_s - jumped_s
+            outside.append(abs(error_s) > 3 * instant.sigma_s)
+    assert np.mean(outside) == 0
+
+
 def test_the_disciplines_own_error_counts_in() -> None:
     clock = HostSampleClock(RATE_HZ)
     clock.observe_host(a_reading(quality=ClockQuality("ntp", sigma_s=3e-3, bound_s=9e-3)))
