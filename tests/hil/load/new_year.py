@@ -76,15 +76,21 @@ class Passed:
 
 def measure(tell: Tell) -> Part:
     """Measure nodes with a whole core and with shares of one."""
+    return night(SECONDS, tell)
+
+
+def night(seconds: float, tell: Tell) -> Part:
+    """Measure them for so long."""
     if (tool := missing_tools()) is not None:
         raise RuntimeError(f"the virtual card needs {tool}")
     tell("new year: rendering the display")
     sound = display()
-    how, passed = through_the_night(sound, SHARES, SECONDS, tell)
+    how, passed = through_the_night(sound, SHARES, seconds, tell)
     whole = passed[0]
+    name = f"{seconds:g} s of New Year's Eve"
     return Part(
-        (*_of_whole(whole), *_of_shares(passed[1:])),
-        (_where_time_goes(whole), _by_share(how, passed)),
+        (*_of_whole(name, whole), *_of_shares(name, passed[1:])),
+        (_where_time_goes(whole), _by_share(name, how, passed)),
         draws=(lambda axes: _draw_behind(axes, passed), lambda axes: _draw_stages(axes, whole)),
     )
 
@@ -180,8 +186,8 @@ def _passed(
     )
 
 
-def _of_whole(whole: Passed) -> tuple[Claim, ...]:
-    where = f"New Year's Eve, {IMPULSES_PER_S:g} impulses/s, a whole core"
+def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
+    where = f"{name}, {IMPULSES_PER_S:g} impulses/s, a whole core"
     shots = whole.shots
     first, last = whole.course[0], whole.course[-1]
     heard_s = (last.end_sample - first.end_sample) / RATE_HZ
@@ -220,13 +226,13 @@ def _published(where: str, shots: Shots) -> Claim:
     )
 
 
-def _of_shares(passed: Sequence[Passed]) -> list[Claim]:
+def _of_shares(name: str, passed: Sequence[Passed]) -> list[Claim]:
     claims = []
     for one in passed:
-        of = f"the same with {100 * one.share:g} % of a core"
+        of = f"{name} with {100 * one.share:g} % of a core"
         in_time = one.behind_s <= FALLS_BEHIND_S
         claims += [
-            Claim(f"{of}: sound lost to a full queue in {SECONDS:g} s", one.starved_s, "s", "0",
+            Claim(f"{of}: sound lost to a full queue", one.starved_s, "s", "0",
                   one.starved_s == 0),
             Claim(f"{of}: behind the card at most", one.most_behind_s, "s"),
             Claim(f"{of}: behind the card in the end", one.behind_s, "s",
@@ -235,7 +241,7 @@ def _of_shares(passed: Sequence[Passed]) -> list[Claim]:
             _published(of, one.shots),
         ]  # fmt: skip
     shed = passed[-1].hasty
-    what = "the least share of a core that was tried has the node shed: events in haste"
+    what = f"{name}, the least share of a core that was tried: events in haste, so that it sheds"
     return [*claims, Claim(what, shed, "", "> 0", shed > 0)]
 
 
@@ -265,7 +271,7 @@ def _stages(whole: Passed) -> list[tuple[str, float]]:
     return sorted(spent.items(), key=lambda one: -one[1])
 
 
-def _by_share(how: str, passed: Sequence[Passed]) -> Detail:
+def _by_share(name: str, how: str, passed: Sequence[Passed]) -> Detail:
     columns = (
         "% of a core", "took %", "lost s", "queue full s", "behind at most s", "at the end s",
         "event told after, median s", "worst s", "abstained %",
@@ -287,7 +293,7 @@ def _by_share(how: str, passed: Sequence[Passed]) -> Detail:
         )
         for p in passed
     ]
-    title = f"{SECONDS:g} s of New Year's Eve in real time, the processor held back by {how}"
+    title = f"{name} in real time, the processor held back by {how}"
     return Detail(title, columns, tuple(rows))
 
 
