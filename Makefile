@@ -10,7 +10,7 @@ APT_CARD := mtools util-linux xz-utils
 # For the tests: headers for the virtual sound card, chrony and gpsd, a clock to step, a broker of
 # MQTT 3.1.1, a linter for shell, age to open snippets, a Debian to boot with systemd; cards to write, labels to read.
 APT_TEST := age bmap-tools chrony device-tree-compiler dosfstools e2fsprogs faketime fdisk gpsd gpsd-clients jq libasound2-dev libasound2-plugins make mmdebstrap \
-  mosquitto-clients mtools nats-server openssh-client shellcheck strace systemd-container xz-utils zbar-tools zstd
+  mosquitto-clients mtools nats-server nftables openssh-client shellcheck strace systemd-container xz-utils zbar-tools zstd
 # For the image: all else is in a Debian of the build's own.
 APT_IMAGE := git mmdebstrap
 
@@ -127,9 +127,10 @@ hil: .venv/dev build/root.made  ## the bench without hardware: times end to end,
 hil-rig: .venv/dev  ## the same tests on a rig (docs/do/build-a-rig.md): HOST=user@host is its node
 	@$(if $(HOST),,$(error say which node is the rig's: make hil-rig HOST=user@host))GUNFIRE_RIG_HOST=$(HOST) $(BIN)/pytest -m hil -rs tests/hil
 
-soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (HOURS=h)
+soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (HOURS=h), and one of New Year's Eve
 	@$(BIN)/python -m tests.hil.soak --simulated-hours $(or $(SIMULATED),72)
 	@$(BIN)/python -m tests.hil.soak --hours $(or $(HOURS),1)
+	@$(BIN)/python -m tests.hil.load
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

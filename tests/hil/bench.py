@@ -21,7 +21,16 @@ from tests.hil.network_proxy import NetworkProxy
 Frames = npt.NDArray[np.int32]
 
 Part = Literal[
-    "card", "microphones", "power", "receiver", "pulse", "broker", "network", "machine", "software"
+    "card",
+    "microphones",
+    "power",
+    "receiver",
+    "pulse",
+    "broker",
+    "network",
+    "machine",
+    "memory",
+    "software",
 ]
 """What a fault takes hold of."""
 
@@ -36,6 +45,7 @@ WIRING: Final[dict[Part, str]] = {
     "broker": "the bench's own address, where the node reaches it (GUNFIRE_RIG_BENCH=address)",
     "network": "the same as for the broker: the proxy stands between them",
     "machine": "SSH to the node as root (GUNFIRE_RIG_HOST=user@host)",
+    "memory": "nothing: here a container's memory is bounded by cgroup v1's controller alone",
     "software": "nothing: no hardware can be asked for it, it runs on the virtual bench alone",
 }
 
@@ -86,6 +96,8 @@ class Switch(Protocol):
 class Broker(Protocol):
     """The broker that the node publishes to; it runs on the bench."""
 
+    @property
+    def pid(self) -> int | None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...

@@ -32,6 +32,9 @@ PLACES: Final = CHECKOUT / "build" / "containers"
 NODE: Final = "gunfire-node.service"
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
+_MEMORY: Final = _CGROUP / "memory"
+CAN_BOUND_MEMORY: Final = _MEMORY.is_dir()
+"""Whether a container can be a machine of so much memory: by the controller of cgroup v1."""
 _BRANCH: Final = "gunfire-container-"
 _BOOT_S: Final = 60.0
 _REBOOTS: Final = 133  # with which nspawn ends where somebody else is to boot anew
@@ -111,11 +114,18 @@ class Container:
         What lies under it, the uppermost first: the `upper` of other containers, and `ROOT`.
     binds
         nspawn's `--bind=` options: `/here:/there`.
+
+    Attributes
+    ----------
+    memory_bytes
+        How much memory it has, where `CAN_BOUND_MEMORY`; all of the host's if 0. From the next
+        boot on.
     """
 
     def __init__(
         self, name: str, layers: Sequence[Path] = (ROOT,), binds: Sequence[str] = ()
     ) -> None:
+        self.memory_bytes = 0
         # Short: paths of sockets in it have 107 characters at most.
         self.place = PLACES / f"{name.removeprefix('test_')[:16]}-{os.getpid()}"
         self._layers = layers
@@ -153,6 +163,9 @@ class Container:
     def start(self) -> None:
         """Boot it, and wait until systemd has started what it is to start."""
         branches = self._branches = _branches(self.place.name)
+        if self.memory_bytes and CAN_BOUND_MEMORY:
+            (memory,) = (branch for branch in branches if branch.is_relative_to(_MEMORY))
+            (memory / "memory.limit_in_bytes").write_text(str(self.memory_bytes))
 
         def enter() -> None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

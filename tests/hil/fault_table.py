@@ -33,6 +33,12 @@ AWAY_S: Final = 30.0
 """A node that is cut off is to be missed so soon: 1.5 keep-alives of 5 s, and then some."""
 
 
+HUNG_S: Final = 40.0
+"""10 s without an answer, 10 s of the next connection, the status file's 5 s, and some."""
+ROLLOVER_S: Final = 1024 * 7 * 86400.0
+"""A receiver counts weeks in ten bits."""
+
+
 def doubled_pulse(frames: Frames) -> None:
     """Put a second pulse 0.3 s after each."""
     late = np.roll(frames[:, PULSE], round(0.3 * RATE))
@@ -211,6 +217,19 @@ TIME: Final = (
         needs=("receiver",),
     ),
     Row(
+        "the receiver begins cold, with a date of years ago",
+        do.receiver(fix=False, off_s=-ROLLOVER_S),
+        told="no fix",
+        needs=("software",),
+    ),
+    Row(
+        "the receiver's week rolls over",
+        do.receiver(off_s=-ROLLOVER_S),
+        stands_s=20.0,
+        recovers_s=60.0,
+        needs=("software",),
+    ),
+    Row(
         "the receiver is silent",
         do.receiver(silent=True),
         told="nothing of a receiver|silent|says nothing",
@@ -294,6 +313,16 @@ NETWORK: Final = (
         needs=("network",),
     ),
     Row("the network carries 1 kB a second", do.slow(1000.0), stands_s=20.0, needs=("network",)),
+    Row("the network loses three packets in ten", do.lossy, stands_s=20.0, needs=("software",)),
+    Row(
+        "the broker hangs (SIGSTOP)",
+        do.hang_broker,
+        told="broker",
+        by="node",
+        told_s=HUNG_S,
+        stands_s=20.0,
+        needs=("broker",),
+    ),
 )
 
 TLS: Final = (
@@ -385,6 +414,12 @@ PROCESS: Final = (
         alone=True,
         stands_s=15.0,
         needs=("machine",),
+    ),
+    Row(
+        "another program takes all the memory",
+        do.take_memory,
+        stands_s=15.0,
+        needs=("machine", "memory"),
     ),
     Row(
         "the node may have half a processor",
@@ -497,7 +532,7 @@ BENCHES: Final = {
     "microphones": Setup(MICROPHONES),
     "time": Setup(TIME),
     "network": Setup((*NETWORK, *TLS)),
-    "process": Setup(PROCESS),
+    "process": Setup(PROCESS, {"memory_bytes": 512 * 2**20}),
     "disk": Setup(DISK, _SMALL),
     "host": Setup(HOST, {"pulse": False}),
     "step": Setup(STEP, {"pulse": False, "clock_steps": True}),

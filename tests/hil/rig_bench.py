@@ -128,7 +128,7 @@ class RigBench:
 
     @property
     def parts(self) -> frozenset[Part]:
-        return frozenset(("microphones", "broker", "network", "machine", *self.switches))
+        return frozenset(("microphones", "broker", "network", "machine", "memory", *self.switches))
 
     def hear(self, sound: RenderedNode) -> None:
         """Have the node hear another sound in place of the street from now on."""

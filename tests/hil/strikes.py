@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -251,6 +253,20 @@ def quota(percent: int) -> Strike:
     )
 
 
+def take_memory(bench: Bench) -> Mend:
+    """Have another program take all the memory there is, again as often as the kernel ends it."""
+    take = "while :; do tail /dev/zero; echo ended >>/run/greedy.ends; done"
+    begin = ("systemd-run", "--quiet", "--unit=greedy", "--property=OOMPolicy=continue")
+    bench.machine.run(*begin, "sh", "-c", take)
+
+    def mend() -> None:
+        bench.machine.systemctl("stop", "greedy")
+        ends = bench.machine.run("cat", "/run/greedy.ends", check=False).stdout
+        assert ends, "memory has not once run out"
+
+    return mend
+
+
 def unscheduled(seconds: float) -> Strike:
     """Have the node not run for so long, and then go on."""
     kill = f"systemctl kill --kill-whom=main --signal={{}} {NODE}"
@@ -360,6 +376,24 @@ def slow(bytes_per_s: float) -> Strike:
         return bench.proxy.mend
 
     return strike
+
+
+def lossy(bench: VirtualBench) -> Mend:
+    """Have the network lose three packets in ten, both ways."""
+    to_proxy = f"tcp dport {bench.proxy.port} numgen random mod 10 < 3 drop"
+    from_proxy = f"tcp sport {bench.proxy.port} numgen random mod 10 < 3 drop"
+    lose = "add table inet bench; add chain inet bench lose { type filter hook input priority 0; }"
+    rules = "; ".join(f"add rule inet bench lose {rule}" for rule in (to_proxy, from_proxy))
+    subprocess.run(["/usr/sbin/nft", f"{lose}; {rules}"], check=True)
+    return lambda: subprocess.run(["/usr/sbin/nft", "delete table inet bench"], check=True) and None
+
+
+def hang_broker(bench: Bench) -> Mend:
+    """Have the broker hang: connections stay open, and nothing is answered."""
+    pid = bench.broker.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    return lambda: os.kill(pid, signal.SIGCONT)
 
 
 def stop_broker(bench: Bench) -> Mend:

@@ -28,7 +28,7 @@ from node.simulate.render import RenderedNode, render
 from node.simulate.scene import parse
 from tests.faults.fleet import Fleet
 from tests.hil.bench import Frames, Part, Switch
-from tests.hil.container import NODE, Container, own_network
+from tests.hil.container import CAN_BOUND_MEMORY, NODE, Container, own_network
 from tests.hil.ear import NAME, Ear
 from tests.hil.fleet_ca import Files
 from tests.hil.network_proxy import NetworkProxy
@@ -242,9 +242,9 @@ class VirtualBench:
 
     @property
     def parts(self) -> frozenset[Part]:
-        return frozenset(
-            ("microphones", "broker", "network", "machine", "software", *self.switches)
-        )
+        always: tuple[Part, ...] = ("microphones", "broker", "network", "machine", "software")
+        memory: tuple[Part, ...] = ("memory",) if self.machine.memory_bytes else ()
+        return frozenset((*always, *memory, *self.switches))
 
     def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[int]:
         turn = len(self.microphones.street)
@@ -301,6 +301,7 @@ def virtual_bench(
     settings: str = "",
     drop_ins: Mapping[str, str] | None = None,
     state_bytes: int = 0,
+    memory_bytes: int = 0,
     clock_steps: bool = False,
 ) -> Iterator[VirtualBench]:
     """Put a node on the bench, and wait until it hears and all is well.
@@ -319,11 +320,14 @@ def virtual_bench(
         Further settings, and drop-ins of the node's unit.
     state_bytes
         Size of the disk that the node keeps its state on; unbounded if 0.
+    memory_bytes
+        The machine's memory; unbounded if 0, or if nothing here can bound it.
     clock_steps
         Whether the host's clock, as the node reads it, can be stepped (by libfaketime).
     """
     sound = sound or street(pulse=pulse)
     machine = product.machine(name)
+    machine.memory_bytes = memory_bytes if CAN_BOUND_MEMORY else 0
     with ExitStack() as opened:
         opened.callback(machine.discard)
         opened.enter_context(own_network())
