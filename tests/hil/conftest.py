@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.hil import container, rig_bench
+from tests.hil import container, rig_bench, suite
 from tests.hil.rig_bench import RigBench
 from tests.hil.rig_command import RigError
 from tests.hil.unit_stage import Installed, installed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and end with what waits for all others."""
+
+    def rank(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("xdist_group")
+        group = mark.args[0] if mark else ""
+        return (*suite.LONGEST, group, suite.LAST).index(group) + (group == suite.LAST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +30,9 @@ def product() -> Iterator[Installed]:
     """Install this checkout into a container."""
     if missing := container.missing():
         pytest.skip(f"the virtual bench needs {missing}")
+    if place := os.environ.get(suite.PRODUCT):
+        yield Installed.at(Path(place))
+        return
     with installed() as product:
         yield product
 

@@ -410,13 +410,6 @@ PROCESS: Final = (
         needs=("power",),
     ),
     Row(
-        "eight other programs want the processor",
-        do.load_processor,
-        alone=True,
-        stands_s=15.0,
-        needs=("machine",),
-    ),
-    Row(
         "another program takes all the memory",
         do.take_memory,
         stands_s=15.0,
@@ -519,6 +512,17 @@ STEP: Final = (
 )
 
 
+BUSY: Final = (
+    Row(
+        "eight other programs want the processor",
+        do.load_processor,
+        alone=True,
+        stands_s=15.0,
+        needs=("machine",),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Setup:
     """A bench, and the faults that strike it, one after another."""
@@ -537,4 +541,5 @@ BENCHES: Final = {
     "disk": Setup(DISK, _SMALL),
     "host": Setup(HOST, {"pulse": False}),
     "step": Setup(STEP, {"pulse": False, "clock_steps": True}),
+    "busy": Setup(BUSY),  # the last: it waits until all others have ended
 }

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.evidence import ROOT
-from tests.hil import end_to_end, fault_matrix
+from tests.hil import container, end_to_end, fault_matrix
+from tests.hil.unit_stage import installed
 from tests.parts import Part, Tell
 
 # What pytest-xdist says of a test: [gw0] [ 25%] PASSED tests/hil/test_faults.py::test_…[name]
@@ -26,8 +27,18 @@ RECORD = "GUNFIRE_HIL_RECORD"
 """Names the folder into which tests write what they measured."""
 
 
-BENCHES: Final = 4
+PRODUCT = "GUNFIRE_HIL_PRODUCT"
+"""Names the container into which this checkout was installed, where all share one."""
+
+BENCHES: Final = 6
 """At a time: a node takes a twentieth of a processor, and mostly waits."""
+
+LONGEST: Final = (
+    "network", "time", "microphones", "process", "pulse in a channel", "host's time stamps",
+)  # fmt: skip
+"""Groups of tests to begin with, one on each bench."""
+LAST: Final = "busy"
+"""The one to end with."""
 
 
 def measure(tell: Tell) -> Part:
@@ -48,12 +59,13 @@ def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
     RuntimeError
         If they could not be run; what they find is for whoever reads the record.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _installed() as environment:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "hil", "-v"]
+        side_by_side = ["-n", str(BENCHES), "--dist", "loadgroup", "--no-loadscope-reorder"]
         with subprocess.Popen(
-            [*command, "-n", str(BENCHES), "--dist", "loadgroup", *tests],
+            [*command, *side_by_side, *tests],
             cwd=ROOT,
-            env=os.environ | {RECORD: folder},
+            env=os.environ | environment | {RECORD: folder},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -84,6 +96,16 @@ def record(name: str, figures: dict[str, Any]) -> None:
     if folder := os.environ.get(RECORD):
         with (Path(folder) / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _installed() -> Iterator[dict[str, str]]:
+    """Install this checkout for all benches at once, if it can be; the tests say why not."""
+    if container.missing():
+        yield {}
+        return
+    with installed() as product:
+        yield {PRODUCT: str(product.place)}
 
 
 def _read(process: subprocess.Popen[str], said: list[str], tell: Tell) -> None:

@@ -36,6 +36,8 @@ CALIBRATED_S = 20.0
 """After which a clock has seen as much as it ever weighs."""
 SAME_NS = 0.1e9
 MICROPHONES, BLOCK = 4, 4096
+METHODS = {True: "pulse in a channel", False: "host's time stamps"}
+"""By whether there is a pulse."""
 
 
 def errors_ns(bench: Bench, seconds: float) -> list[float]:
@@ -91,7 +93,13 @@ def hearing_impulses(
 
 @pytest.mark.hil
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("pulse", [True, False], ids=["pulse in a channel", "host time stamps"])
+@pytest.mark.parametrize(
+    "pulse",
+    [
+        pytest.param(pulse, id=method, marks=pytest.mark.xdist_group(method))
+        for pulse, method in METHODS.items()
+    ],
+)
 def test_published_times_are_right_end_to_end(
     rig: RigBench | None, request: pytest.FixtureRequest, pulse: bool
 ) -> None:
@@ -108,7 +116,7 @@ def test_published_times_are_right_end_to_end(
     errors = np.array(runs[1]) - constant
     figures = {
         "pulse": pulse,
-        "method": "pulse in a channel" if pulse else "host's time stamps",
+        "method": METHODS[pulse],
         "constant_us": constant / 1e3,
         "errors_us": (errors / 1e3).tolist(),
         "mean_us": float(np.mean(errors)) / 1e3,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
@@ -57,6 +57,16 @@ class Installed:
     layers: Sequence[Path]
     source: Path
 
+    @classmethod
+    def at(cls, place: Path) -> Self:
+        """Give what was installed into the container that is there."""
+        return cls((place / "upper", ROOT), place / "src")
+
+    @property
+    def place(self) -> Path:
+        """Where that container is."""
+        return self.source.parent
+
     def machine(self, name: str) -> Container:
         """Make a container of it, with the source in /src."""
         return Container(name, self.layers, [f"{self.source}:/src"])
@@ -86,7 +96,7 @@ def installed() -> Iterator[Installed]:
         with machine:
             machine.run(*INSTALL)
             machine.systemctl("stop", NODE)
-        yield Installed((machine.upper, ROOT), source)
+        yield Installed.at(machine.place)
     finally:
         machine.discard()
 
