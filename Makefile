@@ -127,10 +127,10 @@ hil: .venv/dev build/root.made  ## the bench without hardware: times end to end,
 hil-rig: .venv/dev  ## the same tests on a rig (docs/do/build-a-rig.md): HOST=user@host is its node
 	@$(if $(HOST),,$(error say which node is the rig's: make hil-rig HOST=user@host))GUNFIRE_RIG_HOST=$(HOST) $(BIN)/pytest -m hil -rs tests/hil
 
-soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (HOURS=h), and one of New Year's Eve
+soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (or HOURS=h), then as long New Year's Eve
 	@$(BIN)/python -m tests.hil.soak --simulated-hours $(or $(SIMULATED),72)
 	@$(BIN)/python -m tests.hil.soak --hours $(or $(HOURS),1)
-	@$(BIN)/python -m tests.hil.load
+	@$(BIN)/python -m tests.hil.soak --new-year $(or $(HOURS),1)
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

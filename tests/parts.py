@@ -75,22 +75,14 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
 
 
 def run_apart(
-    target: str,
-    description: str | None,
-    names: Sequence[str],
-    note: str,
-    *,
-    data: bool = False,
-    command: str = "",
+    target: str, description: str | None, names: Sequence[str], note: str, *, data: bool = False
 ) -> None:
     """Measure parts that take hours in all: each is written as it ends, with its own commit.
 
     With `--only`, the rows of those parts alone are renewed. A part that breaks off does not end
     the others; it is told, its rows stay as they were, and the exit code is 1. With `data`, there
-    is an option for the folder of recordings, which `recordings_folder` gives. Where another
-    `command` than the target's own measures them, it is told with them.
+    is an option for the folder of recordings, which `recordings_folder` gives.
     """
-    command = command or f"make {target}"
     only = _only(target, description, names, "measure this part, and renew its rows alone", data)
     measured, broken = only or names, []
     for name in measured:
@@ -103,7 +95,7 @@ def run_apart(
             continue
         if part.pictures:
             _draw(f"{target}-{name}", part.pictures)
-        publish(target, command, part.claims, note, part.details, part=name, commit=commit)
+        publish(target, f"make {target}", part.claims, note, part.details, part=name, commit=commit)
     if broken:
         raise SystemExit(f"broke off, and not measured: {', '.join(broken)}")
 

@@ -1,7 +1,8 @@
 """A node hears days of a street, and nothing in it may grow, be lost or come twice.
 
-Ctrl-C, or SIGTERM, ends a run in good order, and what was measured until then is judged. Figures of
-72 simulated hours, or of a real one, go into docs/evidence/hil.json; those of less are only shown.
+Ctrl-C, or SIGTERM, ends a run in good order, and what was measured until then is judged; not so on
+New Year's Eve. Figures of 72 simulated hours, of a real one, or of one of New Year's Eve go into
+docs/evidence/hil.json; those of less are only shown.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.evidence import FOLDER, publish, show
+from tests.evidence import FOLDER, Claim, Detail, commit_now, publish, show
+from tests.hil.load.new_year import night
 from tests.hil.soak import judge, real, series, simulated
 from tests.hil.soak.judge import Outcome
 from tests.hil.soak.pictures import pictures, save
 from tests.hil.soak.plants import PLANTS
 from tests.hil.soak.series import Sample
+from tests.parts import Draw
 
 TARGET: Final = "hil"
 COMMAND: Final = "make soak"
@@ -31,6 +34,11 @@ NOTE: Final = (
     "by that clock too, while what sends keeps real time. The broker is a real Mosquitto, stopped "
     "and killed now and then. The real soak is `gunfire-node run` on a virtual sound card in real "
     "time. Growth is judged after a warm-up of 6 h, or of a quarter of a shorter run."
+)
+NIGHT: Final = "soak-new-year"
+NIGHT_NOTE: Final = (
+    "Nodes with the real daemon, side by side in real time, each on a virtual sound card of its "
+    "own that plays a minute of display over and over."
 )
 TELL_S: Final = 20.0
 """Between two lines of progress that go into a file."""
@@ -52,12 +60,29 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell has those behind it ignore the first
         signal.signal(number, signal.default_int_handler)
     progress = Progress()
+    if options.new_year is not None:
+        _new_year(options.new_year, folder, progress)
+        return
     try:
         outcome, samples = _soak(options, folder, progress)
     except KeyboardInterrupt:
         raise SystemExit("broken off before the node heard anything") from None
     progress.end()
     _conclude(outcome, samples, folder, publishes=True)
+
+
+def _new_year(hours: float, folder: Path, progress: Progress) -> None:
+    """Let nodes hear New Year's Eve; see `tests.hil.load.new_year`."""
+    commit = commit_now()
+    try:
+        part = night(hours * real.HOUR_S, progress.tell)
+    except KeyboardInterrupt:
+        raise SystemExit("broken off: half a New Year's Eve is not judged") from None
+    progress.end()
+    _show(
+        NIGHT, part.claims, part.details, part.pictures, folder, note=NIGHT_NOTE, commit=commit,
+        is_evidence=hours >= 1,
+    )  # fmt: skip
 
 
 def _soak(options: Namespace, folder: Path, progress: Progress) -> tuple[Outcome, list[Sample]]:
@@ -75,6 +100,7 @@ def _options() -> Namespace:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--simulated-hours", type=float, help="so long a street, faster than real")
     which.add_argument("--hours", type=float, help="so long in real time")
+    which.add_argument("--new-year", type=float, metavar="HOURS", help="a display, in real time")
     which.add_argument("--again", type=Path, metavar="FOLDER", help="judge and draw a run anew")
     parser.add_argument("--publish", action="store_true", help="with --again: as evidence too")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty one, for everything")
@@ -92,15 +118,31 @@ def _options() -> Namespace:
 def _conclude(
     outcome: Outcome, samples: Sequence[Sample], folder: Path, *, publishes: bool
 ) -> None:
-    """Judge, draw, and publish what is evidence; the exit code is 1 where a claim does not hold."""
     claims, details = judge.claims(outcome, samples), judge.details(outcome, samples)
-    draws = pictures(outcome, samples)
-    save(draws, folder / f"{TARGET}-{outcome.name}.png")
-    if publishes and outcome.is_evidence:
-        save(draws, FOLDER / f"{TARGET}-{outcome.name}.png")
-        publish(TARGET, COMMAND, claims, NOTE, details, part=outcome.name, commit=outcome.commit)
+    _show(
+        outcome.name, claims, details, pictures(outcome, samples), folder, note=NOTE,
+        commit=outcome.commit, is_evidence=publishes and outcome.is_evidence,
+    )  # fmt: skip
+
+
+def _show(
+    name: str,
+    claims: Sequence[Claim],
+    details: Sequence[Detail],
+    draws: Sequence[Draw],
+    folder: Path,
+    *,
+    note: str,
+    commit: str,
+    is_evidence: bool,
+) -> None:
+    """Draw, and publish what is evidence; the exit code is 1 where a claim does not hold."""
+    save(draws, folder / f"{TARGET}-{name}.png")
+    if is_evidence:
+        save(draws, FOLDER / f"{TARGET}-{name}.png")
+        publish(TARGET, COMMAND, claims, note, details, part=name, commit=commit)
     else:
-        show(f"{COMMAND}: {outcome.name}, not published", claims, details)
+        show(f"{COMMAND}: {name}, not published", claims, details)
     if not all(claim.holds for claim in claims):
         raise SystemExit(1)
 
