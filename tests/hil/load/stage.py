@@ -24,6 +24,7 @@ SITE: Final = "new-year"
 SAME_S: Final = 0.005
 """An onset this close to a shot's is the shot's."""
 
+HEARING: Final = "tests.hil.load.hearing_node"
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}  # as the unit has it
 _SETTINGS: Final = """
 [node]
@@ -151,7 +152,8 @@ class LoadedNode:
         self._log = self.folder / "log.jsonl"
         said = self._open.enter_context((self.folder / "stderr").open("w"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hil.load.hearing_node", str(settings), str(self._log)],
+            # A card does not wait for what else this machine has to do.
+            ["nice", "-n", "-10", sys.executable, "-m", HEARING, str(settings), str(self._log)],
             env=os.environ | self._card.environment | _ENVIRONMENT,
             stderr=said,
         )
