@@ -76,15 +76,20 @@ def run(target: str, description: str | None, names: Sequence[str], note: str) -
 
 def run_apart(
     target: str, description: str | None, names: Sequence[str], note: str, *, data: bool = False
-) -> None:
+) -> list[Claim]:
     """Measure parts that take hours in all: each is written as it ends, with its own commit.
 
     With `--only`, the rows of those parts alone are renewed. A part that breaks off does not end
     the others; it is told, its rows stay as they were, and the exit code is 1. With `data`, there
     is an option for the folder of recordings, which `recordings_folder` gives.
+
+    Returns
+    -------
+    What was measured.
     """
     only = _only(target, description, names, "measure this part, and renew its rows alone", data)
     measured, broken = only or names, []
+    claims: list[Claim] = []
     for name in measured:
         commit = commit_now()
         try:
@@ -96,8 +101,10 @@ def run_apart(
         if part.pictures:
             _draw(f"{target}-{name}", part.pictures)
         publish(target, f"make {target}", part.claims, note, part.details, part=name, commit=commit)
+        claims += part.claims
     if broken:
         raise SystemExit(f"broke off, and not measured: {', '.join(broken)}")
+    return claims
 
 
 def recordings_folder() -> Path:

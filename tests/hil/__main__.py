@@ -1,4 +1,7 @@
-"""`make hil`: one suite on the bench without hardware, in real time."""
+"""`make hil`: one suite on the bench without hardware, in real time.
+
+The exit code is 1 where a claim does not hold.
+"""
 
 from __future__ import annotations
 
@@ -18,4 +21,6 @@ NOTE: Final = (
 
 
 if __name__ == "__main__":
-    run_apart("hil", __doc__, PARTS, NOTE)
+    short = [claim.claim for claim in run_apart("hil", __doc__, PARTS, NOTE) if not claim.holds]
+    if short:
+        raise SystemExit(f"does not hold: {'; '.join(short)}")

@@ -13,12 +13,15 @@ from node.messages import Detection, Status
 from tests.hil.bench import Bench, Part
 from tests.hil.container import NODE
 from tests.hil.ear import onset_utc_ns
+from tests.hil.unit_stage import RATE
 
 WELL_S: Final = 90.0
 CATCH_UP_S: Final = 15.0
 """In which all that was heard has to have come, once a node is well again."""
 SAME_S: Final = 0.2
-"""A detection this near to a shot tells it; shots are 1.5 s apart at least."""
+"""A detection this near to a shot tells it."""
+APART_S: Final = 1.5
+"""Shots are so far apart at least."""
 MARGIN_S: Final = 1.0
 """Of sound before a blow, which a node that ends may not have told."""
 IN_HAND_S: Final = 3.0
@@ -27,7 +30,9 @@ AZIMUTH_DEG: Final = 29.745
 """Of the street's shots: 40 m east, 70 m north."""
 STATUS_FILE: Final = "/run/gunfire-node/status.json"
 # What a node says of the past, however well it is now.
-_PAST: Final = re.compile(r"samples lost so far|^the last run|outbox .* was (set|put) aside")
+_PAST: Final = re.compile(
+    r"samples lost so far|^the last run|outbox .* was (set|put) aside|so far \d+ events? judged by"
+)
 
 B = TypeVar("B", bound=Bench)
 Mend = Callable[[], None]
@@ -58,6 +63,11 @@ class Fault(Generic[B]):
         Whether the microphones cannot hear meanwhile: what was shot then is not owed.
     blind_s
         So much sound after the blow is lost, and what was shot in it is not owed.
+    may_lose_sound
+        Whether it may cost sound, if the node tells how much: what could be shot in so much sound
+        is not owed.
+    late_s
+        In which all that was heard has to have come, once the node is well again.
     stays
         Whether the words stay for a while by design (they tell of the past).
     alone
@@ -77,6 +87,8 @@ class Fault(Generic[B]):
     stands_s: float = 8.0
     deaf: bool = False
     blind_s: float = 0.0
+    may_lose_sound: bool = False
+    late_s: float = CATCH_UP_S
     stays: bool = False
     heals: bool = False
     alone: bool = False
@@ -121,6 +133,7 @@ def strike(bench: B, fault: Fault[B]) -> Outcome:
     _begin_anew(bench, fault)
     wait_until_well(bench)
     before = {detection.boot_id for detection in bench.ear.detections()}
+    told_lost = _told_lost(bench)
     began_ns, struck_s = time.time_ns(), time.monotonic()
     mend = fault.strike(bench)
     try:
@@ -135,6 +148,10 @@ def strike(bench: B, fault: Fault[B]) -> Outcome:
     else:
         outcome.recovered_s = _wait_until_recovered(bench, fault, mended_s, mended_ns)
     _count(bench, fault, outcome, began_ns, mended_ns)
+    if fault.may_lose_sound and (lost := _told_lost(bench) - told_lost):
+        unheard = min(outcome.lost, int(lost / RATE / APART_S) + 1)
+        outcome.owed -= unheard
+        outcome.lost -= unheard
     outcome.complaints = list(_complaints(fault, outcome))
     return outcome
 
@@ -245,7 +262,7 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
         after_ns = began_ns + MARGIN_S * 1e9 if fault.heals else mended_ns
         again_ns = min((shot for shot in heard if shot > after_ns), default=end_ns)
         owed = [s for s in owed if s < began_ns - MARGIN_S * 1e9 or s >= again_ns]
-    bench.ear.wait(look, CATCH_UP_S)
+    bench.ear.wait(look, fault.late_s)
     outcome.owed = len(owed)
     outcome.lost = sum(shot not in heard for shot in owed)
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
@@ -279,6 +296,12 @@ def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
         if count:
             said.append(f"{count} {what}")
     return said
+
+
+def _told_lost(bench: Bench) -> int:
+    """Give how many samples the node says it has lost in its run."""
+    status = bench.ear.status()
+    return (status.lost_samples or 0) if status else 0
 
 
 def _latest(detections: Sequence[Detection]) -> list[Detection]:

@@ -4,8 +4,9 @@ Bounds in seconds stand as they were written before the first run. Mended after 
 the node says otherwise (the disk is full, the receiver's second, the leak); what a fault does
 (the outbox is met spoilt at a start, a read-only disk is made by failing calls); sound that is lost
 with the frames and so not owed; the bound of a hung broker, which is the sum of three waits and was
-30 s (it took 26); and what is asked of three: a fiftieth of a processor and chrony
-without its pulse lose nothing, so that nothing is to be told, and a namesake is told at the node.
+30 s (it took 26); what is asked of three (a fiftieth of a processor and chrony without its pulse
+have nothing to tell, and a namesake is told at the node); and what is owed where sound is lost and
+told, at a fiftieth of a processor, or comes a minute late, after many broken connections.
 
 By benches: what one row leaves behind, the next one meets.
 """
@@ -34,6 +35,8 @@ AWAY_S: Final = 30.0
 """A node that is cut off is to be missed so soon: 1.5 keep-alives of 5 s, and then some."""
 
 
+SUSPECT_S: Final = 75.0
+"""What was under way each time a connection broke may be what breaks it, and waits 60 s (0020)."""
 HUNG_S: Final = 40.0
 """10 s without an answer, 10 s of the next connection, the status file's 5 s, and some."""
 ROLLOVER_S: Final = 1024 * 7 * 86400.0
@@ -357,6 +360,7 @@ TLS: Final = (
         told="cut off|broker",
         told_s=AWAY_S,
         stands_s=20.0,
+        late_s=SUSPECT_S,
         needs=("network",),
     ),
     Row(
@@ -366,6 +370,7 @@ TLS: Final = (
         by="node",
         told_s=AWAY_S,
         stands_s=20.0,
+        late_s=SUSPECT_S,
         needs=("software",),
     ),
 )
@@ -425,6 +430,7 @@ PROCESS: Final = (
         "the node may have a fiftieth of a processor",
         do.quota(2),
         stands_s=15.0,
+        may_lose_sound=True,
         needs=("machine",),
     ),
     Row(

@@ -35,8 +35,9 @@ BENCHES: Final = 6
 
 LONGEST: Final = (
     "network", "time", "microphones", "process", "pulse in a channel", "host's time stamps",
+    "soak",
 )  # fmt: skip
-"""Groups of tests to begin with, one on each bench."""
+"""Groups of tests to begin with."""
 LAST: Final = "busy"
 """The one to end with."""
 

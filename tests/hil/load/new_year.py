@@ -29,7 +29,7 @@ from tests.parts import Part, Tell
 
 WHOLE: Final = 1.0
 SHARES: Final = (WHOLE, 0.25, 0.10, 0.05)
-SECONDS: Final = 120.0
+SECONDS: Final = 90.0
 SETTLE_S: Final = 6.0
 # An event is told once it is heard out: 4 s, and the second of sound after it.
 MOST_BEHIND_S: Final = 1.0
