@@ -60,13 +60,15 @@ def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
     RuntimeError
         If they could not be run; what they find is for whoever reads the record.
     """
-    with tempfile.TemporaryDirectory() as folder, _installed() as environment:
+    if missing := container.missing():
+        raise RuntimeError(f"the bench without hardware needs {missing}")
+    with tempfile.TemporaryDirectory() as folder, installed() as product:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "hil", "-v"]
         side_by_side = ["-n", str(BENCHES), "--dist", "loadgroup", "--no-loadscope-reorder"]
         with subprocess.Popen(
             [*command, *side_by_side, *tests],
             cwd=ROOT,
-            env=os.environ | environment | {RECORD: folder},
+            env=os.environ | {RECORD: folder, PRODUCT: str(product.place)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -97,16 +99,6 @@ def record(name: str, figures: dict[str, Any]) -> None:
     if folder := os.environ.get(RECORD):
         with (Path(folder) / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(figures, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _installed() -> Iterator[dict[str, str]]:
-    """Install this checkout for all benches at once, if it can be; the tests say why not."""
-    if container.missing():
-        yield {}
-        return
-    with installed() as product:
-        yield {PRODUCT: str(product.place)}
 
 
 def _read(process: subprocess.Popen[str], said: list[str], tell: Tell) -> None:
