@@ -31,7 +31,7 @@ AZIMUTH_DEG: Final = 29.745
 STATUS_FILE: Final = "/run/gunfire-node/status.json"
 # What a node says of the past, however well it is now.
 _PAST: Final = re.compile(
-    r"samples lost so far|^the last run|outbox .* was (set|put) aside|so far \d+ events? judged by"
+    r"samples lost so far|^the last run|outbox .* is set aside|so far \d+ events? judged by"
 )
 
 B = TypeVar("B", bound=Bench)
@@ -257,6 +257,7 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
 
     lost_ns = began_ns + round(fault.blind_s * 1e9)
     owed = [shot for shot in shots if shot > lost_ns]
+    again_ns = 0
     if fault.deaf:
         look()
         after_ns = began_ns + MARGIN_S * 1e9 if fault.heals else mended_ns
@@ -266,8 +267,9 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
     outcome.owed = len(owed)
     outcome.lost = sum(shot not in heard for shot in owed)
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
-    for shot, told in heard.items():
-        for detection in told:
+    # Of a shot whose direct sound was lost the echo is told; so it may be of the first one again.
+    for shot in set(owed) & heard.keys() - {again_ns}:
+        for detection in heard[shot]:
             _judge(outcome, detection, shot)
 
 

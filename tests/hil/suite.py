@@ -30,14 +30,14 @@ RECORD = "GUNFIRE_HIL_RECORD"
 PRODUCT = "GUNFIRE_HIL_PRODUCT"
 """Names the container into which this checkout was installed, where all share one."""
 
-BENCHES: Final = 6
+BENCHES: Final = 8
 """At a time: a node takes a twentieth of a processor, and mostly waits."""
 
 LONGEST: Final = (
     "network", "time", "microphones", "process", "pulse in a channel", "host's time stamps",
     "soak",
 )  # fmt: skip
-"""Groups of tests to begin with."""
+"""Groups of tests to begin with, the longest first."""
 LAST: Final = "busy"
 """The one to end with."""
 
