@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 WINDOW_BINS: Final = 60  # of one second each
 # A stamp this far below the line was not late: what came before it says nothing any more.
 EARLY_NS: Final = 1_000_000
-# Where every stamp of some seconds is this late and none is less, frames were lost and not counted.
+# Where every stamp of some seconds is this late and none is less, frames were lost and not counted;
+# where they are less late, nobody knows why, and the error covers it.
 LATE_NS: Final = 20_000_000
 LATE_BINS: Final = 3
 # How many frames were lost is told by the stamps of a fraction of a second, to some frames; those

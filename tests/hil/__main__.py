@@ -15,7 +15,8 @@ NOTE: Final = (
     "PortAudio and PyAudio. Its card is an ALSA plug-in with a clock of its own, its receiver "
     "writes NMEA to a real gpsd, chronyd follows SOCK reference clocks and leaves the machine's "
     "clock alone, Mosquitto stands on the shipped files with mutual TLS behind a proxy that "
-    "breaks the network, pins are gpiozero's mock. Nothing here is verified on hardware: "
+    "breaks the network, pins are gpiozero's mock. Nodes have a card's priority (nice -10), since "
+    "the virtual card is part of their process. Nothing here is verified on hardware: "
     "docs/do/build-a-rig.md is the bench that does it."
 )
 

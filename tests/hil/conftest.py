@@ -15,12 +15,12 @@ from tests.hil.unit_stage import Installed, installed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and end with what waits for all others."""
+    """Begin with what takes longest."""
 
     def rank(item: pytest.Item) -> int:
         mark = item.get_closest_marker("xdist_group")
         group = mark.args[0] if mark else ""
-        return (*suite.LONGEST, group, suite.LAST).index(group) + (group == suite.LAST)
+        return (*suite.LONGEST, group).index(group)
 
     items.sort(key=rank)
 

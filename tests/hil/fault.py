@@ -23,7 +23,7 @@ SAME_S: Final = 0.2
 APART_S: Final = 1.5
 """Shots are so far apart at least."""
 MARGIN_S: Final = 1.0
-"""Of sound before a blow, which a node that ends may not have told."""
+"""So soon after a blow a shot may be one that was heard before it."""
 IN_HAND_S: Final = 3.0
 """From a shot to its detection at the subscriber, at most."""
 AZIMUTH_DEG: Final = 29.745
@@ -31,7 +31,7 @@ AZIMUTH_DEG: Final = 29.745
 STATUS_FILE: Final = "/run/gunfire-node/status.json"
 # What a node says of the past, however well it is now.
 _PAST: Final = re.compile(
-    r"samples lost so far|^the last run|outbox .* is set aside|so far \d+ events? judged by"
+    r"samples lost so far|^the last run|outbox .* is set aside|, [01] s wait: so far"
 )
 
 B = TypeVar("B", bound=Bench)
@@ -65,13 +65,13 @@ class Fault(Generic[B]):
         So much sound after the blow is lost, and what was shot in it is not owed.
     may_lose_sound
         Whether it may cost sound, if the node tells how much: what could be shot in so much sound
-        is not owed.
+        is forgiven.
     late_s
         In which all that was heard has to have come, once the node is well again.
     stays
         Whether the words stay for a while by design (they tell of the past).
     alone
-        Whether it disturbs other benches on the same machine.
+        Whether it disturbs whatever else runs on the same machine.
     untold_bearings
         Whether bearings go wrong and no sound can tell (docs/decisions/0017).
     needs
@@ -109,6 +109,8 @@ class Outcome:
     owed, lost, doubled
         Shots that the microphones heard; those of them that no detection tells; detections more
         than one of a shot.
+    forgiven
+        Shots besides that fell into sound of which the node says that it was lost.
     worst_s, beyond
         Largest error of a published time; how many were off by more than 3 of their own σ.
     astray
@@ -119,6 +121,7 @@ class Outcome:
     words: str = ""
     recovered_s: float | None = None
     owed: int = 0
+    forgiven: int = 0
     lost: int = 0
     doubled: int = 0
     worst_s: float = 0.0
@@ -133,7 +136,7 @@ def strike(bench: B, fault: Fault[B]) -> Outcome:
     _begin_anew(bench, fault)
     wait_until_well(bench)
     before = {detection.boot_id for detection in bench.ear.detections()}
-    told_lost = _told_lost(bench)
+    status = bench.ear.status()
     began_ns, struck_s = time.time_ns(), time.monotonic()
     mend = fault.strike(bench)
     try:
@@ -147,11 +150,7 @@ def strike(bench: B, fault: Fault[B]) -> Outcome:
         outcome.recovered_s = _wait_until_heard_anew(bench, fault, struck_s, before)
     else:
         outcome.recovered_s = _wait_until_recovered(bench, fault, mended_s, mended_ns)
-    _count(bench, fault, outcome, began_ns, mended_ns)
-    if fault.may_lose_sound and (lost := _told_lost(bench) - told_lost):
-        unheard = min(outcome.lost, int(lost / RATE / APART_S) + 1)
-        outcome.owed -= unheard
-        outcome.lost -= unheard
+    _count(bench, fault, outcome, began_ns, mended_ns, status)
     outcome.complaints = list(_complaints(fault, outcome))
     return outcome
 
@@ -240,10 +239,17 @@ def _wait_until_heard_anew(
     return None if at_s is None else at_s - struck_s
 
 
-def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mended_ns: int) -> None:
+def _count(
+    bench: Bench,
+    fault: Fault[B],
+    outcome: Outcome,
+    began_ns: int,
+    mended_ns: int,
+    before: Status | None,
+) -> None:
     """Set what was published beside what was shot."""
     end_ns = time.time_ns()
-    shots = bench.onsets_utc_ns(began_ns - round(MARGIN_S * 2e9), end_ns)
+    shots = bench.onsets_utc_ns(began_ns - round(IN_HAND_S * 1e9), end_ns)
     heard: dict[int, list[Detection]] = {}
 
     def look() -> bool:
@@ -262,15 +268,20 @@ def _count(bench: Bench, fault: Fault[B], outcome: Outcome, began_ns: int, mende
         look()
         after_ns = began_ns + MARGIN_S * 1e9 if fault.heals else mended_ns
         again_ns = min((shot for shot in heard if shot > after_ns), default=end_ns)
-        owed = [s for s in owed if s < began_ns - MARGIN_S * 1e9 or s >= again_ns]
+        owed = [shot for shot in owed if shot >= again_ns]
     bench.ear.wait(look, fault.late_s)
-    outcome.owed = len(owed)
-    outcome.lost = sum(shot not in heard for shot in owed)
+    missing = [shot for shot in owed if shot not in heard]
+    if fault.may_lose_sound and (lost := _told_lost(bench, before)):
+        outcome.forgiven = min(len(missing), int(lost / RATE / APART_S) + 1)
+    outcome.owed = len(owed) - outcome.forgiven
+    outcome.lost = len(missing) - outcome.forgiven
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
-    # Of a shot whose direct sound was lost the echo is told; so it may be of the first one again.
-    for shot in set(owed) & heard.keys() - {again_ns}:
+    # Of a shot whose direct sound was lost the echo is told.
+    cut_off = {again_ns} | {shot for shot in shots if began_ns < shot <= lost_ns}
+    for shot in heard.keys() - cut_off:
         for detection in heard[shot]:
-            _judge(outcome, detection, shot)
+            if not outcome.forgiven:
+                _judge(outcome, detection, shot)
 
 
 def _judge(outcome: Outcome, detection: Detection, shot_ns: int) -> None:
@@ -300,10 +311,13 @@ def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
     return said
 
 
-def _told_lost(bench: Bench) -> int:
-    """Give how many samples the node says it has lost in its run."""
-    status = bench.ear.status()
-    return (status.lost_samples or 0) if status else 0
+def _told_lost(bench: Bench, before: Status | None) -> int:
+    """Give how many samples the node says it has lost since."""
+    now = bench.ear.status()
+    if now is None or now.lost_samples is None:
+        return 0
+    same_run = before is not None and before.boot_id == now.boot_id
+    return now.lost_samples - ((before.lost_samples or 0) if before and same_run else 0)
 
 
 def _latest(detections: Sequence[Detection]) -> list[Detection]:

@@ -59,7 +59,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["words"].replace("|", "/"),
         f"{row['recovers_s']:g}",
         _seconds(row["recovered_s"]),
-        str(row["owed"]),
+        str(row["owed"])
+        + (f", and {row['forgiven']} in sound told lost" if row["forgiven"] else ""),
         str(row["lost"]),
         str(row["doubled"]),
         f"{row['worst_s'] * 1e6:,.0f}",

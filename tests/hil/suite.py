@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -10,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,14 +30,13 @@ PRODUCT = "GUNFIRE_HIL_PRODUCT"
 
 BENCHES: Final = 8
 """At a time: a node takes a twentieth of a processor, and mostly waits."""
+SIDE_BY_SIDE: Final = ("-n", str(BENCHES), "--dist", "loadgroup", "--no-loadscope-reorder")
 
 LONGEST: Final = (
     "network", "time", "microphones", "process", "pulse in a channel", "host's time stamps",
-    "soak",
+    "disk", "rig", "card", "step", "soak",
 )  # fmt: skip
-"""Groups of tests to begin with, the longest first."""
-LAST: Final = "busy"
-"""The one to end with."""
+"""Groups of tests in the order in which they begin, if several benches stand side by side."""
 
 
 def measure(tell: Tell) -> Part:
@@ -63,35 +60,14 @@ def run(tests: Sequence[str], tell: Tell) -> list[dict[str, Any]]:
     if missing := container.missing():
         raise RuntimeError(f"the bench without hardware needs {missing}")
     with tempfile.TemporaryDirectory() as folder, installed() as product:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "hil", "-v"]
-        side_by_side = ["-n", str(BENCHES), "--dist", "loadgroup", "--no-loadscope-reorder"]
-        with subprocess.Popen(
-            [*command, *side_by_side, *tests],
-            cwd=ROOT,
-            env=os.environ | {RECORD: folder, PRODUCT: str(product.place)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            said: list[str] = []
-            reader = threading.Thread(target=_read, args=(process, said, tell))
-            reader.start()
-            process.wait()
-            reader.join()
-        if process.returncode not in (0, 1):  # 1: some failed, which their records say
-            raise RuntimeError(f"the tests could not be run:\n{''.join(said[-60:])}")
-        if process.returncode:
-            print("".join(said[said.index(_first_failure(said)) :]), file=sys.stderr)
+        environment = os.environ | {RECORD: folder, PRODUCT: str(product.place)}
+        for which in (
+            ["-m", "hil and not alone", *SIDE_BY_SIDE, *tests],
+            ["-m", "hil and alone", *tests],
+        ):
+            _pytest(which, environment, tell)
         lines = [line for file in sorted(Path(folder).iterdir()) for line in file.open()]
     return [json.loads(line) for line in lines]
-
-
-@contextmanager
-def machine(*, alone: bool = False) -> Iterator[None]:
-    """Take the machine for a test: with others, or alone, once they have ended."""
-    with Path(tempfile.gettempdir(), f"gunfire-hil-{os.getuid()}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
@@ -99,6 +75,26 @@ def record(name: str, figures: dict[str, Any]) -> None:
     if folder := os.environ.get(RECORD):
         with (Path(folder) / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(figures, ensure_ascii=False) + "\n")
+
+
+def _pytest(which: Sequence[str], environment: Mapping[str, str], tell: Tell) -> None:
+    said: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *which],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        reader = threading.Thread(target=_read, args=(process, said, tell))
+        reader.start()
+        process.wait()
+        reader.join()
+    if process.returncode not in (0, 1):  # 1: some failed, which their records say
+        raise RuntimeError(f"the tests could not be run:\n{''.join(said[-60:])}")
+    if process.returncode:
+        print("".join(said[said.index(_first_failure(said)) :]), file=sys.stderr)
 
 
 def _read(process: subprocess.Popen[str], said: list[str], tell: Tell) -> None:

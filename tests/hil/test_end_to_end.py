@@ -104,7 +104,7 @@ def test_published_times_are_right_end_to_end(
     rig: RigBench | None, request: pytest.FixtureRequest, pulse: bool
 ) -> None:
     runs = []
-    with hearing_impulses(rig, request, pulse=pulse) as bench, suite.machine():
+    with hearing_impulses(rig, request, pulse=pulse) as bench:
         for run, seconds in enumerate(LISTEN_S):
             if run:
                 bench.machine.systemctl("restart", NODE)

@@ -18,7 +18,12 @@ from tests.hil.unit_stage import Installed
 from tests.hil.virtual_bench import virtual_bench
 
 ROWS = [
-    pytest.param(name, row, id=f"{name}: {row.name}", marks=pytest.mark.xdist_group(name))
+    pytest.param(
+        name,
+        row,
+        id=f"{name}: {row.name}",
+        marks=[pytest.mark.xdist_group(name), *([pytest.mark.alone] if row.alone else [])],
+    )
     for name, setup in BENCHES.items()
     for row in setup.rows
 ]
@@ -61,8 +66,7 @@ def test_a_fault_is_told_in_time_and_loses_nothing_that_was_heard(
     on_bench = bench[on]
     if missing := missing_parts(on_bench, row.needs):
         pytest.skip(missing)
-    with suite.machine(alone=row.alone):
-        outcome = strike(on_bench, row)
+    outcome = strike(on_bench, row)
     suite.record(
         on,
         {

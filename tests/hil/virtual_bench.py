@@ -44,6 +44,7 @@ TURN_S: Final = 20
 """A turn of the street: of a whole number of frames at that clock, so that its pulses go on."""
 SHOT_EVERY_S: Final = 2.63
 """No two shots are whole seconds apart, or they would look like a pulse."""
+NFT: Final = "/usr/sbin/nft"
 PULSE: Final = 4
 """The channel that carries the receiver's pulse."""
 STATE: Final = "/var/lib/gunfire-node"
@@ -244,7 +245,8 @@ class VirtualBench:
     def parts(self) -> frozenset[Part]:
         always: tuple[Part, ...] = ("microphones", "broker", "network", "machine", "software")
         memory: tuple[Part, ...] = ("memory",) if self.machine.memory_bytes else ()
-        return frozenset((*always, *memory, *self.switches))
+        packets: tuple[Part, ...] = ("packets",) if Path(NFT).exists() else ()
+        return frozenset((*always, *memory, *packets, *self.switches))
 
     def onsets_utc_ns(self, from_utc_ns: int, to_utc_ns: int) -> list[int]:
         turn = len(self.microphones.street)

@@ -152,7 +152,7 @@ class LoadedNode:
         self._log = self.folder / "log.jsonl"
         said = self._open.enter_context((self.folder / "stderr").open("w"))
         self._process = subprocess.Popen(
-            # A card does not wait for what else this machine has to do.
+            # The card is in this process, and does not wait for what else this machine has to do.
             ["nice", "-n", "-10", sys.executable, "-m", HEARING, str(settings), str(self._log)],
             env=os.environ | self._card.environment | _ENVIRONMENT,
             stderr=said,

@@ -38,7 +38,8 @@ NOTE: Final = (
 NIGHT: Final = "soak-new-year"
 NIGHT_NOTE: Final = (
     "Nodes with the real daemon, side by side in real time, each on a virtual sound card of its "
-    "own that plays a minute of display over and over."
+    "own that plays a minute of display over and over. They have a card's priority (nice -10), "
+    "since the virtual card is part of their process."
 )
 TELL_S: Final = 20.0
 """Between two lines of progress that go into a file."""
@@ -56,7 +57,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty: name another by --keep")
-    print(f"everything of this run is kept in {folder}", file=sys.stderr)
+    kept = "everything" if options.new_year is None else "the picture"
+    print(f"{kept} of this run is kept in {folder}", file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell has those behind it ignore the first
         signal.signal(number, signal.default_int_handler)
     progress = Progress()
