@@ -118,8 +118,8 @@ class Container:
     Attributes
     ----------
     memory_bytes
-        How much memory it has, where `CAN_BOUND_MEMORY`; all of the host's if 0. From the next
-        boot on.
+        How much memory it has from the next boot on, only where `CAN_BOUND_MEMORY`; all of the
+        host's if 0.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Container:
     def start(self) -> None:
         """Boot it, and wait until systemd has started what it is to start."""
         branches = self._branches = _branches(self.place.name)
-        if self.memory_bytes and CAN_BOUND_MEMORY:
+        if self.memory_bytes:
             (memory,) = (branch for branch in branches if branch.is_relative_to(_MEMORY))
             (memory / "memory.limit_in_bytes").write_text(str(self.memory_bytes))
 

@@ -277,11 +277,12 @@ def _count(
     outcome.lost = len(missing) - outcome.forgiven
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
     # Of a shot whose direct sound was lost the echo is told.
+    if outcome.forgiven:
+        return
     cut_off = {again_ns} | {shot for shot in shots if began_ns < shot <= lost_ns}
     for shot in heard.keys() - cut_off:
         for detection in heard[shot]:
-            if not outcome.forgiven:
-                _judge(outcome, detection, shot)
+            _judge(outcome, detection, shot)
 
 
 def _judge(outcome: Outcome, detection: Detection, shot_ns: int) -> None:

@@ -33,8 +33,6 @@ SEEN_S: Final = 20.0
 """A broken microphone is to be told so soon."""
 AWAY_S: Final = 30.0
 """A node that is cut off is to be missed so soon: 1.5 keep-alives of 5 s, and then some."""
-
-
 SUSPECT_S: Final = 75.0
 """What was under way each time a connection broke may be what breaks it, and waits 60 s (0020)."""
 HUNG_S: Final = 40.0

@@ -380,10 +380,11 @@ def slow(bytes_per_s: float) -> Strike:
 
 def lossy(bench: VirtualBench) -> Mend:
     """Have the network lose three packets in ten, both ways."""
-    to_proxy = f"tcp dport {bench.proxy.port} numgen random mod 10 < 3 drop"
-    from_proxy = f"tcp sport {bench.proxy.port} numgen random mod 10 < 3 drop"
     lose = "add table inet bench; add chain inet bench lose { type filter hook input priority 0; }"
-    rules = "; ".join(f"add rule inet bench lose {rule}" for rule in (to_proxy, from_proxy))
+    rules = "; ".join(
+        f"add rule inet bench lose tcp {side} {bench.proxy.port} numgen random mod 10 < 3 drop"
+        for side in ("dport", "sport")
+    )
     subprocess.run([NFT, f"{lose}; {rules}"], check=True)
     return lambda: subprocess.run([NFT, "delete table inet bench"], check=True) and None
 
