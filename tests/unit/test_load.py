@@ -33,7 +33,7 @@ from tests.hil.load.packets import (
     publish,
     read_publish,
 )
-from tests.hil.load.stage import At, Shots, Told, follow, read
+from tests.hil.load.stage import At, Need, Shots, Told, follow, need, read
 from tests.hil.load.throttle import Turns, period_and_quota_us, throttle
 
 SPIN = (sys.executable, "-c", "while True: pass")
@@ -121,6 +121,16 @@ def test_a_shot_is_followed_from_its_impulse_to_its_grade() -> None:
         ],
     )
     assert of == Shots(fired=4, found=2, inside=3, timed=1, graded=1)
+
+
+def test_what_a_node_needs_is_for_a_second_of_sound() -> None:
+    def at(second: float, hearing_s: float, process_s: float) -> At:
+        return At(
+            100.0 + second, round(second * RATE_HZ), 0, 0, 0.1, 0.1, hearing_s, process_s, {}, 0
+        )
+
+    course = [at(3.0, 5.0, 6.0), at(4.0, 5.5, 6.1), at(63.0, 11.0, 13.5)]
+    assert need(course) == Need(hearing_s=pytest.approx(0.1), process_s=pytest.approx(0.125))
 
 
 def test_a_display_goes_on_and_on() -> None:

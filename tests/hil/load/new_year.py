@@ -1,9 +1,11 @@
-"""New Year's Eve at one node: ten impulses a second, shots among them, and less and less of a core.
+"""New Year's Eve at one node: ten impulses a second, shots among them, and ever less processor.
 
 Nodes with the real daemon hear the same display in real time, each from a virtual sound card of its
-own, through PortAudio, and publish to a Mosquitto on loopback. One has a whole core, the others a
-share of one, all at the same time. Known is when each shot reaches the microphone; a node's card
-goes on whether it is heard or not, so that what a node does not fetch in time is lost and counted.
+own, through PortAudio, and publish to a Mosquitto on loopback. First all have a core, for one turn
+of the display, which tells what a node needs on this machine; then one goes on so, and the others
+have some multiple of that need, all at the same time: a share of a core would be more work on one
+machine than on the next. Known is when each shot reaches the microphone; a node's card goes on
+whether it is heard or not, so that what a node does not fetch in time is lost and counted.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import psutil
 from node.capture.portaudio import QUEUE_S
 from node.network import PrivateBroker, Subscription, subscribe
 from tests.evidence import Claim, Detail
-from tests.hil.load.display import IMPULSES_PER_S, RATE_HZ, Display, display
-from tests.hil.load.stage import At, LoadedNode, Record, Shots, follow
+from tests.hil.load.display import IMPULSES_PER_S, LOOP_S, RATE_HZ, Display, display
+from tests.hil.load.stage import At, LoadedNode, Need, Record, Shots, follow, need
 from tests.hil.virtual_card import build_plugin, missing_tools
 from tests.parts import Part, Tell
 
-WHOLE: Final = 1.0
-SHARES: Final = (WHOLE, 0.25, 0.10, 0.05)
+ENOUGH: Final = (3.0, 1.5, 0.7)
+"""What nodes have, in multiples of what one needs: with less than one they shed."""
+TOO_LITTLE: Final = 0.5
+"""About what the trigger needs alone: what comes of it is shown, and has no bar."""
 SECONDS: Final = 90.0
 SETTLE_S: Final = 6.0
 # An event is told once it is heard out: 4 s, and the second of sound after it.
@@ -39,12 +43,14 @@ FALLS_BEHIND_S: Final = 10.0
 
 @dataclass(frozen=True)
 class Passed:
-    """What a share of a core came to.
+    """What came of a node.
 
     Attributes
     ----------
-    share
-        Of one core.
+    times
+        What it had, in multiples of what one needs; None if nothing held it back.
+    needs
+        What one needs.
     cores
         That the node took while it was watched.
     lost_s, starved_s
@@ -61,7 +67,8 @@ class Passed:
         Its lines, for the picture.
     """
 
-    share: float
+    times: float | None
+    needs: Need
     cores: float
     lost_s: float
     starved_s: float
@@ -75,7 +82,7 @@ class Passed:
 
 
 def measure(tell: Tell) -> Part:
-    """Measure nodes with a whole core and with shares of one."""
+    """Measure nodes with a whole core, and with multiples of what they need of one."""
     return night(SECONDS, tell)
 
 
@@ -85,20 +92,20 @@ def night(seconds: float, tell: Tell) -> Part:
         raise RuntimeError(f"the virtual card needs {tool}")
     tell("new year: rendering the display")
     sound = display()
-    how, passed = through_the_night(sound, SHARES, seconds, tell)
-    whole = passed[0]
+    how, passed = through_the_night(sound, (None, *ENOUGH, TOO_LITTLE), seconds, tell)
+    whole, *enough, too_little = passed
     name = f"{seconds:g} s of New Year's Eve"
     return Part(
-        (*_of_whole(name, whole), *_of_shares(name, passed[1:])),
-        (_where_time_goes(whole), _by_share(name, how, passed)),
+        (*_of_whole(name, whole), *_of_enough(name, enough), *_of_too_little(name, too_little)),
+        (_where_time_goes(whole), _side_by_side(name, how, passed)),
         draws=(lambda axes: _draw_behind(axes, passed), lambda axes: _draw_stages(axes, whole)),
     )
 
 
 def through_the_night(
-    sound: Display, shares: Sequence[float], seconds: float, tell: Tell
+    sound: Display, times: Sequence[float | None], seconds: float, tell: Tell
 ) -> tuple[str, list[Passed]]:
-    """Let nodes with shares of a core hear a display, all at the same time.
+    """Let nodes with multiples of what they need hear a display, all at the same time.
 
     Returns
     -------
@@ -115,18 +122,22 @@ def through_the_night(
         words = opened.enter_context(subscribe(broker.url, kinds=["detection"]))
         nodes = [
             opened.enter_context(
-                LoadedNode(folder / str(i), f"share-{i}", sound.frames, plugin, broker.url)
+                LoadedNode(folder / str(i), f"node-{i}", sound.frames, plugin, broker.url)
             )
-            for i in range(len(shares))
+            for i in range(len(times))
         ]
         for one in nodes:
             one.wait_until_it_hears()
         time.sleep(SETTLE_S)
+        tell(f"new year: {LOOP_S} s to see what a node needs")
+        settled_s = time.monotonic()
+        time.sleep(LOOP_S)
+        needs = _mean([one.need_since(settled_s) for one in nodes])
         begun_s = time.monotonic()
         psutil.cpu_percent()
-        for one, share in zip(nodes, shares, strict=True):
-            if share < WHOLE:
-                how = one.slow_down(share)
+        for one, of in zip(nodes, times, strict=True):
+            if of is not None:
+                how = one.slow_down(Need(of * needs.hearing_s, of * needs.process_s))
         received: dict[tuple[str, str, int], float] = {}
         while (left_s := begun_s + seconds - time.monotonic()) > 0:
             tell(f"new year: {seconds - left_s:.0f} of {seconds:g} s")
@@ -136,11 +147,16 @@ def through_the_night(
         records = [one.end() for one in nodes]
         _take(words, 2.0, received)
     return f"{how}; {busy}", [
-        _passed(sound, share, record, name, received, begun_s, ended_s)
-        for share, record, name in zip(
-            shares, records, (f"share-{i}" for i in range(len(shares))), strict=True
-        )
+        _passed(sound, (of, needs), record, f"node-{i}", received, (begun_s, ended_s))
+        for i, (of, record) in enumerate(zip(times, records, strict=True))
     ]
+
+
+def _mean(needs: Sequence[Need]) -> Need:
+    return Need(
+        float(np.mean([one.hearing_s for one in needs])),
+        float(np.mean([one.process_s for one in needs])),
+    )
 
 
 def _take(words: Subscription, seconds: float, into: dict[tuple[str, str, int], float]) -> None:
@@ -152,13 +168,13 @@ def _take(words: Subscription, seconds: float, into: dict[tuple[str, str, int], 
 
 def _passed(
     sound: Display,
-    share: float,
+    had: tuple[float | None, Need],
     record: Record,
     name: str,
     received: dict[tuple[str, str, int], float],
-    begun_s: float,
-    ended_s: float,
+    watch_s: tuple[float, float],
 ) -> Passed:
+    begun_s, ended_s = watch_s
     watched = [at for at in record.at if begun_s <= at.monotonic_s <= ended_s]
     first, last = watched[0], watched[-1]
     told = [one for one in record.told if (name, one.event_id, one.revision) in received]
@@ -172,7 +188,8 @@ def _passed(
         if one.revision == 0 and from_sample <= one.impulses[0] < to_sample
     ]
     return Passed(
-        share=share,
+        times=had[0],
+        needs=had[1],
         cores=(last.process_s - first.process_s) / (last.monotonic_s - first.monotonic_s),
         starved_s=(record.at[-1].dropped - first.dropped) / RATE_HZ,
         lost_s=(record.at[-1].lost - first.lost) / RATE_HZ,
@@ -189,8 +206,6 @@ def _passed(
 def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
     where = f"{name}, {IMPULSES_PER_S:g} impulses/s, a whole core"
     shots = whole.shots
-    first, last = whole.course[0], whole.course[-1]
-    heard_s = (last.end_sample - first.end_sample) / RATE_HZ
     return (
         Claim(f"{where}: samples lost", whole.lost_s * RATE_HZ, "", "0", whole.lost_s == 0),
         Claim(
@@ -200,7 +215,7 @@ def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
             f"≤ {MOST_BEHIND_S:g}",
             whole.most_behind_s <= MOST_BEHIND_S,
         ),
-        Claim(f"{where}: processor time", (last.process_s - first.process_s) / heard_s, "s/s"),
+        Claim(f"{where}: processor time", need(whole.course).process_s, "s/s"),
         Claim(f"{where}: events understood in haste", whole.hasty, "", "0", whole.hasty == 0),
         _published(where, shots),
         Claim(
@@ -226,10 +241,10 @@ def _published(where: str, shots: Shots) -> Claim:
     )
 
 
-def _of_shares(name: str, passed: Sequence[Passed]) -> list[Claim]:
+def _of_enough(name: str, passed: Sequence[Passed]) -> list[Claim]:
     claims = []
     for one in passed:
-        of = f"{name} with {100 * one.share:g} % of a core"
+        of = _with(name, one)
         in_time = one.behind_s <= FALLS_BEHIND_S
         claims += [
             Claim(f"{of}: sound lost to a full queue", one.starved_s, "s", "0",
@@ -241,8 +256,25 @@ def _of_shares(name: str, passed: Sequence[Passed]) -> list[Claim]:
             _published(of, one.shots),
         ]  # fmt: skip
     shed = passed[-1].hasty
-    what = f"{name}, the least share of a core that was tried: events in haste, so that it sheds"
-    return [*claims, Claim(what, shed, "", "> 0", shed > 0)]
+    what = f"{_with(name, passed[-1])}: it sheds"
+    return [*claims, Claim(what, shed, "events", "> 0", shed > 0)]
+
+
+def _of_too_little(name: str, one: Passed) -> list[Claim]:
+    of = _with(name, one)
+    return [
+        Claim(f"{of}: sound lost to a full queue", one.starved_s, "s"),
+        Claim(f"{of}: behind the card in the end", one.behind_s, "s"),
+        Claim(
+            f"{of}: shots inside a published event",
+            100 * one.shots.inside / one.shots.fired,
+            f"% of {one.shots.fired}",
+        ),
+    ]
+
+
+def _with(name: str, one: Passed) -> str:
+    return f"{name} with {one.times:g} × the processor time it needs"
 
 
 def _where_time_goes(whole: Passed) -> Detail:
@@ -264,22 +296,21 @@ def _stages(whole: Passed) -> list[tuple[str, float]]:
     spent = {
         stage: (s - first.stages_s.get(stage, 0.0)) / heard_s for stage, s in last.stages_s.items()
     }
-    hearing = (last.hearing_s - first.hearing_s) / heard_s
-    process = (last.process_s - first.process_s) / heard_s
-    spent["the rest of the thread that hears"] = hearing - sum(spent.values())
-    spent["other threads: card, sender"] = process - hearing
+    took = need(whole.course)
+    spent["the rest of the thread that hears"] = took.hearing_s - sum(spent.values())
+    spent["other threads: card, sender"] = took.process_s - took.hearing_s
     return sorted(spent.items(), key=lambda one: -one[1])
 
 
-def _by_share(name: str, how: str, passed: Sequence[Passed]) -> Detail:
+def _side_by_side(name: str, how: str, passed: Sequence[Passed]) -> Detail:
     columns = (
-        "% of a core", "took %", "lost s", "queue full s", "behind at most s", "at the end s",
-        "event told after, median s", "worst s", "abstained %",
+        "× its need", "took % of a core", "lost s", "queue full s", "behind at most s",
+        "at the end s", "event told after, median s", "worst s", "abstained %",
         "shots", "found", "inside an event", "timed", "graded",
     )  # fmt: skip
     rows = [
         (
-            f"{100 * p.share:g}",
+            "all" if p.times is None else f"{p.times:g}",
             f"{100 * p.cores:.1f}",
             f"{p.lost_s:.1f}",
             f"{p.starved_s:.1f}",
@@ -293,7 +324,11 @@ def _by_share(name: str, how: str, passed: Sequence[Passed]) -> Detail:
         )
         for p in passed
     ]
-    title = f"{name} in real time, the processor held back by {how}"
+    needs = passed[0].needs
+    title = (
+        f"{name} in real time; a second of sound needs {1e3 * needs.hearing_s:.0f} ms of the "
+        f"thread that hears, {1e3 * needs.process_s:.0f} of all; held back by {how}"
+    )
     return Detail(title, columns, tuple(rows))
 
 
@@ -303,7 +338,7 @@ def _draw_behind(axes: Any, passed: Sequence[Passed]) -> None:
         axes.plot(
             [at.monotonic_s - begun_s for at in one.course],
             [at.behind_s for at in one.course],
-            label=f"{100 * one.share:g} % of a core",
+            label="a whole core" if one.times is None else f"{one.times:g} × its need",
         )
     axes.axhline(QUEUE_S, linestyle=":", color="gray")
     axes.set(

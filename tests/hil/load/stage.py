@@ -65,6 +65,22 @@ class At:
 
 
 @dataclass(frozen=True)
+class Need:
+    """The processor time that a node takes for a second of sound, where nothing holds it back.
+
+    Attributes
+    ----------
+    hearing_s
+        Of the thread that hears and judges.
+    process_s
+        Of all threads.
+    """
+
+    hearing_s: float
+    process_s: float
+
+
+@dataclass(frozen=True)
 class Told:
     """A detection as it was made: its line `told`."""
 
@@ -173,9 +189,15 @@ class LoadedNode:
                 raise RuntimeError(f"does not hear: {(self.folder / 'stderr').read_text()}")
             time.sleep(0.1)
 
-    def slow_down(self, share: float) -> str:
-        """Hold it to a share of a core from now on; say by what."""
-        self._throttle = self._open.enter_context(throttle(self._process.pid, share))
+    def need_since(self, monotonic_s: float) -> Need:
+        """Give what it has needed from then until now."""
+        return need([at for at in read(self._log).at if at.monotonic_s >= monotonic_s])
+
+    def slow_down(self, need: Need) -> str:
+        """Let it have so much of a core from now on; say by what."""
+        self._throttle = self._open.enter_context(
+            throttle(self._process.pid, need.hearing_s, need.process_s)
+        )
         return self._throttle.how
 
     def end(self) -> Record:
@@ -198,6 +220,16 @@ def read(log: Path) -> Record:
         else:
             told.append(Told(*words[:4], *map(tuple, words[4:])))
     return Record(tuple(at), tuple(told))
+
+
+def need(course: Sequence[At]) -> Need:
+    """Say what a node needed on its way from the first line to the last."""
+    first, last = course[0], course[-1]
+    heard_s = (last.end_sample - first.end_sample) / RATE_HZ
+    return Need(
+        (last.hearing_s - first.hearing_s) / heard_s,
+        (last.process_s - first.process_s) / heard_s,
+    )
 
 
 def follow(shots: Sequence[float], told: Sequence[Told]) -> Shots:

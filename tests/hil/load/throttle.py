@@ -38,10 +38,21 @@ class Throttle(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def throttle(pid: int, share: float) -> Throttle:
-    """Give what can hold a process of ours to a share of a core here."""
+def throttle(pid: int, share: float, of_all: float | None = None) -> Throttle:
+    """Give what can hold a process of ours to a share of a core here.
+
+    Parameters
+    ----------
+    share
+        For its main thread, where that alone can be held back.
+    of_all
+        For all its threads together, where it cannot; the same if None.
+    """
+    of_all = share if of_all is None else of_all
     group = _group(f"gunfire-load-{pid}")
-    return Turns(pid, share) if group is None else Bandwidth(group, pid, share)
+    if group is None:
+        return Turns(pid, of_all)
+    return Bandwidth(group, pid, share if _by_thread(group) else of_all)
 
 
 def period_and_quota_us(share: float) -> tuple[int, int]:
@@ -57,9 +68,10 @@ class Bandwidth:
         self._group = group
         self._pid = pid
         self._share = share
+        by_thread = _by_thread(group)
         # A main thread has the number of its process.
-        self._members = "tasks" if (group / "tasks").exists() else "cgroup.procs"
-        whom = "the thread that hears" if self._members == "tasks" else "the whole process"
+        self._members = "tasks" if by_thread else "cgroup.procs"
+        whom = "the thread that hears" if by_thread else "the whole process"
         self.how = f"the kernel's bandwidth control, {whom}"
 
     def __enter__(self) -> Self:
@@ -121,6 +133,10 @@ class Turns:
             os.kill(self._pid, number)
             return True
         return False
+
+
+def _by_thread(group: Path) -> bool:
+    return (group / "tasks").exists()
 
 
 def _group(name: str) -> Path | None:
