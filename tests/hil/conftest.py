@@ -18,9 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
 
     def rank(item: pytest.Item) -> int:
-        mark = item.get_closest_marker("xdist_group")
-        group = mark.args[0] if mark else ""
-        return (*suite.LONGEST, group).index(group)
+        found = (i for i, name in enumerate(suite.FIRST) if name in item.nodeid)
+        return next(found, len(suite.FIRST))
 
     items.sort(key=rank)
 

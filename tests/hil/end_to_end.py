@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ PEER: Final = "-316 ± 99.6"
 """µs: what commercial sensors published of themselves (ShotSpotter Tech Note 098)."""
 
 
-def table(runs: Sequence[dict[str, Any]]) -> Part:
+def table(runs: Sequence[dict[str, Any]], trigger_us: Mapping[str, Sequence[float]]) -> Part:
     """Make claims and pictures of what `tests/hil/test_end_to_end.py` recorded."""
     claims: list[Claim] = []
     for run in runs:
@@ -52,7 +52,7 @@ def table(runs: Sequence[dict[str, Any]]) -> Part:
                 f"{np.percentile(np.abs(off), 99):.2f}",
                 f"{np.max(np.abs(off)):.2f}",
             )
-            for range_m, off in (runs[0]["trigger_us"].items() if runs else ())
+            for range_m, off in trigger_us.items()
         ),
     )
     return Part(tuple(claims), (detail, alone), draws=tuple(partial(_draw, run) for run in runs))

@@ -30,21 +30,23 @@ PRODUCT = "GUNFIRE_HIL_PRODUCT"
 
 BENCHES: Final = 8
 """At a time: a node takes a twentieth of a processor, and mostly waits."""
-SIDE_BY_SIDE: Final = ("-n", str(BENCHES), "--dist", "loadgroup", "--no-loadscope-reorder")
+SIDE_BY_SIDE: Final = ("-n", str(BENCHES), "--maxschedchunk", "1")
 
-LONGEST: Final = (
-    "network", "time", "microphones", "process", "pulse in a channel", "host's time stamps",
-    "card", "disk", "step", "rig", "soak",
-)  # fmt: skip
-"""Groups of tests in the order in which they begin. A worker whose group is of one or two tests is
-given the next in advance: the two that time impulses, which take five minutes, get short ones.
+FIRST: Final = ("[pulse in a channel]", "[step: ", "[host's time stamps]", "test_soak_short")
+"""Begins of the tests that take longest, in what order they are given out; then all others.
+
+A worker is given two to begin with, and the second waits for the first: the two that time impulses,
+which take minutes, are for two workers.
 """
 
 
 def measure(tell: Tell) -> Part:
     """Run the whole suite."""
     lines = run(["tests/hil", "tests/unit/hil_soak"], tell)
-    timing = end_to_end.table([line for line in lines if "method" in line])
+    timing = end_to_end.table(
+        [line for line in lines if "method" in line],
+        next((line["trigger_us"] for line in lines if "trigger_us" in line), {}),
+    )
     faults = fault_matrix.table([line for line in lines if "fault" in line])
     return Part(
         timing.claims + faults.claims, timing.details + faults.details, draws=timing.pictures

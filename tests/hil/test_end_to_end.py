@@ -95,10 +95,7 @@ def hearing_impulses(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "pulse",
-    [
-        pytest.param(pulse, id=method, marks=pytest.mark.xdist_group(method))
-        for pulse, method in METHODS.items()
-    ],
+    [pytest.param(pulse, id=method) for pulse, method in METHODS.items()],
 )
 def test_published_times_are_right_end_to_end(
     rig: RigBench | None, request: pytest.FixtureRequest, pulse: bool
@@ -123,10 +120,6 @@ def test_published_times_are_right_end_to_end(
         "sigma_us": float(np.std(errors)) / 1e3,
         "p99_us": float(np.percentile(np.abs(errors), 99)) / 1e3,
         "worst_us": float(np.max(np.abs(errors))) / 1e3,
-        "trigger_us": {
-            range_m: trigger_errors_us(impulses(pulse=False, range_m=range_m))
-            for range_m in (80, 200, 300)
-        },
     }
     suite.record(f"timing-{1 - pulse}", figures)
     assert len(errors) >= 40
@@ -134,3 +127,14 @@ def test_published_times_are_right_end_to_end(
         assert figures["p99_us"] <= 1.0, figures
     assert abs(figures["mean_us"]) <= 50.0, figures
     assert figures["sigma_us"] <= 20.0, figures
+
+
+@pytest.mark.hil
+@pytest.mark.timeout(300)
+def test_the_trigger_alone_errs_less_than_the_way_to_the_message_may() -> None:
+    errors_us = {
+        range_m: trigger_errors_us(impulses(pulse=False, range_m=range_m))
+        for range_m in (80, 200, 300)
+    }
+    suite.record("trigger", {"trigger_us": errors_us})
+    assert np.percentile(np.abs(errors_us[200]), 99) <= 1.0

@@ -22,7 +22,7 @@ ROWS = [
         name,
         row,
         id=f"{name}: {row.name}",
-        marks=[pytest.mark.xdist_group(name), *([pytest.mark.alone] if row.alone else [])],
+        marks=[pytest.mark.alone] if row.alone else [],
     )
     for name, setup in BENCHES.items()
     for row in setup.rows

@@ -159,7 +159,6 @@ def pi(
 
 
 @pytest.mark.hil
-@pytest.mark.xdist_group("rig")
 @pytest.mark.timeout(180)
 @boots
 def test_faults_strike_a_node_over_ssh_and_it_is_given_back_as_it_was(pi: Pi) -> None:
@@ -193,7 +192,6 @@ def test_faults_strike_a_node_over_ssh_and_it_is_given_back_as_it_was(pi: Pi) ->
 
 
 @pytest.mark.hil
-@pytest.mark.xdist_group("rig")
 @boots
 def test_what_a_bench_that_died_did_not_give_back_is_given_back_by_the_next(pi: Pi) -> None:
     machine = pi.machine

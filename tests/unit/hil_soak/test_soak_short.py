@@ -18,7 +18,6 @@ from tests.hil.soak.simulated import Form, run
 
 pytestmark = [
     pytest.mark.hil,
-    pytest.mark.xdist_group("soak"),
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
