@@ -8,7 +8,7 @@ with the frames and so not owed; the bound of a hung broker, which is the sum of
 have nothing to tell, and a namesake is told at the node); and what is owed where sound is lost and
 told, at a fiftieth of a processor, or comes a minute late, after many broken connections.
 
-By benches: what one row leaves behind, the next one meets.
+By benches: what one row leaves behind, the next one on the same bench meets.
 """
 
 from __future__ import annotations
