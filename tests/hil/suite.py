@@ -33,7 +33,7 @@ BENCHES: Final = 8
 SIDE_BY_SIDE: Final = ("-n", str(BENCHES), "--maxschedchunk", "1")
 
 FIRST: Final = ("[pulse in a channel]", "[step: ", "[host's time stamps]", "test_soak_short")
-"""Begins of the tests that take longest, in what order they are given out; then all others.
+"""In the names of the tests that take longest, in the order in which they begin; then all others.
 
 A worker is given two to begin with, and the second waits for the first: the two that time impulses,
 which take minutes, are for two workers.
