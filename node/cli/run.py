@@ -16,6 +16,7 @@ from node.capture.portaudio import PortAudioSource
 from node.cli._shared import config_file
 from node.daemon import Daemon
 from node.errors import GunfireNodeError
+from node.memory import lock_memory
 from node.settings import load, load_board
 from node.vitals import blink_until
 
@@ -37,6 +38,7 @@ def command(path: Path | None, verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    lock_memory()
     service = Service()
     stopped = False
     daemon: Daemon | None = None

@@ -66,7 +66,8 @@ mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/
 place=$0
 shift
 exec systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --resolv-conf=off \
-  --timezone=off --console=pipe --directory="$place/root" "$@" /bin/sh -c '
+  --timezone=off --console=pipe --capability=CAP_IPC_LOCK --directory="$place/root" "$@" \
+  /bin/sh -c '
     for controller in memory pids devices cpu blkio; do
       mount -o remount,rw,bind /sys/fs/cgroup/$controller 2>/dev/null || true
     done

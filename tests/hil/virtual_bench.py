@@ -9,11 +9,12 @@ refclock, pins of gpiozero's mock. The network is loopback, behind a proxy that 
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -39,6 +40,8 @@ from tests.hil.virtual_receiver import Gpsd, VirtualReceiver
 NODE_ID: Final = "mast-1"
 BROKER_NAME: Final = "broker.bench"
 """Known to the node by its /etc/hosts alone."""
+HEARD_FROM_M: Final = 200
+"""How far off the impulses stand whose published times are measured."""
 PPM: Final = 25.0
 TURN_S: Final = 20
 """A turn of the street: of a whole number of frames at that clock, so that its pulses go on."""
@@ -57,7 +60,7 @@ def street(*, pulse: bool) -> RenderedNode:
     return _turn(TURN_S, SHOT_EVERY_S, (40.0, 70.0), pulse=pulse)
 
 
-def impulses(*, pulse: bool, range_m: float = 200.0) -> RenderedNode:
+def impulses(*, pulse: bool, range_m: int = HEARD_FROM_M) -> RenderedNode:
     """Build a turn of impulses to time: every 1.9 s, each another part of a sample on.
 
     They stand as far out of the noise as what is injected into a line does. The air has rounded
@@ -292,6 +295,17 @@ class BenchFleet(Fleet):
         return self._issue(NAME, NAME)
 
 
+def _forget_files() -> None:
+    """Have the kernel forget all files that it has read, so that each is read anew.
+
+    It counts what it keeps of a file as memory of whichever machine read it first: of another one,
+    a machine short of memory could not take the programs that it runs.
+    """
+    os.sync()
+    with suppress(OSError):  # where the kernel's settings are not for us
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
 @contextmanager
 def virtual_bench(
     name: str,
@@ -368,6 +382,8 @@ def virtual_bench(
         )
         ear = opened.enter_context(Ear(address, NODE_ID))
         streams = opened.enter_context(Streams(card, folder / "truth.json"))
+        if machine.memory_bytes:
+            _forget_files()
         opened.enter_context(machine)
         bench = VirtualBench(
             machine, card, microphones, receiver, gpsd, chrony, fleet, broker, proxy, ear, streams,

@@ -140,6 +140,12 @@ def test_in_its_whole_sandbox_the_node_hears_times_and_publishes(boot: Boot) -> 
         assert re.search(r"^CapEff:\s+0+$", status, re.M)
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
         assert re.search(r"^Seccomp:\s+2$", status, re.M)
+        assert stage.machine.show(NODE, "LimitMEMLOCK") == "infinity"
+        # Where systemd may raise that limit at all; where it may not, the node says so.
+        limits = process.joinpath("limits").read_text()
+        raised = re.search(r"^Max locked memory\s+unlimited\s", limits, re.M) is not None
+        assert (re.search(r"^VmLck:\s+0 kB$", status, re.M) is None) is raised
+        assert ("memory is not locked" in stage.machine.journal()) is not raised
         plugins = stage.machine.run("ls", "/etc/alsa/conf.d").stdout
         assert "pulseaudio" in plugins  # what a desktop has: 18 MB of libraries, none for the node
         assert "libpulse" not in process.joinpath("maps").read_text()

@@ -106,6 +106,20 @@ def test_a_process_is_held_to_its_share_until_that_is_lifted(by: Any) -> None:
             process.kill()
 
 
+@pytest.mark.parametrize(
+    ("by_thread", "quota"),
+    [(True, ("cpu.cfs_quota_us", "2000")), (False, ("cpu.max", "6000 10000"))],
+)
+def test_a_share_for_all_threads_counts_where_one_alone_cannot_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_thread: bool, quota: tuple[str, str]
+) -> None:
+    (tmp_path / ("tasks" if by_thread else "cpu.max")).touch()
+    monkeypatch.setattr("tests.hil.load.throttle._group", lambda name: tmp_path)
+    throttle(1, 0.2, 0.6).__enter__()
+    file, words = quota
+    assert (tmp_path / file).read_text() == f"{words}\n"
+
+
 def told(*impulses: float, rounds: tuple[float, ...] = (), grade: str = "not_gunfire") -> Told:
     return Told("event", 0, grade, False, impulses, rounds or impulses[:1])
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from node.capture.portaudio import QUEUE_S
 from node.network import PrivateBroker, Subscription, subscribe
 from tests.evidence import Claim, Detail
 from tests.hil.load.display import IMPULSES_PER_S, LOOP_S, RATE_HZ, Display, display
-from tests.hil.load.stage import At, LoadedNode, Need, Record, Shots, follow, need
+from tests.hil.load.stage import At, LoadedNode, Need, Record, Shots, follow, heard_s, need
 from tests.hil.virtual_card import build_plugin, missing_tools
 from tests.parts import Part, Tell
 
@@ -217,7 +217,7 @@ def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
         ),
         Claim(f"{where}: processor time", need(whole.course).process_s, "s/s"),
         Claim(f"{where}: events understood in haste", whole.hasty, "", "0", whole.hasty == 0),
-        _published(where, shots),
+        _all_published(where, shots),
         Claim(
             f"{where}: shots whose moment is a published round's",
             100 * shots.timed / shots.fired,
@@ -231,14 +231,13 @@ def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
     )
 
 
+def _all_published(where: str, shots: Shots) -> Claim:
+    return replace(_published(where, shots), bar="100", holds=shots.inside == shots.fired)
+
+
 def _published(where: str, shots: Shots) -> Claim:
-    return Claim(
-        f"{where}: shots inside a published event",
-        100 * shots.inside / shots.fired,
-        f"% of {shots.fired}",
-        "100",
-        shots.inside == shots.fired,
-    )
+    share = 100 * shots.inside / shots.fired
+    return Claim(f"{where}: shots inside a published event", share, f"% of {shots.fired}")
 
 
 def _of_enough(name: str, passed: Sequence[Passed]) -> list[Claim]:
@@ -253,7 +252,7 @@ def _of_enough(name: str, passed: Sequence[Passed]) -> list[Claim]:
             Claim(f"{of}: behind the card in the end", one.behind_s, "s",
                   f"≤ {FALLS_BEHIND_S:g}", in_time),
             Claim(f"{of}: events understood in haste", one.hasty, ""),
-            _published(of, one.shots),
+            _all_published(of, one.shots),
         ]  # fmt: skip
     shed = passed[-1].hasty
     what = f"{_with(name, passed[-1])}: it sheds"
@@ -265,11 +264,7 @@ def _of_too_little(name: str, one: Passed) -> list[Claim]:
     return [
         Claim(f"{of}: sound lost to a full queue", one.starved_s, "s"),
         Claim(f"{of}: behind the card in the end", one.behind_s, "s"),
-        Claim(
-            f"{of}: shots inside a published event",
-            100 * one.shots.inside / one.shots.fired,
-            f"% of {one.shots.fired}",
-        ),
+        _published(of, one.shots),
     ]
 
 
@@ -292,9 +287,9 @@ def _where_time_goes(whole: Passed) -> Detail:
 def _stages(whole: Passed) -> list[tuple[str, float]]:
     """Give processor seconds a second of sound, by stage, the dearest first."""
     first, last = whole.course[0], whole.course[-1]
-    heard_s = (last.end_sample - first.end_sample) / RATE_HZ
     spent = {
-        stage: (s - first.stages_s.get(stage, 0.0)) / heard_s for stage, s in last.stages_s.items()
+        stage: (s - first.stages_s.get(stage, 0.0)) / heard_s(whole.course)
+        for stage, s in last.stages_s.items()
     }
     took = need(whole.course)
     spent["the rest of the thread that hears"] = took.hearing_s - sum(spent.values())

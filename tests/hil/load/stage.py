@@ -225,11 +225,15 @@ def read(log: Path) -> Record:
 def need(course: Sequence[At]) -> Need:
     """Say what a node needed on its way from the first line to the last."""
     first, last = course[0], course[-1]
-    heard_s = (last.end_sample - first.end_sample) / RATE_HZ
     return Need(
-        (last.hearing_s - first.hearing_s) / heard_s,
-        (last.process_s - first.process_s) / heard_s,
+        (last.hearing_s - first.hearing_s) / heard_s(course),
+        (last.process_s - first.process_s) / heard_s(course),
     )
+
+
+def heard_s(course: Sequence[At]) -> float:
+    """Say how much sound a node heard from the first line to the last."""
+    return (course[-1].end_sample - course[0].end_sample) / RATE_HZ
 
 
 def follow(shots: Sequence[float], told: Sequence[Told]) -> Shots:
