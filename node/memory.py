@@ -1,15 +1,20 @@
-"""The node's memory, kept where it is: a program that takes all there is must not cost sound."""
+"""The node's memory, kept where it is: a program that takes all there is shall not cost sound."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import os
+import re
+import resource
+from pathlib import Path
 from typing import Final
 
 log = logging.getLogger(__name__)
 
 _LOCK: Final = 1 | 2 | 4  # sys/mman.h: MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
+_CAP_IPC_LOCK: Final = 14  # linux/capability.h
+_PROCESS: Final = Path("/proc/self/status")
 
 
 def lock_memory() -> bool:
@@ -21,15 +26,28 @@ def lock_memory() -> bool:
     Returns
     -------
     bool
-        Whether it is so. It needs a limit that the unit sets (LimitMEMLOCK=), or root; without,
-        the node works as ever, and the log says what it may cost.
+        Whether it is so. Without the limit that the unit sets (LimitMEMLOCK=), or root, the node
+        works as ever, and the log says what that may cost.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(_LOCK) == 0:
-        return True
-    log.info(
+    if not _is_unbounded():
+        # Under a bound that holds the process now, whatever it asks for later would be refused.
+        return _refused("the limit of locked memory is too low")
+    if ctypes.CDLL(None, use_errno=True).mlockall(_LOCK) != 0:
+        return _refused(os.strerror(ctypes.get_errno()))
+    return True
+
+
+def _is_unbounded() -> bool:
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    may = re.search(r"^CapEff:\s+(\w+)$", _PROCESS.read_text("utf-8"), re.M)
+    privileged = may is not None and bool(int(may[1], 16) >> _CAP_IPC_LOCK & 1)
+    return soft == resource.RLIM_INFINITY or privileged
+
+
+def _refused(why: str) -> bool:
+    log.warning(
         "memory is not locked (%s): where another program takes all of it, sound may be lost; "
-        "raise the limit of locked memory (LimitMEMLOCK=infinity)",
-        os.strerror(ctypes.get_errno()),
+        "gunfire-node.service locks it, by LimitMEMLOCK=infinity",
+        why,
     )
     return False

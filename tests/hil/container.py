@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,8 +34,18 @@ NODE: Final = "gunfire-node.service"
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMORY: Final = _CGROUP / "memory"
-CAN_BOUND_MEMORY: Final = _MEMORY.is_dir()
-"""Whether a container can be a machine of so much memory: by the controller of cgroup v1."""
+FORGET: Final = Path("/proc/sys/vm/drop_caches")
+_CAP_IPC_LOCK: Final = 14  # linux/capability.h
+_CAPABILITIES: Final = re.findall(
+    r"^CapEff:\s+(\w+)$", Path("/proc/self/status").read_text("utf-8"), re.M
+)
+CAN_BOUND_MEMORY: Final = (
+    _MEMORY.is_dir()
+    and os.access(FORGET, os.W_OK)
+    and bool(int(_CAPABILITIES[0], 16) >> _CAP_IPC_LOCK & 1)
+)
+"""Whether a container can be a machine of so much memory: by the controller of cgroup v1, with
+files that no other has read, and programs that may lock it."""
 _BRANCH: Final = "gunfire-container-"
 _BOOT_S: Final = 60.0
 _REBOOTS: Final = 133  # with which nspawn ends where somebody else is to boot anew
@@ -58,7 +69,8 @@ _UNSHARE: Final = (
 )
 _ENTER: Final = ("nsenter", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd")
 # nspawn does not want a /run on a disk, and gives the controllers of cgroup v1 to nobody: whoever
-# becomes systemd takes them first. $0 is the container's place, $1 its layers; then options.
+# becomes systemd takes them first. Its filter of system calls lets memory be locked with this
+# capability only. $0 is the container's place, $1 its layers; then options.
 _BOOT: Final = r"""
 set -e
 mount -t tmpfs tmpfs /run

@@ -63,6 +63,8 @@ class Fault(Generic[B]):
         Whether the microphones cannot hear meanwhile: what was shot then is not owed.
     blind_s
         So much sound after the blow is lost, and what was shot in it is not owed.
+    keeps_sound
+        Whether it may not cost a single sample, be there a shot in it or not.
     may_lose_sound
         Whether it may cost sound, if the node tells how much: what could be shot in so much sound
         is forgiven.
@@ -87,6 +89,7 @@ class Fault(Generic[B]):
     stands_s: float = 8.0
     deaf: bool = False
     blind_s: float = 0.0
+    keeps_sound: bool = False
     may_lose_sound: bool = False
     late_s: float = CATCH_UP_S
     stays: bool = False
@@ -122,6 +125,7 @@ class Outcome:
     recovered_s: float | None = None
     owed: int = 0
     forgiven: int = 0
+    lost_samples: int = 0
     lost: int = 0
     doubled: int = 0
     worst_s: float = 0.0
@@ -271,8 +275,9 @@ def _count(
         owed = [shot for shot in owed if shot >= again_ns]
     bench.ear.wait(look, fault.late_s)
     missing = [shot for shot in owed if shot not in heard]
-    if fault.may_lose_sound and (lost := _told_lost(bench, before)):
-        outcome.forgiven = min(len(missing), int(lost / RATE / APART_S) + 1)
+    outcome.lost_samples = _told_lost(bench, before)
+    if fault.may_lose_sound and outcome.lost_samples:
+        outcome.forgiven = min(len(missing), int(outcome.lost_samples / RATE / APART_S) + 1)
     outcome.owed = len(owed) - outcome.forgiven
     outcome.lost = len(missing) - outcome.forgiven
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
@@ -303,6 +308,7 @@ def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
         said.append(f"not well again within {fault.recovers_s:g} s")
     for count, what in (
         (outcome.lost, "shots lost"),
+        (outcome.lost_samples * fault.keeps_sound, "samples lost"),
         (outcome.doubled, "shots told twice"),
         (outcome.beyond, "times off by more than 3 σ"),
         (outcome.astray * (not fault.untold_bearings), "bearings astray"),

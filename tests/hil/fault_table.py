@@ -6,8 +6,9 @@ the node says otherwise (the disk is full, the receiver's second, the leak); wha
 with the frames and so not owed; the bound of a hung broker, which is the sum of three waits and was
 30 s (it took 26); what is asked of three (a fiftieth of a processor and chrony without its pulse
 have nothing to tell, and a namesake is told at the node); and what is owed where sound is lost and
-told, at a fiftieth of a processor or where no memory is left (9 of 55 blows stopped all of the node
-for 1.0 to 2.1 s), or comes a minute late, after many broken connections.
+told, at a fiftieth of a processor, or comes a minute late, after many broken connections. The row
+of memory cost sound in many blows; it has the machine alone since the node locks its memory, meets
+programs that nobody else has read, and may lose no sample.
 
 By benches: what one row leaves behind, the next one on the same bench meets.
 """
@@ -519,6 +520,7 @@ MEMORY: Final = (
         do.take_memory,
         alone=True,
         stands_s=15.0,
+        keeps_sound=True,
         needs=("machine", "memory"),
     ),
 )

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -29,7 +29,7 @@ from node.simulate.render import RenderedNode, render
 from node.simulate.scene import parse
 from tests.faults.fleet import Fleet
 from tests.hil.bench import Frames, Part, Switch
-from tests.hil.container import CAN_BOUND_MEMORY, NODE, Container, own_network
+from tests.hil.container import CAN_BOUND_MEMORY, FORGET, NODE, Container, own_network
 from tests.hil.ear import NAME, Ear
 from tests.hil.fleet_ca import Files
 from tests.hil.network_proxy import NetworkProxy
@@ -302,8 +302,7 @@ def _forget_files() -> None:
     a machine short of memory could not take the programs that it runs.
     """
     os.sync()
-    with suppress(OSError):  # where the kernel's settings are not for us
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    FORGET.write_text("1\n")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from tests.hil.load.packets import (
 from tests.hil.load.stage import At, Need, Shots, Told, follow, need, read
 from tests.hil.load.throttle import Turns, period_and_quota_us, throttle
 
+NOBODY = 2**30  # more than any process's number
 SPIN = (sys.executable, "-c", "while True: pass")
 RATE = Rate("counter", 20, 20, 0.001, 0.002, 0.003, 0, 0.0, 1e-3, 0.1, 0.1, 0.1)
 
@@ -107,17 +108,29 @@ def test_a_process_is_held_to_its_share_until_that_is_lifted(by: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("by_thread", "quota"),
-    [(True, ("cpu.cfs_quota_us", "2000")), (False, ("cpu.max", "6000 10000"))],
+    ("controls", "quota", "members"),
+    [
+        (("tasks", "cpu.cfs_quota_us"), ("cpu.cfs_quota_us", "2000"), "tasks"),
+        (("cpu.max",), ("cpu.max", "6000 10000"), "cgroup.procs"),
+    ],
+    ids=["one thread", "all threads"],
 )
 def test_a_share_for_all_threads_counts_where_one_alone_cannot_be_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_thread: bool, quota: tuple[str, str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    controls: tuple[str, ...],
+    quota: tuple[str, str],
+    members: str,
 ) -> None:
-    (tmp_path / ("tasks" if by_thread else "cpu.max")).touch()
-    monkeypatch.setattr("tests.hil.load.throttle._group", lambda name: tmp_path)
-    throttle(1, 0.2, 0.6).__enter__()
+    group = tmp_path / "group"
+    group.mkdir()
+    for control in controls:
+        (group / control).touch()
+    monkeypatch.setattr("tests.hil.load.throttle._group", lambda name: group)
     file, words = quota
-    assert (tmp_path / file).read_text() == f"{words}\n"
+    with throttle(NOBODY, 0.2, 0.6):
+        assert (group / file).read_text() == f"{words}\n"
+        assert (group / members).read_text() == f"{NOBODY}\n"
 
 
 def told(*impulses: float, rounds: tuple[float, ...] = (), grade: str = "not_gunfire") -> Told:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,7 +217,7 @@ def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
         ),
         Claim(f"{where}: processor time", need(whole.course).process_s, "s/s"),
         Claim(f"{where}: events understood in haste", whole.hasty, "", "0", whole.hasty == 0),
-        _all_published(where, shots),
+        _published(where, shots),
         Claim(
             f"{where}: shots whose moment is a published round's",
             100 * shots.timed / shots.fired,
@@ -231,13 +231,14 @@ def _of_whole(name: str, whole: Passed) -> tuple[Claim, ...]:
     )
 
 
-def _all_published(where: str, shots: Shots) -> Claim:
-    return replace(_published(where, shots), bar="100", holds=shots.inside == shots.fired)
-
-
-def _published(where: str, shots: Shots) -> Claim:
-    share = 100 * shots.inside / shots.fired
-    return Claim(f"{where}: shots inside a published event", share, f"% of {shots.fired}")
+def _published(where: str, shots: Shots, bar: str = "100") -> Claim:
+    return Claim(
+        f"{where}: shots inside a published event",
+        100 * shots.inside / shots.fired,
+        f"% of {shots.fired}",
+        bar,
+        not bar or shots.inside == shots.fired,
+    )
 
 
 def _of_enough(name: str, passed: Sequence[Passed]) -> list[Claim]:
@@ -252,7 +253,7 @@ def _of_enough(name: str, passed: Sequence[Passed]) -> list[Claim]:
             Claim(f"{of}: behind the card in the end", one.behind_s, "s",
                   f"≤ {FALLS_BEHIND_S:g}", in_time),
             Claim(f"{of}: events understood in haste", one.hasty, ""),
-            _all_published(of, one.shots),
+            _published(of, one.shots),
         ]  # fmt: skip
     shed = passed[-1].hasty
     what = f"{_with(name, passed[-1])}: it sheds"
@@ -264,7 +265,7 @@ def _of_too_little(name: str, one: Passed) -> list[Claim]:
     return [
         Claim(f"{of}: sound lost to a full queue", one.starved_s, "s"),
         Claim(f"{of}: behind the card in the end", one.behind_s, "s"),
-        _published(of, one.shots),
+        _published(of, one.shots, bar=""),
     ]
 
 
