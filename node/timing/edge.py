@@ -79,11 +79,14 @@ class EdgeFinder:
         """Find the edges whose steepest difference lies in one stretch after the margin."""
         steps = np.diff(self._held[: 2 * margin + self._stretch + 1])
         size = np.abs(steps)
-        usual = float(np.median(size))
-        self._usual_height *= 1 - self._stretch / self._rate / FORGETS_S
-        least = max(STANDS_OUT * usual, WEAKER * self._usual_height, 1e-6)
-        found = []
         inner = size[margin : margin + self._stretch]
+        self._usual_height *= 1 - self._stretch / self._rate / FORGETS_S
+        least = max(WEAKER * self._usual_height, 1e-6)
+        if inner.max() < least:
+            return []  # as nearly always: a median takes longer than all else here
+        usual = float(np.median(size))
+        least = max(least, STANDS_OUT * usual)
+        found = []
         for at in (np.flatnonzero(inner >= least) + margin).tolist():
             near = size[at - margin : at + margin + 1]
             if size[at] < near.max() or (at and size[at] == size[at - 1]):
