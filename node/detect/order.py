@@ -115,16 +115,17 @@ class ChannelOrder:
         self._now = block.end_sample
         if len(block.frames) == 0:
             return
-        frames = block.samples()
-        moving = np.ptp(frames, axis=0) > 0
+        # Each channel's samples together: what is asked of them is several times faster so.
+        rows = np.ascontiguousarray(block.samples().T)
+        moving = np.ptp(rows, axis=1) > 0
         self._moved |= moving
         if self._pps is not None:
-            self._follow(block.first_sample, frames)
+            self._follow(block.first_sample, rows)
             self._state = self._by_pulse()
         elif self._silent:
             self._state = self._by_silence()
         elif self._fixed:
-            self._state = self._by_word(frames, moving)
+            self._state = self._by_word(rows, moving)
 
     def _begin(self) -> None:
         self._first = None
@@ -150,19 +151,17 @@ class ChannelOrder:
     def _heard_s(self) -> float:
         return (self._now - (self._first or 0)) / self._rate
 
-    def _follow(self, first_sample: int, frames: npt.NDArray[np.float32]) -> None:
+    def _follow(self, first_sample: int, rows: npt.NDArray[np.float32]) -> None:
         if self._last_frame is not None:  # an edge may lie between two blocks
-            frames = np.concatenate((self._last_frame, frames))
+            rows = np.concatenate((self._last_frame, rows), axis=1)
             first_sample -= 1
-        self._last_frame = frames[-1:]
-        steps = np.abs(np.diff(frames, axis=0))
-        if len(steps) == 0:
+        self._last_frame = rows[:, -1:]
+        if rows.shape[1] < 2:
             return
-        at = np.argmax(steps, axis=0)
-        largest = steps[at, np.arange(self._channels)]
-        usual = np.median(steps, axis=0)
-        for channel in np.flatnonzero(largest > EDGE * np.maximum(usual, 1e-7)).tolist():
-            self._trains[channel].edge(first_sample + int(at[channel]))
+        for train, steps in zip(self._trains, np.abs(np.diff(rows, axis=1)), strict=True):
+            at = int(np.argmax(steps))
+            if _stands_out(steps, at):
+                train.edge(first_sample + at)
 
     def _by_pulse(self) -> OrderState:
         assert self._pps is not None  # noqa: S101
@@ -216,19 +215,25 @@ class ChannelOrder:
             "channels; they are in order again when it is opened anew",
         )
 
-    def _by_word(
-        self, frames: npt.NDArray[np.float32], moving: npt.NDArray[np.bool_]
-    ) -> OrderState:
+    def _by_word(self, rows: npt.NDArray[np.float32], moving: npt.NDArray[np.bool_]) -> OrderState:
         live = np.flatnonzero(moving).tolist()
         for i, first in enumerate(live):
             for second in live[i + 1 :]:
-                if np.array_equal(frames[:, first], frames[:, second]):
+                if np.array_equal(rows[first], rows[second]):
                     return OrderState(
                         False, f"channels {first} and {second} carry the same: see the card's mixer"
                     )
         if not live or self._state.proven is False:
             return self._state
         return OrderState(True, "capture.order_fixed says that this card cannot rotate channels")
+
+
+def _stands_out(steps: npt.NDArray[np.float32], at: int) -> bool:
+    """Say whether one of a channel's differences, the largest, is an edge."""
+    largest = steps[at]
+    # Where more than half of them are that large the median is, too; to count is far cheaper.
+    common = np.count_nonzero(steps > largest / EDGE * (1 + 1e-4)) > len(steps) // 2
+    return not common and bool(largest > EDGE * np.maximum(np.median(steps), 1e-7))
 
 
 class _Train:
