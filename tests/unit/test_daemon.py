@@ -17,17 +17,18 @@ import pytest
 
 from node.board import Code
 from node.capture import SimulatedSource
-from node.daemon import REWORD_S, STATUS_S, TELL_LOSS_S, Daemon
+from node.daemon import NEAR_SETTLED_S, REWORD_S, STATUS_S, TELL_LOSS_S, Daemon
 from node.deliver import Appended, Delivery, MqttPublisher, Outbox, Rendered
 from node.deliver.database import outbox_error
 from node.detect import ChannelOrder
+from node.detect.near import ShortOfTrigger
 from node.detect.order import OrderState
 from node.keeper import MOST_PUBLISHED, SAVE_S
 from node.messages import Detection, parse_status
 from node.pipeline import Pipeline
 from node.settings import Settings
 from node.timing import FakeHostClock, Fix, ReceiverState
-from node.types import ClockQuality, ClockSource
+from node.types import Block, ClockQuality, ClockSource, Instant
 from tests.unit.test_pipeline import run, street
 
 DAY_NS = 86_400 * 10**9
@@ -360,3 +361,32 @@ def test_haste_is_told_and_for_a_while_after(
     monkeypatch.setattr("node.daemon.time.monotonic", lambda: late_s)
     node._tell_load(0.0, 3)
     assert not wrong()
+
+
+def test_the_clock_is_asked_of_a_near_miss_until_it_is_settled_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = daemon(tmp_path)
+    asked: list[float] = []
+    at = node._ears.clock.at
+
+    def counted(sample: float) -> Instant:
+        asked.append(sample)
+        return at(sample)
+
+    monkeypatch.setattr(node._ears.clock, "at", counted)
+    node._read_clock()
+    node._ears.clock.observe_block(Block(0, SILENCE, 48_000, host_time_ns=10**18))
+    pipeline = create_autospec(Pipeline, instance=True)
+    misses = [ShortOfTrigger(sample, "rise", 3.0, 4.0, 9.0, 6.0, 0, 1, 1) for sample in (100, 200)]
+    pipeline.near_misses.side_effect = lambda: tuple(misses)
+    node._end_sample = 300
+    first = node._near_misses(pipeline)
+    node._end_sample = 100 + round(NEAR_SETTLED_S * 48_000)  # the first is settled, not the second
+    assert node._near_misses(pipeline) == first
+    asked.clear()
+    assert node._near_misses(pipeline) == first
+    assert asked == [200]
+    misses.clear()
+    assert node._near_misses(pipeline) == []
+    assert node._near_utc == {}

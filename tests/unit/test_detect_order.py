@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from node.detect.order import WAIT_S, ChannelOrder
+from node.detect.order import EDGE, WAIT_S, ChannelOrder, _stands_out
 from node.types import Block
 
 RATE = 8000
@@ -287,3 +287,20 @@ def test_two_channels_that_carry_the_same_are_not_believed():
 
 def test_dead_microphones_are_not_the_same_sound():
     assert watch(by_word(), blocks(1, pulses_on=(), silent=(1, 2))).proven is True
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100, 1023, 4096])
+@pytest.mark.parametrize("largest", [0.0, 1e-6, 2e-6, 0.011, 0.0121, 0.02, 0.3])
+def test_an_edge_stands_out_of_the_median_of_its_channels_differences(size, largest):
+    rng = np.random.default_rng(size)
+    for steps in (
+        np.full(size, 0.001),
+        np.zeros(size),
+        np.abs(rng.standard_normal(size)) * 0.0015,
+        np.abs(rng.standard_t(1.5, size)).clip(0, 5) * 0.001,
+        np.where(np.arange(size) % 2, 0.0005, 0.0015),
+    ):
+        steps = steps.astype(np.float32).clip(0, largest)
+        steps[size // 2] = largest
+        expected = steps[size // 2] > EDGE * np.maximum(np.median(steps), 1e-7)
+        assert _stands_out(steps, size // 2) == expected
