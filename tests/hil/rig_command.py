@@ -46,7 +46,7 @@ class Command:
 
     @property
     def output(self) -> IO[bytes]:
-        """What it writes, where it was started with `piped`."""
+        """What it writes, where it was started with `piped`; whoever reads it closes it."""
         assert self._process
         assert self._process.stdout
         return self._process.stdout
@@ -118,8 +118,6 @@ class Command:
             except subprocess.TimeoutExpired:
                 continue
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
     def _error(self, words: tuple[str, ...], why: str) -> RigError:
         line = " ".join([self._line, *words])

@@ -12,8 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import numpy as np
 
@@ -134,15 +133,18 @@ class Witness:
         self.pulses = 0
         self._last_mark: float | None = None
         self.off_s = 0.0
-        self._thread = threading.Thread(target=self._listen, name="witness")
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._command.start(piped=True)
+        heard = (self._command.output,)
+        self._thread = threading.Thread(target=self._listen, args=heard, name="witness")
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._command.end()
+        assert self._thread
         self._thread.join()
 
     @property
@@ -212,18 +214,14 @@ class Witness:
             self._news.wait_for(lambda: self._seconds.known_utc_ns >= to_utc_ns, patience_s)
             return [o for o in self._seconds.onsets_utc_ns if from_utc_ns <= o < to_utc_ns]
 
-    def _listen(self) -> None:
-        for block, read_utc_s in self._blocks():
-            with self._news:
-                self._hear(block, read_utc_s)
-                self._news.notify_all()
-
-    def _blocks(self) -> Iterator[tuple[Floats, float]]:
-        output = self._command.output
-        while data := output.read(BLOCK * 8):
-            now_s = time.time()
-            whole = data[: len(data) // 8 * 8]
-            yield np.frombuffer(whole, "<i4").reshape(-1, 2) / FULL, now_s
+    def _listen(self, output: IO[bytes]) -> None:
+        with output:
+            while data := output.read(BLOCK * 8):
+                now_s = time.time()
+                whole = np.frombuffer(data[: len(data) // 8 * 8], "<i4").reshape(-1, 2) / FULL
+                with self._news:
+                    self._hear(whole, now_s)
+                    self._news.notify_all()
 
     def _hear(self, block: Floats, read_utc_s: float) -> None:
         first, self._frames = self._frames, self._frames + len(block)
