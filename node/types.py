@@ -50,6 +50,9 @@ class Block:
     waiting_frames
         Frames that had come after this block when it was handed on, and that wait; 0 where the
         source cannot run ahead (recordings).
+    unplaced_frames
+        How many of `lost_before` are missing somewhere in the block before or in this one, nobody
+        knows where: what is heard in the two may be misplaced by as many.
     """
 
     first_sample: int
@@ -59,6 +62,7 @@ class Block:
     lost_before: int = 0
     stream: int = 0
     waiting_frames: int = 0
+    unplaced_frames: int = 0
 
     @property
     def waiting_s(self) -> float:

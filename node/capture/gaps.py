@@ -12,7 +12,7 @@ Where a loss lies is known less well than its size. PortAudio fills a block with
 over from before an overrun, so the block that carries the flag is a splice at an unknown frame: it
 is discarded, and counted as lost. A loss without a flag lies somewhere in the block or two that
 were read while it happened: their frames take the index that is right after it, so that every later
-time is right.
+time is right, and what is heard in them is told to be off by as much.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -78,6 +78,24 @@ class Arrival:
     dropped_before: int = 0
 
 
+class Placement(NamedTuple):
+    """An arrival whose place on the sample counter is sure.
+
+    Attributes
+    ----------
+    arrival
+        What came.
+    lost
+        Frames lost before it.
+    unplaced
+        How many of these were lost at an unknown frame of it, or of the arrival before it.
+    """
+
+    arrival: Arrival
+    lost: int
+    unplaced: int
+
+
 class GapFinder:
     """Places arrivals on the sample counter.
 
@@ -107,12 +125,12 @@ class GapFinder:
         self._first: Arrival | None = None
         self.lost_frames = 0
 
-    def push(self, arrival: Arrival) -> list[tuple[Arrival, int]]:
-        """Take an arrival; give those whose place is now sure, each with the frames lost before."""
+    def push(self, arrival: Arrival) -> list[Placement]:
+        """Take an arrival; give those whose place is now sure."""
         self._held.append(arrival)
         if not self._started and not self._start():
             return []
-        placed: list[tuple[Arrival, int]] = []
+        placed: list[Placement] = []
         while self._held:
             proven = self._proven_in_place()
             if proven:
@@ -127,7 +145,7 @@ class GapFinder:
                 break
         return placed
 
-    def flush(self) -> list[tuple[Arrival, int]]:
+    def flush(self) -> list[Placement]:
         """Give what is still held, at the end of a stream, as if nothing had been lost."""
         return [self._release(0) for _ in range(len(self._held))]
 
@@ -178,10 +196,10 @@ class GapFinder:
         least_s = min(self._lateness_s()[: self._run_blocks])
         return max(0, round(least_s / self._punctual.frame_s))
 
-    def _release(self, lost: int) -> tuple[Arrival, int]:
-        arrival = self._place(lost)
+    def _release(self, unplaced: int) -> Placement:
+        arrival = self._place(unplaced)
         lost, self._pending_loss = self._pending_loss, 0
-        return arrival, lost
+        return Placement(arrival, lost, unplaced)
 
     def _discard(self, lost: int) -> None:
         arrival = self._place(lost)

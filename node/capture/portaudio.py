@@ -27,7 +27,7 @@ import pyaudio
 
 from node.capture.chatter import hush
 from node.capture.devices import InputDevice, choose, input_devices, open_portaudio
-from node.capture.gaps import Arrival, GapFinder
+from node.capture.gaps import Arrival, GapFinder, Placement
 from node.capture.pcm import unpack
 from node.errors import DeviceError
 from node.settings import CaptureSettings
@@ -183,10 +183,10 @@ class PortAudioSource:
             expected = delivery.position + arrival.frames
             placements = finder.push(arrival)
             self._lost_frames = lost_before_opening + finder.lost_frames
-            for placed, lost in placements:
-                yield self._block(placed, lost)
-        for placed, lost in finder.flush():
-            yield self._block(placed, lost)
+            for placed in placements:
+                yield self._block(placed)
+        for placed in finder.flush():
+            yield self._block(placed)
         if self._must_exit:
             raise DeviceError(
                 f"sound device {self._device_name!r} has delivered nothing for "
@@ -297,7 +297,8 @@ class PortAudioSource:
             dropped_before=dropped,
         )
 
-    def _block(self, arrival: Arrival, lost: int) -> Block:
+    def _block(self, placed: Placement) -> Block:
+        arrival, lost, unplaced = placed
         if lost:
             log.warning(
                 "lost %d frames before sample %d of %s, %d in all, %d overruns flagged",
@@ -315,6 +316,7 @@ class PortAudioSource:
             sample_rate_hz=self.sample_rate_hz,
             host_time_ns=arrival.host_time_ns,
             lost_before=lost,
+            unplaced_frames=unplaced,
             stream=self._opening,
             # What the finder of gaps holds back, half a second at most, is left out.
             waiting_frames=self._queue.qsize() * self._settings.block_frames,

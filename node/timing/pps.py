@@ -19,6 +19,7 @@ import numpy as np
 from node.timing.clock_filter import ClockFilter
 from node.timing.edge import Edge, EdgeFinder
 from node.timing.leap import OLDEST_UTC_S, LeapTable
+from node.timing.misplaced import Misplaced
 from node.timing.seconds import SecondVote
 from node.types import (
     NS_PER_S,
@@ -126,6 +127,7 @@ class PpsSampleClock:
         self._trust_coarse = trust_coarse
         self._leaps = leaps or LeapTable()
         self._stream: int | None = None
+        self._misplaced = Misplaced(sample_rate_hz)
         self._begin()
 
     @property
@@ -147,6 +149,7 @@ class PpsSampleClock:
     def observe_block(self, block: Block) -> None:
         """Learn from a block; another stream begins from nothing."""
         self._coarse.observe_block(block)
+        self._misplaced.observe(block)
         if block.stream != self._stream:
             self._stream = block.stream
             self._begin()
@@ -182,6 +185,9 @@ class PpsSampleClock:
         pulse = self._by_pulse(sample)
         coarse = self._coarse.at(sample)
         coarse = replace(coarse, sigma_s=math.hypot(coarse.sigma_s, self._doubt_s()))
+        if pulse is not None:
+            off_s = self._misplaced.sigma_s(sample)
+            pulse = replace(pulse, sigma_s=math.hypot(pulse.sigma_s, off_s))
         return coarse if pulse is None or pulse.sigma_s >= coarse.sigma_s else pulse
 
     def quality(self) -> ClockQuality:

@@ -24,6 +24,7 @@ from typing import Final
 from node.timing.clock_filter import CALM_S, DRIFT_WALK
 from node.timing.host import step_ns
 from node.timing.leap import LeapTable
+from node.timing.misplaced import Misplaced
 from node.types import NS_PER_S, Block, ClockQuality, HostReading, Instant, ReceiverReading
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class HostSampleClock:
         self._rate = sample_rate_hz
         self._device_delay_sigma_s = device_delay_sigma_s
         self._stream: int | None = None
+        self._misplaced = Misplaced(sample_rate_hz)
         self._minima: deque[tuple[int, int]] = deque(maxlen=WINDOW_BINS)
         self._line: _Line | None = None
         self._loss_at = -1
@@ -88,6 +90,7 @@ class HostSampleClock:
 
     def observe_block(self, block: Block) -> None:
         """Learn from a block's host time stamp; another stream begins from nothing."""
+        self._misplaced.observe(block)
         if block.stream != self._stream:
             self._stream = block.stream
             self._minima.clear()
@@ -190,6 +193,7 @@ class HostSampleClock:
             sigma_s=math.hypot(
                 line.sigma_s(sample),
                 self._loss_sigma_s(sample),
+                self._misplaced.sigma_s(sample),
                 self._host_rate_sigma_s(sample),
                 self._device_delay_sigma_s,
                 reading.width_ns / NS_PER_S,

@@ -98,6 +98,13 @@ CARD: Final = (
         needs=("software",),
     ),
     Row(
+        "480 frames lost without a flag amid a shot",
+        do.lose_frames(480, amid_shot=True),
+        told="samples lost",
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
         "half a second of frames lost without a flag",
         do.lose_frames(24_000),
         told="samples lost",
@@ -490,6 +497,13 @@ HOST: Final = (
         do.lose_frames(480),
         told="samples lost",
         blind_s=0.5,
+        stays=True,
+        needs=("software",),
+    ),
+    Row(
+        "480 frames lost without a flag amid a shot, by host time stamps",
+        do.lose_frames(480, amid_shot=True),
+        told="samples lost",
         stays=True,
         needs=("software",),
     ),

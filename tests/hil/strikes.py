@@ -23,6 +23,9 @@ LEAKS_S = 60.0
 ENDS_S = 60
 """In which a program that takes all the memory has taken it, and is ended."""
 
+AMID_S = 0.05
+"""After its onset what is lost is in the block that a shot is in, or in the next."""
+
 Strike = Callable[[Bench], Mend]
 VirtualStrike = Callable[[VirtualBench], Mend]
 
@@ -147,10 +150,14 @@ def hissing(microphone: int) -> Callable[[Frames], None]:
     return change
 
 
-def lose_frames(frames: int) -> VirtualStrike:
-    """Have the card lose frames, with no overrun and no flag."""
+def lose_frames(frames: int, *, amid_shot: bool = False) -> VirtualStrike:
+    """Have the card lose frames, with no overrun and no flag; at once, or in a shot's own block."""
 
     def strike(bench: VirtualBench) -> Mend:
+        if amid_shot:
+            now_ns = time.time_ns()
+            shot_ns = min(bench.onsets_utc_ns(now_ns, now_ns + 10 * 10**9))
+            time.sleep((shot_ns - now_ns) / 1e9 + AMID_S)
         bench.card.skip(frames)
         return nothing
 

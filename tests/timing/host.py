@@ -137,7 +137,7 @@ def _run(kind: Kind, block: int, seed: int) -> Run:
         arrival = Arrival(
             i.to_bytes(8, "big"), block, host_ns, kind != "callback", flagged and i == resume
         )
-        for one, lost in finder.push(arrival):
+        for one, lost, _ in finder.push(arrival):
             counted += lost
             number = int.from_bytes(one.data, "big")
             clock.observe_block(Block(counted, frames, RATE_HZ, one.host_time_ns, lost))

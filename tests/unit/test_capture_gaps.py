@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stamps import make_stamps
 
-from node.capture.gaps import Arrival, GapFinder
+from node.capture.gaps import Arrival, GapFinder, Placement
 from node.types import NS_PER_S
 
 RATE_HZ = 48_000
@@ -44,12 +44,14 @@ class Placed:
         self.finder = GapFinder(RATE_HZ, block)
         self.next = 0
         self.rows: list[tuple[int, int, int]] = []  # index, truth, lost before
+        self.unplaced: list[int] = []
 
     def push(self, arrival: Arrival) -> None:
         self.take(self.finder.push(arrival))
 
-    def take(self, placements: list[tuple[Arrival, int]]) -> None:
-        for arrival, lost in placements:
+    def take(self, placements: list[Placement]) -> None:
+        for arrival, lost, unplaced in placements:
+            self.unplaced.append(unplaced)
             self.next += lost
             self.rows.append((self.next, int.from_bytes(arrival.data, "big"), lost))
             self.next += arrival.frames
@@ -87,6 +89,8 @@ def test_a_loss_without_a_flag_is_sized_to_the_frame(frames: int, ppm: float) ->
     assert abs(placed.lost - frames) <= 1
     assert max(map(abs, placed.errors)) <= 1
     assert placed.finder.lost_frames == placed.lost
+    assert [one for one in placed.unplaced if one] == [placed.lost]
+    assert placed.rows[placed.unplaced.index(placed.lost)][2] == placed.lost
 
 
 def test_a_loss_in_the_first_seconds_is_sized_within_a_few_frames() -> None:
@@ -106,6 +110,7 @@ def test_an_overrun_discards_the_splice_and_keeps_every_later_index() -> None:
     assert abs(placed.lost - 20_001 - 4096) <= 1
     assert placed.finder.lost_frames == placed.lost
     assert len(placed.rows) == 200
+    assert not any(placed.unplaced)  # where these were lost is known: in what was discarded
 
 
 def test_an_overrun_flag_with_nothing_behind_it_costs_nothing() -> None:

@@ -81,6 +81,7 @@ def play(
     widths_s: np.ndarray | None = None,
     block: int = 4800,
     lost: dict[int, int] | None = None,
+    unplaced: bool = False,
     uncounted: dict[int, int] | None = None,
     host: Callable[[int], HostReading | None] = says_the_truth,
     receiver: Callable[[int], ReceiverReading | None] = is_silent,
@@ -107,7 +108,7 @@ def play(
             message = receiver(said)
             if message and heard:
                 clock.observe_receiver(message)
-        clock.observe_block(one)
+        clock.observe_block(replace(one, unplaced_frames=one.lost_before * unplaced))
         instant = clock.at(one.end_sample)
         utc_s = (instant.utc_ns - START_UTC_S * NS_PER_S) / NS_PER_S
         heard.append(Heard(now_s, utc_s, instant.sigma_s, clock.quality().source))
@@ -263,6 +264,17 @@ def test_frames_lost_and_counted_move_nothing(
     heard = play(clock, every_second(40), seconds=27, lost={123: frames})
     assert JUMPED not in caplog.text
     assert max(abs(h.error_s) for h in heard if h.time_s > 10) < 1e-6
+
+
+def test_in_the_blocks_round_an_unseen_loss_a_time_by_the_pulse_may_be_off_by_it() -> None:
+    clock = a_clock()
+    play(clock, every_second(40), seconds=27, lost={263: 480}, unplaced=True)
+    at = 263 * 4800
+    assert clock.at(at - 4801).sigma_s < 1e-6
+    assert clock.at(at - 4800).sigma_s == pytest.approx(480 / 2 / RATE_HZ, rel=1e-3)
+    assert clock.at(at + 480 + 4799).sigma_s == pytest.approx(480 / 2 / RATE_HZ, rel=1e-3)
+    assert clock.at(at + 480 + 4800).sigma_s < 1e-6
+    assert clock.quality().sigma_s < 1e-6
 
 
 @pytest.mark.parametrize("frames", [7, 480, 4800, -4800, 14_400, 33_600, 48_000, 96_000])

@@ -1,6 +1,7 @@
 """The sample counter's way to UTC: how good it is, how honest, and what upsets it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,3 +301,23 @@ def test_a_recording_goes_on_through_a_leap_second_as_posix_tells_it() -> None:
     after = [clock.at(1000.0 * second).utc_ns - before_ns for second in range(4)]
     # 23:59:59, 23:59:60 (which POSIX calls 00:00:00), 00:00:00, 00:00:01.
     assert after == [0, 10**9, 10**9, 2 * 10**9]
+
+
+@pytest.mark.parametrize("lost", [48, 480])
+def test_in_the_blocks_round_an_unseen_loss_the_error_told_is_half_of_it(lost: int) -> None:
+    clock = a_clock(device_delay_sigma_s=0.0)
+    step, first = 480, 0
+    for number in range(1200):
+        unplaced = lost if number == 1000 else 0
+        first += unplaced
+        made = Block(first, SILENCE, RATE_HZ, round(first / RATE_HZ * NS_PER_S), unplaced)
+        clock.observe_block(replace(made, unplaced_frames=unplaced))
+        first += step
+    begin, end = 999 * step, 1001 * step + lost
+
+    def added_s(sample: float, beside: int) -> float:
+        return math.sqrt(clock.at(sample).sigma_s ** 2 - clock.at(beside).sigma_s ** 2)
+
+    assert added_s(begin, begin - 1) == pytest.approx(lost / 2 / RATE_HZ, rel=0.05)
+    assert added_s(end - 1, end) == pytest.approx(lost / 2 / RATE_HZ, rel=0.05)
+    assert clock.quality().sigma_s == pytest.approx(clock.at(first).sigma_s, rel=0.1)
