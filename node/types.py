@@ -26,6 +26,18 @@ NS_PER_S: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Unplaced:
+    """Frames that were lost, nobody knows where between two samples.
+
+    What is heard between them is in its place, or off by `frames`.
+    """
+
+    frames: int
+    first_sample: int
+    end_sample: int
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Successive frames of one stream, as the converter delivered them.
 
@@ -50,9 +62,9 @@ class Block:
     waiting_frames
         Frames that had come after this block when it was handed on, and that wait; 0 where the
         source cannot run ahead (recordings).
-    unplaced_frames
-        How many of `lost_before` are missing somewhere in the block before or in this one, nobody
-        knows where: what is heard in the two may be misplaced by as many.
+    unplaced
+        What of `lost_before` may be missing elsewhere: in the block before, in this, or in one of
+        the next; None where its place is known.
     """
 
     first_sample: int
@@ -62,7 +74,7 @@ class Block:
     lost_before: int = 0
     stream: int = 0
     waiting_frames: int = 0
-    unplaced_frames: int = 0
+    unplaced: Unplaced | None = None
 
     @property
     def waiting_s(self) -> float:

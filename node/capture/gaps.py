@@ -78,6 +78,14 @@ class Arrival:
     dropped_before: int = 0
 
 
+class Reach(NamedTuple):
+    """Where so many frames were lost: from `back` frames before an arrival until `on` after."""
+
+    frames: int
+    back: int
+    on: int
+
+
 class Placement(NamedTuple):
     """An arrival whose place on the sample counter is sure.
 
@@ -87,13 +95,13 @@ class Placement(NamedTuple):
         What came.
     lost
         Frames lost before it.
-    unplaced
-        How many of these were lost at an unknown frame of it, or of the arrival before it.
+    reach
+        Between which frames what had no flag was lost; None where that is known.
     """
 
     arrival: Arrival
     lost: int
-    unplaced: int
+    reach: Reach | None
 
 
 class GapFinder:
@@ -121,6 +129,8 @@ class GapFinder:
         self._held: deque[Arrival] = deque()
         self._next = 0
         self._pending_loss = 0
+        # Where the latest began, and how late they were.
+        self._released: deque[tuple[int, float]] = deque(maxlen=self._run_blocks)
         self._started = False
         self._first: Arrival | None = None
         self.lost_frames = 0
@@ -196,10 +206,33 @@ class GapFinder:
         least_s = min(self._lateness_s()[: self._run_blocks])
         return max(0, round(least_s / self._punctual.frame_s))
 
-    def _release(self, unplaced: int) -> Placement:
-        arrival = self._place(unplaced)
+    def _release(self, unflagged: int) -> Placement:
+        reach = self._reach(unflagged) if unflagged else None
+        arrival = self._place(unflagged)
+        if self._started:
+            first = self._next - arrival.frames
+            late_s = self._punctual.lateness_s(first, arrival.host_time_ns)
+            self._released.append((first, late_s))
         lost, self._pending_loss = self._pending_loss, 0
-        return Placement(arrival, lost, unplaced)
+        return Placement(arrival, lost, reach)
+
+    def _reach(self, lost: int) -> Reach:
+        """Say where they may have been lost.
+
+        After the last arrival that was too punctual to have all of them before it, and before the
+        end of the first that is as late as they make it: those between, if there are any, are late
+        by the load as well.
+        """
+        late_s = lost * self._punctual.frame_s
+        here, *_ = indices = self._indices()
+        punctual = (first for first, was_s in reversed(self._released) if was_s < late_s / 2)
+        before = next(punctual, self._released[0][0] if self._released else here)
+        after = here
+        for first, arrival, is_s in zip(indices, self._held, self._lateness_s(), strict=True):
+            after = first + arrival.frames
+            if is_s <= late_s + self._tolerance_s(arrival):
+                break
+        return Reach(lost, here + lost - before, after - here)
 
     def _discard(self, lost: int) -> None:
         arrival = self._place(lost)

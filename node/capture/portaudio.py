@@ -31,7 +31,7 @@ from node.capture.gaps import Arrival, GapFinder, Placement
 from node.capture.pcm import unpack
 from node.errors import DeviceError
 from node.settings import CaptureSettings
-from node.types import NS_PER_S, Block
+from node.types import NS_PER_S, Block, Unplaced
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class PortAudioSource:
         )
 
     def _block(self, placed: Placement) -> Block:
-        arrival, lost, unplaced = placed
+        arrival, lost, reach = placed
         if lost:
             log.warning(
                 "lost %d frames before sample %d of %s, %d in all, %d overruns flagged",
@@ -316,7 +316,9 @@ class PortAudioSource:
             sample_rate_hz=self.sample_rate_hz,
             host_time_ns=arrival.host_time_ns,
             lost_before=lost,
-            unplaced_frames=unplaced,
+            unplaced=Unplaced(reach.frames, first - reach.back, first + reach.on)
+            if reach
+            else None,
             stream=self._opening,
             # What the finder of gaps holds back, half a second at most, is left out.
             waiting_frames=self._queue.qsize() * self._settings.block_frames,

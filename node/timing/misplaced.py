@@ -1,7 +1,7 @@
 """Which samples may bear an index that is not theirs: those round frames that were lost unseen.
 
 How many frames a card lost without a flag its later time stamps tell, and nobody tells where in the
-block or two that were read meanwhile (`node.capture.gaps`): an impulse in these is where the
+blocks that were read meanwhile (`node.capture.gaps`): an impulse in these is where the
 counter says, or off by all that was lost. Asked by the sample clocks.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from node.types import Block
+from node.types import Block, Unplaced
 
 # Of a card that loses frames all the time the latest are of use: what is asked for is seconds old.
 MOST: Final = 64
@@ -28,22 +28,20 @@ class Misplaced:
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
         self._stream: int | None = None
-        self._before = 0
-        self._losses: deque[tuple[int, int, int]] = deque(maxlen=MOST)
+        self._losses: deque[Unplaced] = deque(maxlen=MOST)
 
     def observe(self, block: Block) -> None:
         """Take the next block; another stream begins from nothing."""
         if block.stream != self._stream:
             self._stream = block.stream
             self._losses.clear()
-        elif block.unplaced_frames:
-            self._losses.append((self._before, block.end_sample, block.unplaced_frames))
-        self._before = block.first_sample
+        if block.unplaced is not None:
+            self._losses.append(block.unplaced)
 
     def sigma_s(self, sample: float) -> float:
         """Give the standard error of a sample's index, in s: half of what may be missing before it.
 
         It is off by nothing or by all of it, and neither is likelier.
         """
-        frames = sum(lost for begin, end, lost in self._losses if begin <= sample < end)
-        return frames / 2 / self._rate
+        near = (one for one in self._losses if one.first_sample <= sample < one.end_sample)
+        return sum(one.frames for one in near) / 2 / self._rate

@@ -44,14 +44,16 @@ class Placed:
         self.finder = GapFinder(RATE_HZ, block)
         self.next = 0
         self.rows: list[tuple[int, int, int]] = []  # index, truth, lost before
-        self.unplaced: list[int] = []
+        self.reaches: list[tuple[int, int, int]] = []  # frames, from, until
 
     def push(self, arrival: Arrival) -> None:
         self.take(self.finder.push(arrival))
 
     def take(self, placements: list[Placement]) -> None:
-        for arrival, lost, unplaced in placements:
-            self.unplaced.append(unplaced)
+        for arrival, lost, reach in placements:
+            if reach is not None:
+                first = self.next + lost
+                self.reaches.append((reach.frames, first - reach.back, first + reach.on))
             self.next += lost
             self.rows.append((self.next, int.from_bytes(arrival.data, "big"), lost))
             self.next += arrival.frames
@@ -89,8 +91,9 @@ def test_a_loss_without_a_flag_is_sized_to_the_frame(frames: int, ppm: float) ->
     assert abs(placed.lost - frames) <= 1
     assert max(map(abs, placed.errors)) <= 1
     assert placed.finder.lost_frames == placed.lost
-    assert [one for one in placed.unplaced if one] == [placed.lost]
-    assert placed.rows[placed.unplaced.index(placed.lost)][2] == placed.lost
+    # In the arrival before what was late, or in that itself.
+    late = next(index for index, _, lost in placed.rows if lost)
+    assert placed.reaches == [(placed.lost, late - placed.lost - 4096, late + 4096)]
 
 
 def test_a_loss_in_the_first_seconds_is_sized_within_a_few_frames() -> None:
@@ -110,7 +113,7 @@ def test_an_overrun_discards_the_splice_and_keeps_every_later_index() -> None:
     assert abs(placed.lost - 20_001 - 4096) <= 1
     assert placed.finder.lost_frames == placed.lost
     assert len(placed.rows) == 200
-    assert not any(placed.unplaced)  # where these were lost is known: in what was discarded
+    assert not placed.reaches  # where these were lost is known: in what was discarded
 
 
 def test_an_overrun_flag_with_nothing_behind_it_costs_nothing() -> None:
@@ -129,6 +132,24 @@ def test_blocks_that_the_load_made_late_before_an_overrun_keep_their_place() -> 
     placed.push(card.arrival(lose=9_000, overrun=True))
     run(card, placed, 50)
     assert max(map(abs, placed.errors)) <= 1
+
+
+@pytest.mark.parametrize("loads", [1, 2, 3])
+def test_a_loss_among_blocks_that_are_late_by_the_load_may_be_in_any_of_them(loads: int) -> None:
+    card, placed = Card(), Placed()
+    run(card, placed, 100)
+    for _ in range(loads):
+        placed.push(card.arrival(late_s=0.05))
+    placed.push(card.arrival(lose=480))
+    run(card, placed, 50)
+    wrong = [
+        index for index, error in zip(placed.rows, placed.errors, strict=True) if abs(error) > 1
+    ]
+    ((frames, begin, end),) = placed.reaches
+    assert abs(frames - 480) <= 1
+    assert len(wrong) == loads
+    assert all(begin <= index and index + 4096 <= end for index, _, _ in wrong)
+    assert end - begin <= (loads + 2) * 4096 + 480
 
 
 def test_two_losses_at_once_are_both_found() -> None:

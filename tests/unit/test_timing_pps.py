@@ -20,6 +20,7 @@ from node.types import (
     ClockSource,
     HostReading,
     ReceiverReading,
+    Unplaced,
 )
 from tests.timing.pps_wave import (
     MONOTONIC_NS,
@@ -108,7 +109,10 @@ def play(
             message = receiver(said)
             if message and heard:
                 clock.observe_receiver(message)
-        clock.observe_block(replace(one, unplaced_frames=one.lost_before * unplaced))
+        if unplaced and (frames := one.lost_before):
+            reach = Unplaced(frames, one.first_sample - frames - block, one.end_sample)
+            one = replace(one, unplaced=reach)
+        clock.observe_block(one)
         instant = clock.at(one.end_sample)
         utc_s = (instant.utc_ns - START_UTC_S * NS_PER_S) / NS_PER_S
         heard.append(Heard(now_s, utc_s, instant.sigma_s, clock.quality().source))

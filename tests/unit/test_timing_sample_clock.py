@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stamps import RATE_HZ, Kind, make_stamps
 
 from node.timing import HostSampleClock, RecordingClock
-from node.types import NS_PER_S, Block, ClockQuality, HostReading
+from node.types import NS_PER_S, Block, ClockQuality, HostReading, Unplaced
 from node.utc import parse_utc_ns
 from tests.timing.pps_wave import Crystal
 
@@ -307,13 +307,15 @@ def test_a_recording_goes_on_through_a_leap_second_as_posix_tells_it() -> None:
 def test_in_the_blocks_round_an_unseen_loss_the_error_told_is_half_of_it(lost: int) -> None:
     clock = a_clock(device_delay_sigma_s=0.0)
     step, first = 480, 0
-    for number in range(1200):
-        unplaced = lost if number == 1000 else 0
-        first += unplaced
-        made = Block(first, SILENCE, RATE_HZ, round(first / RATE_HZ * NS_PER_S), unplaced)
-        clock.observe_block(replace(made, unplaced_frames=unplaced))
-        first += step
     begin, end = 999 * step, 1001 * step + lost
+    for number in range(1200):
+        made = a_block(first, first / RATE_HZ)
+        if number == 1000:
+            first += lost
+            made = a_block(first, first / RATE_HZ, lost=lost)
+            made = replace(made, unplaced=Unplaced(lost, begin, end))
+        clock.observe_block(made)
+        first += step
 
     def added_s(sample: float, beside: int) -> float:
         return math.sqrt(clock.at(sample).sigma_s ** 2 - clock.at(beside).sigma_s ** 2)
