@@ -10,9 +10,9 @@ well, and no frame changes its index once it has been released.
 
 Where a loss lies is known less well than its size. PortAudio fills a block with what it had left
 over from before an overrun, so the block that carries the flag is a splice at an unknown frame: it
-is discarded, and counted as lost. A loss without a flag lies somewhere in the block or two that
-were read while it happened: their frames take the index that is right after it, so that every later
-time is right, and what is heard in them is told to be off by as much.
+is discarded, and counted as lost. A loss without a flag lies somewhere in the blocks that were read
+while it happened: their frames take the index that is right after it, so that every later time is
+right, and between which frames it lies is told, so that what is heard there has an error to match.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ class GapFinder:
         by the load as well.
         """
         late_s = lost * self._punctual.frame_s
-        here, *_ = indices = self._indices()
+        indices = self._indices()
+        here = indices[0]
         punctual = (first for first, was_s in reversed(self._released) if was_s < late_s / 2)
         before = next(punctual, self._released[0][0] if self._released else here)
         after = here

@@ -16,7 +16,7 @@ By benches: what one row leaves behind, the next one on the same bench meets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -72,6 +72,22 @@ def strong_pulse(frames: Frames) -> None:
     frames[:, PULSE] = np.clip(louder, -(2**31), 2**31 - 256).astype(np.int32)
 
 
+def _frames_lost(by: str = "") -> tuple[Row, Row]:
+    """Give the rows of a loss without a flag: at any moment, and in a shot's own block."""
+    at_once = Row(
+        f"480 frames lost without a flag{by}",
+        do.lose_frames(480),
+        told="samples lost",
+        blind_s=0.5,
+        stays=True,
+        needs=("software",),
+    )
+    name = f"480 frames lost without a flag amid a shot{by}"
+    return at_once, replace(
+        at_once, name=name, strike=do.lose_frames(480, amid_shot=True), blind_s=0.0
+    )
+
+
 CARD: Final = (
     Row(
         "card unplugged, and back under another number",
@@ -89,21 +105,7 @@ CARD: Final = (
         deaf=True,
         needs=("software",),
     ),
-    Row(
-        "480 frames lost without a flag",
-        do.lose_frames(480),
-        told="samples lost",
-        blind_s=0.5,
-        stays=True,
-        needs=("software",),
-    ),
-    Row(
-        "480 frames lost without a flag amid a shot",
-        do.lose_frames(480, amid_shot=True),
-        told="samples lost",
-        stays=True,
-        needs=("software",),
-    ),
+    *_frames_lost(),
     Row(
         "half a second of frames lost without a flag",
         do.lose_frames(24_000),
@@ -492,21 +494,7 @@ HOST: Final = (
         stands_s=25.0,
         needs=("software",),
     ),
-    Row(
-        "480 frames lost without a flag, by host time stamps",
-        do.lose_frames(480),
-        told="samples lost",
-        blind_s=0.5,
-        stays=True,
-        needs=("software",),
-    ),
-    Row(
-        "480 frames lost without a flag amid a shot, by host time stamps",
-        do.lose_frames(480, amid_shot=True),
-        told="samples lost",
-        stays=True,
-        needs=("software",),
-    ),
+    *_frames_lost(", by host time stamps"),
     Row(
         "chrony without its pulse",
         do.chrony_pulse_off,
