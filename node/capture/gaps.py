@@ -129,8 +129,8 @@ class GapFinder:
         self._held: deque[Arrival] = deque()
         self._next = 0
         self._pending_loss = 0
-        # Where the latest began, and how late they were.
-        self._released: deque[tuple[int, float]] = deque(maxlen=self._run_blocks)
+        # Where the latest began, how late they were, and what was lost unseen before each.
+        self._released: deque[tuple[int, float, int]] = deque(maxlen=self._run_blocks)
         self._started = False
         self._first: Arrival | None = None
         self.lost_frames = 0
@@ -212,7 +212,7 @@ class GapFinder:
         if self._started:
             first = self._next - arrival.frames
             late_s = self._punctual.lateness_s(first, arrival.host_time_ns)
-            self._released.append((first, late_s))
+            self._released.append((first, late_s, unflagged))
         lost, self._pending_loss = self._pending_loss, 0
         return Placement(arrival, lost, reach)
 
@@ -220,20 +220,24 @@ class GapFinder:
         """Say where they may have been lost.
 
         After the last arrival that was too punctual to have all of them before it, and before the
-        end of the first that is as late as they make it: those between, if there are any, are late
-        by the load as well.
+        end of the second that comes near to be as late as they make it: one alone may be so by the
+        load, as those between are. What was found shortly before is part of them: where the load
+        had made blocks late before a loss, it is found in parts, each too early.
         """
         late_s = lost * self._punctual.frame_s
         indices = self._indices()
         here = indices[0]
-        punctual = (first for first, was_s in reversed(self._released) if was_s < late_s / 2)
+        punctual = (first for first, was_s, _ in reversed(self._released) if was_s < late_s / 2)
         before = next(punctual, self._released[0][0] if self._released else here)
-        after = here
-        for first, arrival, is_s in zip(indices, self._held, self._lateness_s(), strict=True):
-            after = first + arrival.frames
-            if is_s <= late_s + self._tolerance_s(arrival):
-                break
-        return Reach(lost, here + lost - before, after - here)
+        parts = sum(part for _, _, part in self._released)
+        ends = [first + arrival.frames for first, arrival in zip(indices, self._held, strict=True)]
+        near = [
+            end
+            for end, arrival, is_s in zip(ends, self._held, self._lateness_s(), strict=True)
+            if is_s <= late_s + self._tolerance_s(arrival)
+        ]
+        after = near[1] if len(near) > 1 else ends[-1]
+        return Reach(lost + parts, here + lost - before, after - here)
 
     def _discard(self, lost: int) -> None:
         arrival = self._place(lost)

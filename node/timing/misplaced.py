@@ -41,7 +41,8 @@ class Misplaced:
     def sigma_s(self, sample: float) -> float:
         """Give the standard error of a sample's index, in s: half of what may be missing before it.
 
-        It is off by nothing or by all of it, and neither is likelier.
+        It is off by nothing or by all of it, and neither is likelier. Of a loss that was found in
+        parts the last has them all.
         """
         near = (one for one in self._losses if one.first_sample <= sample < one.end_sample)
-        return sum(one.frames for one in near) / 2 / self._rate
+        return max((one.frames for one in near), default=0) / 2 / self._rate
