@@ -1,10 +1,11 @@
 """`make hil`: one suite on the bench without hardware, in real time.
 
-The exit code is 1 where a claim does not hold.
+The exit code is 1 where a claim does not hold. Ctrl-C, or SIGTERM, ends it in good order.
 """
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 from tests.parts import run_apart
@@ -22,6 +23,8 @@ NOTE: Final = (
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has those behind it ignore the first
+        signal.signal(number, signal.default_int_handler)
     short = [claim.claim for claim in run_apart("hil", __doc__, PARTS, NOTE) if not claim.holds]
     if short:
         raise SystemExit(f"does not hold: {'; '.join(short)}")

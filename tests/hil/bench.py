@@ -46,7 +46,7 @@ WIRING: Final[dict[Part, str]] = {
     "broker": "the bench's own address, where the node reaches it (GUNFIRE_RIG_BENCH=address)",
     "network": "the same as for the broker: the proxy stands between them",
     "machine": "SSH to the node as root (GUNFIRE_RIG_HOST=user@host)",
-    "memory": "nothing: a container needs cgroup v1's controller of memory, CAP_IPC_LOCK, and a "
+    "memory": "nothing: a container needs the cgroups' controller of memory, CAP_IPC_LOCK, and a "
     "/proc/sys that may be written",
     "packets": "nothing: nftables drops them on the virtual bench (apt: nftables)",
     "software": "nothing: no hardware can be asked for it, it runs on the virtual bench alone",

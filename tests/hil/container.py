@@ -4,8 +4,8 @@ systemd-nspawn boots it in less than a second, on an overlay: what happens in on
 and lies on a disk while it lasts. Everything lives in namespaces of their own that end with the
 process that made them, so that nothing is left of it, not even of a test that was killed.
 
-Where the machine has the controllers of cgroup v1, each container gets a branch of theirs to
-itself: bounds of memory and tasks, and lists of devices, are enforced in it.
+Each container gets a branch of the cgroups to itself, of version 1 or 2, whichever the machine has:
+bounds of memory, tasks and processor are enforced in it.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ NODE: Final = "gunfire-node.service"
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMORY: Final = _CGROUP / "memory"
+"""Of version 1."""
+_FOR_BRANCHES: Final = _CGROUP / "cgroup.subtree_control"
+"""Of version 2, where the machine has nothing else."""
 FORGET: Final = Path("/proc/sys/vm/drop_caches")
 _CAP_IPC_LOCK: Final = 14  # linux/capability.h
 _CAPABILITIES: Final = re.findall(
     r"^CapEff:\s+(\w+)$", Path("/proc/self/status").read_text("utf-8"), re.M
 )
 CAN_BOUND_MEMORY: Final = (
-    _MEMORY.is_dir()
+    (_MEMORY.is_dir() or _FOR_BRANCHES.is_file())
     and os.access(FORGET, os.W_OK)
     and bool(int(_CAPABILITIES[0], 16) >> _CAP_IPC_LOCK & 1)
 )
-"""Whether a container can be a machine of so much memory: by the controller of cgroup v1, with
-files that no other has read, and programs that may lock it."""
+"""Whether a container can be a machine of so much memory: by the cgroups' controller, with files
+that no other has read, and programs that may lock it."""
 _BRANCH: Final = "gunfire-container-"
 _BOOT_S: Final = 60.0
 _REBOOTS: Final = 133  # with which nspawn ends where somebody else is to boot anew
@@ -70,13 +73,17 @@ _UNSHARE: Final = (
 _ENTER: Final = ("nsenter", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd")
 # nspawn does not want a /run on a disk, and gives the controllers of cgroup v1 to nobody: whoever
 # becomes systemd takes them first. Its filter of system calls lets memory be locked with this
-# capability only. $0 is the container's place, $1 its layers; then options.
+# capability only. It alone is in the branches of cgroups: beside who launches it, it could not hand
+# them on. $0 is the container's place, $1 its layers, $2 its branches; then options.
 _BOOT: Final = r"""
 set -e
 mount -t tmpfs tmpfs /run
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
+for branch in $2; do
+  echo 0 >"$branch/cgroup.procs"
+done
 place=$0
-shift
+shift 2
 exec systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --resolv-conf=off \
   --timezone=off --console=pipe --capability=CAP_IPC_LOCK --directory="$place/root" "$@" \
   /bin/sh -c '
@@ -85,6 +92,14 @@ exec systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --resolv
     done
     exec /lib/systemd/systemd'
 """
+
+
+def sweep() -> None:
+    """Remove what tests that were killed have left of their containers' disks."""
+    for place in PLACES.glob("*-*"):
+        owner = place.name.rpartition("-")[2]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def missing() -> str | None:
@@ -177,19 +192,23 @@ class Container:
         """Boot it, and wait until systemd has started what it is to start."""
         branches = self._branches = _branches(self.place.name)
         if self.memory_bytes:
-            (memory,) = (branch for branch in branches if branch.is_relative_to(_MEMORY))
-            (memory / "memory.limit_in_bytes").write_text(str(self.memory_bytes))
+            (bound,) = (
+                bound
+                for branch in branches
+                for name in ("memory.limit_in_bytes", "memory.max")
+                if (bound := branch / name).exists()
+            )
+            bound.write_text(str(self.memory_bytes))
 
         def enter() -> None:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            for branch in branches:
-                (branch / "cgroup.procs").write_text("0")
 
         layers = ":".join(map(str, self._layers))
+        among = " ".join(map(str, branches))
         binds = [f"--bind={bind}" for bind in self.binds]
         with (self.place / "console.log").open("wb") as console:
             self._launcher = subprocess.Popen(
-                [*_UNSHARE, "sh", "-c", _BOOT, self.place, layers, *binds],
+                [*_UNSHARE, "sh", "-c", _BOOT, self.place, layers, among, *binds],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -343,20 +362,32 @@ def _numbers(process: Path) -> list[int]:
 
 
 def _branches(name: str) -> list[Path]:
-    """Make a branch of each hierarchy of cgroup v1, for a container alone."""
+    """Make a branch of each hierarchy of cgroups, for a container alone."""
     made = []
+    for at in _ours():
+        for old in at.glob(f"{_BRANCH}*"):
+            if not Path("/proc", old.name.rpartition("-")[2]).exists():
+                _prune([old])  # of a test that was killed
+        branch = at / f"{_BRANCH}{name}"
+        branch.mkdir(exist_ok=True)
+        made.append(branch)
+    return made
+
+
+def _ours() -> list[Path]:
+    """Give where our branches grow from."""
+    if _FOR_BRANCHES.is_file():
+        # From the root: no other cgroup that has processes may have branches with controllers.
+        with suppress(OSError):
+            _FOR_BRANCHES.write_text("+cpu +memory +pids")
+        return [_CGROUP]
+    found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, ours = line.split(":", 2)
         top = _CGROUP / (controllers.removeprefix("name=") or "unified")
         if top.is_dir() and controllers != "cpuset":  # where nobody may be before it is set up
-            at = top / ours.lstrip("/")
-            for old in at.glob(f"{_BRANCH}*"):
-                if not Path("/proc", old.name.rpartition("-")[2]).exists():
-                    _prune([old])  # of a test that was killed
-            branch = at / f"{_BRANCH}{name}"
-            branch.mkdir(exist_ok=True)
-            made.append(branch)
-    return made
+            found.append(top / ours.lstrip("/"))
+    return found
 
 
 def _prune(branches: Sequence[Path]) -> None:

@@ -28,10 +28,12 @@ IN_HAND_S: Final = 3.0
 """From a shot to its detection at the subscriber, at most."""
 AZIMUTH_DEG: Final = 29.745
 """Of the street's shots: 40 m east, 70 m north."""
+NAMED_S: Final = 10.0
+"""In which the status file, which is written every 5 s, names what a subscriber was told."""
 STATUS_FILE: Final = "/run/gunfire-node/status.json"
 # What a node says of the past, however well it is now.
 _PAST: Final = re.compile(
-    r"samples lost so far|^the last run|outbox .* is set aside|, [01] s wait: so far"
+    r"samples lost so far|^the last run|outbox .* is (set aside|put back)|, [01] s wait: so far"
 )
 
 B = TypeVar("B", bound=Bench)
@@ -51,12 +53,15 @@ class Fault(Generic[B]):
     told
         Matches the words that have to be told, in a reason of the status or in a line of the
         node's status file; empty where nothing is to be told, since nothing is lost by it.
+    where
+        Matches the check of the node's status file that has to tell it then, where what is broken
+        is one of several.
     by
         Who has to know: a `subscriber` by the status or the last will, or whoever looks at the
         `node` (its status file, and so its light), where no word of the node's can get out.
     told_s, recovers_s
         Bounds in s: from the blow until it is told; from the mending, or from the blow where the
-        node `heals` it by itself, until a shot is heard and it is no longer told.
+        node `heals` it by itself, until a shot is heard and nothing is told but of the past.
     stands_s
         How long it stands at least.
     deaf
@@ -83,6 +88,7 @@ class Fault(Generic[B]):
     name: str
     strike: Callable[[B], Mend]
     told: str = ""
+    where: str = ""
     by: Literal["subscriber", "node"] = "subscriber"
     told_s: float = 15.0
     recovers_s: float = 30.0
@@ -107,11 +113,15 @@ class Outcome:
     ----------
     told_s, words
         When it was told, and how.
+    unasked
+        What else was told while it stood, but of the past.
     recovered_s
         From the mending until all was well.
     owed, lost, doubled
         Shots that the microphones heard; those of them that no detection tells; detections more
         than one of a shot.
+    strays
+        Detections near no shot.
     forgiven
         Shots besides that fell into sound of which the node says that it was lost.
     worst_s, beyond
@@ -122,12 +132,14 @@ class Outcome:
 
     told_s: float | None = None
     words: str = ""
+    unasked: str = ""
     recovered_s: float | None = None
     owed: int = 0
     forgiven: int = 0
     lost_samples: int = 0
     lost: int = 0
     doubled: int = 0
+    strays: int = 0
     worst_s: float = 0.0
     beyond: int = 0
     astray: int = 0
@@ -146,16 +158,23 @@ def strike(bench: B, fault: Fault[B]) -> Outcome:
     try:
         if fault.told:
             outcome.told_s, outcome.words = _wait_until_told(bench, fault, struck_s)
+        if fault.where:
+            _wait_until_named(bench, fault, outcome)
         time.sleep(max(0.0, struck_s + fault.stands_s - time.monotonic()))
     finally:
         mend()
     mended_s, mended_ns = time.monotonic(), time.time_ns()
+    outcome.unasked = _unasked(bench, fault, struck_s)
     if fault.heals:
         outcome.recovered_s = _wait_until_heard_anew(bench, fault, struck_s, before)
     else:
         outcome.recovered_s = _wait_until_recovered(bench, fault, mended_s, mended_ns)
     _count(bench, fault, outcome, began_ns, mended_ns, status)
-    outcome.complaints = list(_complaints(fault, outcome))
+    outcome.complaints += _complaints(fault, outcome)
+    try:
+        wait_until_well(bench)
+    except AssertionError as error:
+        outcome.complaints.append(f"long after, {error}")
     return outcome
 
 
@@ -205,6 +224,29 @@ def _wait_until_told(bench: Bench, fault: Fault[B], struck_s: float) -> tuple[fl
     return (time.monotonic() - struck_s if told else None), words
 
 
+def _wait_until_named(bench: Bench, fault: Fault[B], outcome: Outcome) -> None:
+    """Wait until the node's status file names what is broken."""
+
+    def is_named() -> bool:
+        return any(re.search(fault.where, reason) for reason in _local(bench))
+
+    if not bench.ear.wait(is_named, NAMED_S):
+        outcome.complaints.append(f"the status file does not name {fault.where}: {_local(bench)}")
+
+
+def _unasked(bench: Bench, fault: Fault[B], struck_s: float) -> str:
+    """Give what the node told besides, since the blow, of how it is now."""
+    said = [t.message for t in bench.ear.told(struck_s) if isinstance(t.message, Status)]
+    # The last will was written when the node connected.
+    own = [status for status in said if status.state != "offline"]
+    reasons = dict.fromkeys(reason for status in own for reason in status.reasons)
+    return "; ".join(
+        reason
+        for reason in reasons
+        if not _PAST.search(reason) and not (fault.told and re.search(fault.told, reason))
+    )
+
+
 def _wait_until_recovered(
     bench: Bench, fault: Fault[B], mended_s: float, mended_ns: int
 ) -> float | None:
@@ -212,7 +254,8 @@ def _wait_until_recovered(
         status = bench.ear.status()
         if status is None or status.state == "offline":
             return False
-        silent = not fault.told or fault.stays or not _match(fault, status.reasons)
+        stays = _match(fault, status.reasons) if fault.stays and fault.told else ""
+        silent = all(_PAST.search(reason) or reason == stays for reason in status.reasons)
         if silent and fault.by == "node":
             silent = not _match(fault, _local(bench))
         return silent and _last_onset_ns(bench) > mended_ns
@@ -266,7 +309,10 @@ def _count(
         return all(shot in heard for shot in owed)
 
     lost_ns = began_ns + round(fault.blind_s * 1e9)
-    owed = [shot for shot in shots if shot > lost_ns]
+    owed_ns = lost_ns
+    if not fault.deaf and not fault.blind_s:
+        owed_ns = _hearing_since_ns(bench, before)  # what was on its way at the blow too
+    owed = [shot for shot in shots if shot >= owed_ns]
     again_ns = 0
     if fault.deaf:
         look()
@@ -281,13 +327,28 @@ def _count(
     outcome.owed = len(owed) - outcome.forgiven
     outcome.lost = len(missing) - outcome.forgiven
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
+    outcome.strays = _strays(bench, shots)
     # Of a shot whose direct sound was lost the echo is told.
     if outcome.forgiven:
         return
-    cut_off = {again_ns} | {shot for shot in shots if began_ns < shot <= lost_ns}
+    cut_off = {shot for shot in shots if began_ns < shot <= max(lost_ns, again_ns)}
     for shot in heard.keys() - cut_off:
         for detection in heard[shot]:
             _judge(outcome, detection, shot)
+
+
+def _hearing_since_ns(bench: Bench, before: Status | None) -> int:
+    """Give the first shot that the run before the blow has told."""
+    boot_id = before and before.boot_id
+    told = (onset_utc_ns(d) for d in bench.ear.detections() if d.boot_id == boot_id)
+    return min(told, default=time.time_ns()) - round(SAME_S * 1e9)
+
+
+def _strays(bench: Bench, shots: Sequence[int]) -> int:
+    """Count the detections that tell none of these shots, nor one before or after them."""
+    onsets_ns = [onset_utc_ns(detection) for detection in _latest(bench.ear.detections())]
+    within = [at for at in onsets_ns if shots and shots[0] <= at <= shots[-1]]
+    return sum(min(abs(shot - at) for shot in shots) > SAME_S * 1e9 for at in within)
 
 
 def _judge(outcome: Outcome, detection: Detection, shot_ns: int) -> None:
@@ -310,6 +371,7 @@ def _complaints(fault: Fault[B], outcome: Outcome) -> Sequence[str]:
         (outcome.lost, "shots lost"),
         (outcome.lost_samples * fault.keeps_sound, "samples lost"),
         (outcome.doubled, "shots told twice"),
+        (outcome.strays, "detections of no shot"),
         (outcome.beyond, "times off by more than 3 σ"),
         (outcome.astray * (not fault.untold_bearings), "bearings astray"),
     ):

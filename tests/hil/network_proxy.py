@@ -57,6 +57,8 @@ class NetworkProxy:
         Where the proxy listens; the same after a cut.
     broken
         How often an armed break has struck.
+    held_back
+        How often something had to wait since the network is slow.
     """
 
     def __init__(self, target_port: int, address: str = "127.0.0.1") -> None:
@@ -73,6 +75,7 @@ class NetworkProxy:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="network-proxy", daemon=True)
         self.broken = 0
+        self.held_back = 0
         self.port = 0
 
     def cut(self, *, reset: bool = True) -> None:
@@ -208,6 +211,7 @@ class NetworkProxy:
 
     def _write(self, stream: _Stream, pair: tuple[_Stream, _Stream]) -> None:
         limit = self._allowance(stream)
+        self.held_back += bool(stream.held and not limit)
         strikes = False
         if self._armed is not None and stream.way == "up" and not stream.closed:
             left, _ = self._armed

@@ -1,10 +1,24 @@
 """The program as a process, and what the kernel says of one that runs."""
 
+import ctypes
+import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 GUNFIRE_NODE = (sys.executable, "-c", "from node.cli import main; main()")
 """What a shell starts as `gunfire-node`; arguments follow."""
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)
+
+
+def end_with_us() -> None:
+    """Have the process that is about to start end with the thread that starts it, however.
+
+    For `preexec_fn`.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def resident_bytes(pid: int, *, without: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
@@ -11,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import IO, Final
 
+from tests.hil.process import end_with_us
+
 RUN_S: Final = 30.0
 _END_S: Final = 5.0
 _BEGIN_S: Final = 0.3
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_libc = ctypes.CDLL(None)
 
 
 class RigError(Exception):
@@ -122,11 +121,6 @@ class Command:
     def _error(self, words: tuple[str, ...], why: str) -> RigError:
         line = " ".join([self._line, *words])
         return RigError(f"{self._variable}: `{line}`: {why}; try it by hand")
-
-
-def end_with_us() -> None:
-    """Have the process that is about to start end with the thread that starts it, however."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass

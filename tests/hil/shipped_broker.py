@@ -12,6 +12,7 @@ from typing import Final
 
 from node.network.private_broker import find_mosquitto
 from tests.evidence import ROOT
+from tests.hil.process import end_with_us
 from tests.hil.virtual_receiver import free_port
 
 SHIPPED: Final = ROOT / "provisioning" / "broker"
@@ -56,7 +57,7 @@ class ShippedBroker:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*before, find_mosquitto(), "-c", str(self._conf)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_us,
             )  # fmt: skip
         until_s = time.monotonic() + WAIT_S
         while time.monotonic() < until_s and self._process.poll() is None:

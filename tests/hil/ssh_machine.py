@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.hil.container import NODE
-from tests.hil.rig_command import RigError, end_with_us
+from tests.hil.process import end_with_us
+from tests.hil.rig_command import RigError
 
 REACH_S: Final = 120.0
 """A Pi boots in half a minute, and checks its card first after a cut of power."""

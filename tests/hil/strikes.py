@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -51,6 +52,7 @@ def hear(change: Callable[[Frames], None]) -> Strike:
     def strike(bench: Bench) -> Mend:
         changed = bench.microphones.street.copy()
         change(changed)
+        assert not np.array_equal(changed, bench.microphones.street)
         bench.microphones.play(changed)
         return lambda: bench.microphones.play(bench.microphones.street)
 
@@ -219,8 +221,10 @@ def failing_disk(error: str, calls: str) -> VirtualStrike:
         strace = subprocess.Popen([*command, *inject])
 
         def mend() -> None:
+            ended = strace.poll()
             strace.terminate()
             strace.wait()
+            assert ended is None, f"strace ended with {ended}, and no call failed"
 
         return mend
 
@@ -238,14 +242,15 @@ def step_clock(seconds: float) -> VirtualStrike:
 
 
 def load_processor(bench: Bench) -> Mend:
-    """Have eight programs of the highest priority want the processor."""
+    """Have four programs a core, of a high priority, want the processor."""
     burn = "nice -n -15 sh -c 'while :; do :; done'"
-    bench.machine.run("sh", "-c", f"for i in 1 2 3 4 5 6 7 8; do {burn} & done >/dev/null 2>&1")
+    each = "for i in $(seq $((4 * $(nproc))))"
+    bench.machine.run("sh", "-c", f"{each}; do {burn} & done >/dev/null 2>&1")
     return lambda: bench.machine.run("pkill", "-f", "while :; do", check=False) and None
 
 
-def quota(percent: int) -> Strike:
-    """Let the node have so much of one processor.
+def quota(percent: int, *, throttled: int = 0) -> Strike:
+    """Let the node have so much of one processor; it has to be stopped so often at least by that.
 
     Where cgroups are of version 1, systemd may leave the processor's alone: then by hand.
     """
@@ -256,9 +261,15 @@ def quota(percent: int) -> Strike:
     )
     by_systemd = f"systemctl set-property --runtime {NODE} CPUQuota="
     old = f"[ -e {top}/cpu.cfs_quota_us ]"
+    group = (
+        f"if {old}; then group=cpu/bound; else group=$(systemctl show -P ControlGroup {NODE}); fi"
+    )
+    seen = "seen=$(sed -n 's/^nr_throttled //p' /sys/fs/cgroup/$group/cpu.stat)"
+    freed = f"echo {pid} >{top}/cgroup.procs; rmdir {top}/bound"
     return on_machine(
         f"if {old}; then {by_hand}; else {by_systemd}{percent}%; fi",
-        f"if {old}; then echo {pid} >{top}/cgroup.procs; else {by_systemd}; fi",
+        f"{group}; {seen}; if {old}; then {freed}; else {by_systemd}; fi;"
+        f" [ $seen -ge {throttled} ]",
     )
 
 
@@ -266,12 +277,20 @@ def take_memory(bench: Bench) -> Mend:
     """Have another program take all the memory there is, again as often as the kernel ends it."""
     ended = "test -e /run/greedy.ended"
     take = "while :; do tail /dev/zero; touch /run/greedy.ended; done"
-    begin = ("systemd-run", "--quiet", "--unit=greedy", "--property=OOMPolicy=continue")
-    bench.machine.run(*begin, "sh", "-c", take)
-    bench.machine.run(
-        "sh", "-c", f"for i in $(seq {ENDS_S}); do {ended} && exit; sleep 1; done; false"
-    )
-    return lambda: bench.machine.systemctl("stop", "greedy") and None
+    bounds = ("--property=OOMPolicy=continue", f"--property=RuntimeMaxSec={2 * ENDS_S}")
+    bench.machine.run("systemd-run", "--quiet", "--unit=greedy", *bounds, "sh", "-c", take)
+
+    def mend() -> None:
+        bench.machine.systemctl("stop", "greedy")
+
+    try:
+        bench.machine.run(
+            "sh", "-c", f"for i in $(seq {ENDS_S}); do {ended} && exit; sleep 1; done; false"
+        )
+    except BaseException:
+        mend()
+        raise
+    return mend
 
 
 def unscheduled(seconds: float) -> Strike:
@@ -379,8 +398,14 @@ def slow(bytes_per_s: float) -> Strike:
     """Have the network carry so little."""
 
     def strike(bench: Bench) -> Mend:
+        before = bench.proxy.held_back
         bench.proxy.slow(bytes_per_s)
-        return bench.proxy.mend
+
+        def mend() -> None:
+            bench.proxy.mend()
+            assert bench.proxy.held_back > before, "nothing had to wait"
+
+        return mend
 
     return strike
 
@@ -389,11 +414,22 @@ def lossy(bench: VirtualBench) -> Mend:
     """Have the network lose three packets in ten, both ways."""
     lose = "add table inet bench; add chain inet bench lose { type filter hook input priority 0; }"
     rules = "; ".join(
-        f"add rule inet bench lose tcp {side} {bench.proxy.port} numgen random mod 10 < 3 drop"
+        f"add rule inet bench lose tcp {side} {bench.proxy.port} numgen random mod 10 < 3 "
+        "counter drop"
         for side in ("dport", "sport")
     )
     subprocess.run([NFT, f"{lose}; {rules}"], check=True)
-    return lambda: subprocess.run([NFT, "delete table inet bench"], check=True) and None
+
+    def mend() -> None:
+        listed = subprocess.run(
+            [NFT, "list table inet bench"], check=True, capture_output=True, text=True
+        ).stdout
+        subprocess.run([NFT, "delete table inet bench"], check=True)
+        dropped = [int(packets) for packets in re.findall(r"counter packets (\d+)", listed)]
+        assert len(dropped) == 2, listed
+        assert all(dropped), f"no packet was lost: {listed}"
+
+    return mend
 
 
 def hang_broker(bench: Bench) -> Mend:
@@ -407,13 +443,24 @@ def hang_broker(bench: Bench) -> Mend:
 def stop_broker(bench: Bench) -> Mend:
     """Stop the broker in order."""
     bench.broker.stop()
-    return bench.broker.start
+    return _nobody_listens(bench)
 
 
 def kill_broker(bench: Bench) -> Mend:
     """Kill the broker."""
     bench.broker.kill()
-    return bench.broker.start
+    return _nobody_listens(bench)
+
+
+def _nobody_listens(bench: Bench) -> Mend:
+    """Have the proxy not stand where there is no broker: connections are refused, as without it."""
+    bench.proxy.cut()
+
+    def mend() -> None:
+        bench.broker.start()
+        bench.proxy.mend()
+
+    return mend
 
 
 def chrony_pulse_off(bench: VirtualBench) -> Mend:

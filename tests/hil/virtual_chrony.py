@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from tests.hil.process import end_with_us
 from tests.hil.virtual_receiver import free_port
 
 SAMPLE: Final = struct.Struct("@qqdiiii")  # refclock_sock.c
@@ -82,6 +83,7 @@ class VirtualChrony:
             [path, "-x", "-d", "-f", self._folder / "chrony.conf"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_us,
         )
 
     def stop(self) -> None:

@@ -18,6 +18,8 @@ from functools import reduce
 from operator import xor
 from typing import Final, Self
 
+from tests.hil.process import end_with_us
+
 LATE_S: Final = 0.12
 SATELLITES: Final = ("01", "03", "06", "09", "12", "17", "19", "22", "28")
 
@@ -132,6 +134,7 @@ class Gpsd:
         self._process = subprocess.Popen(
             [path, "-N", "-n", "-b", "-S", str(self.port), self._device],
             stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_us,
         )
 
     def stop(self) -> None:

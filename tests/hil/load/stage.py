@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from tests.hil.load.display import ARRAY, RATE_HZ, Pcm
 from tests.hil.load.throttle import Throttle, throttle
+from tests.hil.process import end_with_us
 from tests.hil.virtual_card import VirtualCard
 
 START_S: Final = 60.0
@@ -172,6 +173,7 @@ class LoadedNode:
             ["nice", "-n", "-10", sys.executable, "-m", HEARING, str(settings), str(self._log)],
             env=os.environ | self._card.environment | _ENVIRONMENT,
             stderr=said,
+            preexec_fn=end_with_us,
         )
         return self
 
