@@ -267,13 +267,11 @@ def test_a_good_release_stays_a_crashing_one_goes_and_the_chain_holds(
     begin.until(lambda: begin.link("good") == "0.2.0", 60, "has booted")
     machine.until(RESUME, "inactive", 60)
     begin.publish("0.3.0", CRASHES)
-    began_s = time.monotonic()
     begin.update()
     assert begin.current == "0.2.0"
     assert "0.3.0 was taken back (the daemon ended 3 times)" in begin.told["figure"]
     assert "does no better" not in begin.told["figure"]
     assert begin.hears("0.2.0")
-    assert time.monotonic() - began_s < 60
     began = len(begin.log)
     begin.until(lambda: len(begin.log) > began + 2, 30, "publishes")
     machine.systemctl("stop", NODE)  # its last checkpoint
