@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -403,11 +404,14 @@ def _put_faketime(machine: Container, folder: Path) -> None:
     """Have the node read the host's clock through libfaketime."""
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     shutil.copy(library, folder)
+    sleep = folder / "true_sleep.so"
+    source = Path(__file__).with_name("true_sleep.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", sleep, source], check=True)
     (folder / "faketime").write_text("+0\n")
     machine.drop_in(
         NODE,
         "faketime",
-        f"[Service]\nEnvironment=LD_PRELOAD={CARD}/{library.name}"
+        f"[Service]\nEnvironment=LD_PRELOAD={CARD}/{sleep.name}:{CARD}/{library.name}"
         f" FAKETIME_TIMESTAMP_FILE={CARD}/faketime FAKETIME_CACHE_DURATION=1"
         " FAKETIME_DONT_FAKE_MONOTONIC=1\n",
     )
