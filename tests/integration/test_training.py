@@ -35,7 +35,7 @@ def test_ctrl_c_while_pictures_are_drawn_ends_it_at_once_and_keeps_them(tmp_path
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
             os.killpg(process.pid, signal.SIGINT)
-            said, _ = process.communicate(timeout=30)
+            said, _ = process.communicate(timeout=120)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
