@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
@@ -121,7 +121,7 @@ class Outcome:
         Shots that the microphones heard; those of them that no detection tells; detections more
         than one of a shot.
     strays
-        Detections near no shot.
+        Detections near no shot, but for echoes of those whose direct sound was lost.
     forgiven
         Shots besides that fell into sound of which the node says that it was lost.
     worst_s, beyond
@@ -327,11 +327,12 @@ def _count(
     outcome.owed = len(owed) - outcome.forgiven
     outcome.lost = len(missing) - outcome.forgiven
     outcome.doubled = sum(len(told) - 1 for told in heard.values())
-    outcome.strays = _strays(bench, shots)
     # Of a shot whose direct sound was lost the echo is told.
+    cut_off = {shot for shot in shots if began_ns < shot <= max(lost_ns, again_ns)}
+    cut_off.update(missing)
+    outcome.strays = _strays(bench, shots, cut_off)
     if outcome.forgiven:
         return
-    cut_off = {shot for shot in shots if began_ns < shot <= max(lost_ns, again_ns)}
     for shot in heard.keys() - cut_off:
         for detection in heard[shot]:
             _judge(outcome, detection, shot)
@@ -344,11 +345,18 @@ def _hearing_since_ns(bench: Bench, before: Status | None) -> int:
     return min(told, default=time.time_ns()) - round(SAME_S * 1e9)
 
 
-def _strays(bench: Bench, shots: Sequence[int]) -> int:
-    """Count the detections that tell none of these shots, nor one before or after them."""
+def _strays(bench: Bench, shots: Sequence[int], cut_off: Set[int]) -> int:
+    """Count the detections that tell none of these shots, nor one before or after them.
+
+    Not counted is what came from a shot whose direct sound was lost, and soon after it.
+    """
     onsets_ns = [onset_utc_ns(detection) for detection in _latest(bench.ear.detections())]
     within = [at for at in onsets_ns if shots and shots[0] <= at <= shots[-1]]
-    return sum(min(abs(shot - at) for shot in shots) > SAME_S * 1e9 for at in within)
+    return sum(
+        min(abs(shot - at) for shot in shots) > SAME_S * 1e9
+        and not any(0 < at - shot < APART_S * 1e9 for shot in cut_off)
+        for at in within
+    )
 
 
 def _judge(outcome: Outcome, detection: Detection, shot_ns: int) -> None:
