@@ -265,7 +265,7 @@ def quota(percent: int, *, throttled: int = 0) -> Strike:
         f"if {old}; then group=cpu/bound; else group=$(systemctl show -P ControlGroup {NODE}); fi"
     )
     seen = "seen=$(sed -n 's/^nr_throttled //p' /sys/fs/cgroup/$group/cpu.stat)"
-    freed = f"echo {pid} >{top}/cgroup.procs; rmdir {top}/bound"
+    freed = f"echo {pid} >{top}/cgroup.procs"
     return on_machine(
         f"if {old}; then {by_hand}; else {by_systemd}{percent}%; fi",
         f"{group}; {seen}; if {old}; then {freed}; else {by_systemd}; fi;"
