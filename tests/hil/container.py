@@ -22,10 +22,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from tests.evidence import ROOT as CHECKOUT
+from tests.hil.process import end_with_us
 
 ROOT: Final = CHECKOUT / "build" / "root"
 PLACES: Final = CHECKOUT / "build" / "containers"
@@ -55,7 +57,6 @@ _REBOOTS: Final = 133  # with which nspawn ends where somebody else is to boot a
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 _SIOCSIFFLAGS: Final = 0x8914  # linux/sockios.h
 _IFF_UP: Final = 0x1  # linux/if.h
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -96,10 +97,8 @@ exec systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --resolv
 
 def sweep() -> None:
     """Remove what tests that were killed have left of their containers' disks."""
-    for place in PLACES.glob("*-*"):
-        owner = place.name.rpartition("-")[2]
-        if owner.isdigit() and not Path("/proc", owner).exists():
-            shutil.rmtree(place, ignore_errors=True)
+    for place in filter(_is_left, PLACES.glob("*-*")):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def missing() -> str | None:
@@ -200,9 +199,6 @@ class Container:
             )
             bound.write_text(str(self.memory_bytes))
 
-        def enter() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
         layers = ":".join(map(str, self._layers))
         among = " ".join(map(str, branches))
         binds = [f"--bind={bind}" for bind in self.binds]
@@ -212,7 +208,7 @@ class Container:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
-                preexec_fn=enter,
+                preexec_fn=partial(end_with_us, signal.SIGKILL),
             )
         self._leader = _until(self._find_leader, _BOOT_S, self._console)
         _until(self._is_up, _BOOT_S, self._console)
@@ -361,13 +357,17 @@ def _numbers(process: Path) -> list[int]:
     return [0]
 
 
+def _is_left(named: Path) -> bool:
+    """Say whether the process whose number a container's name ends with is gone."""
+    owner = named.name.rpartition("-")[2]
+    return owner.isdigit() and not Path("/proc", owner).exists()
+
+
 def _branches(name: str) -> list[Path]:
     """Make a branch of each hierarchy of cgroups, for a container alone."""
     made = []
     for at in _ours():
-        for old in at.glob(f"{_BRANCH}*"):
-            if not Path("/proc", old.name.rpartition("-")[2]).exists():
-                _prune([old])  # of a test that was killed
+        _prune(list(filter(_is_left, at.glob(f"{_BRANCH}*"))))
         branch = at / f"{_BRANCH}{name}"
         branch.mkdir(exist_ok=True)
         made.append(branch)

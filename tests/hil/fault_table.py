@@ -8,7 +8,9 @@ with the frames and so not owed; the bound of a hung broker, which is the sum of
 have nothing to tell, and a namesake is told at the node); and what is owed where sound is lost and
 told, at a fiftieth of a processor, or comes a minute late, after many broken connections. The row
 of memory cost sound in many blows; it has the machine alone since the node locks its memory, meets
-programs that nobody else has read, and may lose no sample.
+programs that nobody else has read, and may lose no sample. Later, words were made narrower, broken
+microphones are to be named, a removed outbox is to be told of, a dead broker refuses connections,
+and programs that want the processor are four a core in place of eight.
 
 By benches: what one row leaves behind the next one on the same bench may meet, where both fall to
 the same worker.

@@ -13,12 +13,12 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)
 
 
-def end_with_us() -> None:
+def end_with_us(by: signal.Signals = signal.SIGTERM) -> None:
     """Have the process that is about to start end with the thread that starts it, however.
 
     For `preexec_fn`.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(_PR_SET_PDEATHSIG, by)
 
 
 def resident_bytes(pid: int, *, without: str) -> int:

@@ -27,7 +27,7 @@ from tests.hil.bench import Bench
 from tests.hil.container import NODE
 from tests.hil.ear import onset_utc_ns
 from tests.hil.end_to_end import CONSTANT_US, P99_US, p99_us
-from tests.hil.fault import wait_until_well
+from tests.hil.fault import IN_HAND_S, wait_until_well
 from tests.hil.rig_bench import RigBench
 from tests.hil.unit_stage import RATE, Installed
 from tests.hil.virtual_bench import HEARD_FROM_M, impulses, street, virtual_bench
@@ -37,8 +37,6 @@ LISTEN_S = (60.0, 100.0)
 CALIBRATED_S = 20.0
 """After which a clock has seen as much as it ever weighs."""
 SAME_NS = 0.1e9
-IN_HAND_NS = 3 * 10**9
-"""From an impulse to its detection at the subscriber, at most."""
 MICROPHONES, BLOCK = 4, 4096
 METHODS = {True: "pulse in a channel", False: "host's time stamps"}
 """By whether there is a pulse."""
@@ -68,11 +66,11 @@ def listen(bench: Bench, seconds: float) -> Heard:
     published = np.array(
         [onset_utc_ns(d) for d in bench.ear.detections(began_s) if d.revision == 0]
     )
-    ended_ns = time.time_ns()
-    onsets = np.array(bench.onsets_utc_ns(began_ns - IN_HAND_NS, ended_ns))
+    ended_ns, in_hand_ns = time.time_ns(), round(IN_HAND_S * 1e9)
+    onsets = np.array(bench.onsets_utc_ns(began_ns - in_hand_ns, ended_ns))
     off = published[:, np.newaxis] - onsets
     nearest = off[np.arange(len(off)), np.argmin(np.abs(off), axis=1)]
-    is_due = (onsets > began_ns) & (onsets < ended_ns - IN_HAND_NS)
+    is_due = (onsets > began_ns) & (onsets < ended_ns - in_hand_ns)
     came = np.any(np.abs(off) < SAME_NS, axis=0)
     return Heard(
         nearest[np.abs(nearest) < SAME_NS].tolist(),
