@@ -250,8 +250,9 @@ def test_a_broker_that_refuses_incidents_is_told_and_has_them_once_it_lets_us(
             serving(broker, ca, NotingLocator()) as service,
         ):
             send(broker, city.sealed(city.senders["roof-1"].detection([city.now_s()], 1e-3)))
-            assert wait_until(lambda: "refusals by the broker" in service.report(), 10)
-            assert f"let this user write gunfire/v1/{SITE}/incident" in caplog.text
+            advice = f"let this user write gunfire/v1/{SITE}/incident"
+            assert wait_until(lambda: advice in caplog.text, 10)
+            assert "refusals by the broker" in service.report()
             assert not came
             access.write_text("topic readwrite gunfire/v1/#\n")
             broker.reload(extra)
