@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 from hil.virtual_card import VirtualCard, build_plugin, missing_tools
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more of what else the machine does than of what is tested.
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

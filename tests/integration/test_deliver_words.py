@@ -109,7 +109,7 @@ def test_a_word_that_the_broker_hangs_up_on_without_one_holds_no_detection_up(
         for number in range(3):
             append(outbox, number)
         sender.start()
-        assert wait_until(lambda: outbox.depth == 0)
+        assert wait_until(lambda: outbox.depth == 0, 60)
         append(outbox, 3)
         assert wait_until(lambda: outbox.depth == 0)
         sender.close(drain_s=0)

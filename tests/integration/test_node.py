@@ -6,6 +6,7 @@ simulated street, loses frames, or vanishes on command.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deliver_node import wait_until
 
 from node.deliver import BrokerAddress
 from node.messages import Detection, Status
@@ -223,11 +225,18 @@ def test_a_device_that_is_not_there_is_told_and_ends_with_2(stage: Stage) -> Non
     assert any("no such card" in reason for reason in statuses[-1].reasons)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_node_without_a_broker_hears_and_keeps(stage: Stage) -> None:
+    status = stage.config.with_name("status.json")
+    with stage.config.open("a") as config:
+        config.write(f'[health]\nstatus_file = "{status}"\n')
+
+    def keeps_two() -> bool:
+        return status.exists() and json.loads(status.read_text())["outbox"]["depth"] >= 2
+
     stage.broker.stop()
     with running_node(stage) as node:
-        time.sleep(10)
+        assert wait_until(keeps_two, 40)
         node.send_signal(signal.SIGINT)
         assert node.wait(20) == 0
     stage.broker.start()

@@ -125,7 +125,7 @@ def test_a_row_leaves_only_after_the_connection_stood_for_a_while(outbox: Outbox
     assert not way.backlog.busy
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from(["append", "send", "answer", "slow", "lose", "settle"])))
 def test_whatever_happens_each_is_sent_and_none_goes_unacknowledged(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]

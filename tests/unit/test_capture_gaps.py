@@ -259,7 +259,7 @@ def test_500_frames_lost_move_no_later_time_by_a_millisecond(kind: str) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_index_runs_backwards_and_every_loss_is_counted(data: st.DataObject) -> None:
     block = data.draw(st.sampled_from([256, 1024, 4096]))
     card, placed = Card(block, ppm=data.draw(st.floats(-100, 100))), Placed(block)

@@ -77,7 +77,7 @@ def test_any_rate_and_number_of_channels_is_taken(tmp_path: Path, rate: int, cha
 
 
 @given(block_frames=st.integers(1, 700), frames=st.integers(2, 1500))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_blocks_join_without_a_seam(
     tmp_path_factory: pytest.TempPathFactory, block_frames: int, frames: int
 ) -> None:

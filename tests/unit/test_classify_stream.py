@@ -57,7 +57,7 @@ def test_not_a_number_does_not_reach_the_scores(classifier):
     assert 0.0 <= scores.gunfire <= 1.0
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(1, 20 * RATE_HZ - 1), max_size=6).map(sorted))
 def test_how_a_recording_is_cut_into_blocks_makes_no_difference(classifier, cuts):
     sound = noise(20, seed=3)

@@ -27,7 +27,7 @@ def noisy_street(channels: int) -> np.ndarray:
 
 
 @given(data=st.data(), channels=st.sampled_from([1, 4]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_events_are_the_same_to_the_bit_whatever_the_blocks(data, channels):
     x = noisy_street(channels)
     cuts = sorted(

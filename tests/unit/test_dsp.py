@@ -16,7 +16,7 @@ from node import dsp
 
 RATES = st.integers(16_000, 96_000)
 SEEDS = st.integers(0, 2**32 - 1)
-AT_LEISURE = settings(deadline=None, max_examples=50)
+AT_LEISURE = settings(max_examples=50)
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

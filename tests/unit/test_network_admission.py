@@ -390,7 +390,7 @@ def test_strange_certificates_without_end_fill_no_memory(
     assert judged(gate, node, heard(node)) == "admitted"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_bytes_make_the_gate_fall_over(data: st.DataObject) -> None:
     gate = Admission(InputSettings(unsigned=True))

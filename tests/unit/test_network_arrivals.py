@@ -11,7 +11,7 @@ from node.network.arrivals import is_in, unique
 FEW = st.lists(st.integers(-3, 12), max_size=12)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(FEW)
 def test_each_value_is_given_once_and_in_order_as_by_numpy(values: list[int]) -> None:
     some = np.array(values, np.int64)
@@ -19,7 +19,7 @@ def test_each_value_is_given_once_and_in_order_as_by_numpy(values: list[int]) ->
     assert some.tolist() == values
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(FEW, FEW)
 def test_which_values_are_among_others_is_told_as_by_numpy(
     values: list[int], others: list[int]

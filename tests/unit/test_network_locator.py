@@ -610,7 +610,7 @@ def test_the_same_stream_gives_the_same_messages() -> None:
     assert said[0] == said[1]
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(st.permutations(range(12)), st.booleans())
 def test_the_order_in_which_nodes_messages_come_does_not_change_what_stands_in_the_end(
     order: list[int], bearings: bool
@@ -626,7 +626,7 @@ def test_the_order_in_which_nodes_messages_come_does_not_change_what_stands_in_t
     assert has_clean_story(town.said)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(st.permutations(range(12)))
 def test_neither_does_the_order_when_two_guns_are_fired(order: list[int]) -> None:
     town = Town()

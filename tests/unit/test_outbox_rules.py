@@ -739,7 +739,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 test_outbox_machine = OutboxMachine.TestCase
 
 

@@ -148,7 +148,7 @@ def busy_street(seed: int, seconds: float = 10.0) -> npt.NDArray[np.int16]:
     return sound.clip(-32768, 32767).astype(np.int16)[:, None]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 6 * RATE_HZ - 1), max_size=12))
 def test_the_same_bytes_come_out_however_the_sound_is_cut_into_blocks(cuts: list[int]) -> None:
     sound = street((1.0, 3.0))
@@ -169,7 +169,7 @@ def test_the_same_bytes_come_out_of_a_busy_street_in_blocks_of_any_size(
     assert [to_json(d) for d in pieces] == [to_json(d) for d in whole]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.lists(st.integers(1, 10 * RATE_HZ - 1), max_size=40))
 def test_the_same_bytes_come_out_of_a_busy_street_however_it_is_cut(
     seed: int, cuts: list[int]
@@ -642,7 +642,7 @@ def test_a_node_that_is_not_behind_is_not_hasty() -> None:
     assert [to_json(d) for d in nearly] == [to_json(d) for d in at_leisure]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_haste_loses_no_event_and_puts_none_down_to_an_echo(seed: int) -> None:
     sound = busy_street(seed)

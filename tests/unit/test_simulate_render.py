@@ -50,7 +50,7 @@ def distances_m(node: RenderedNode, cue: int = 0) -> np.ndarray:
 
 
 @given(x_m=st.floats(-400, 400), y_m=st.floats(20, 400), time_s=st.floats(0, 0.5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_arrivals_at_every_microphone_are_geometrys_to_less_than_a_microsecond(x_m, y_m, time_s):
     node = heard(shot(x_m=x_m, y_m=y_m, time_s=time_s), duration_s=3.0)
     wave = node.hear(0)

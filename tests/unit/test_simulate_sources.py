@@ -39,7 +39,7 @@ def test_kinds_carry_the_labels_of_what_they_are():
 
 @pytest.mark.parametrize("kind", SOURCE_KINDS)
 @given(onset=st.floats(0, 500), rate=st.sampled_from([8_000, 16_000, 44_100, 48_000, 96_000]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_pressure_is_exactly_zero_before_the_onset_and_not_after(kind, onset, rate):
     heard = emit(kind, distance_m=50.0, sample_rate_hz=rate, rng=rng(), onset_sample=onset)
     after = int(np.ceil(onset))
@@ -54,7 +54,7 @@ def test_pressure_is_exactly_zero_before_the_onset_and_not_after(kind, onset, ra
     "pulse", [Blast(2000.0, 350e-6), Blast(4000.0, 2e-3, 100e-6), Ring(100.0, 300.0, 450.0)]
 )
 @given(onset=st.floats(0, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_fractional_onset_is_exact_to_a_tenth_of_a_microsecond(pulse, onset):
     def sampled(at: float) -> np.ndarray:
         return sample_pulse(pulse, distance_m=100.0, sample_rate_hz=48_000, onset_sample=at)

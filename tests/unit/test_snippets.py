@@ -125,7 +125,7 @@ def test_a_revision_by_a_better_clock_names_the_same_snippet() -> None:
     assert detections[0].snippet == detections[1].snippet
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 6 * RATE_HZ - 1), max_size=8))
 def test_how_the_sound_is_cut_into_blocks_changes_no_snippet(cuts: list[int]) -> None:
     sound = street((1.0, 3.0, 5.7))

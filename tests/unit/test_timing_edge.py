@@ -51,7 +51,7 @@ def test_an_edge_is_as_sharp_as_its_research_promised_and_says_so(
 
 
 @given(cuts=st.lists(st.integers(1, 3 * RATE_HZ - 1), max_size=40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_blocks_of_any_size_give_the_same_edges(cuts: list[int]) -> None:
     x = heard(Input(), leading(count=2))
     assert edges(x, tuple(cuts)) == edges(x)

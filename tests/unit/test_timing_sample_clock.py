@@ -265,7 +265,7 @@ def test_without_a_stamp_or_a_reading_there_is_no_time() -> None:
     late_s=st.lists(st.floats(0, 20e-3), min_size=400, max_size=400),
     punctual_every=st.integers(1, 20),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whatever_is_late_one_punctual_block_in_a_second_is_enough(
     ppm: float, late_s: list[float], punctual_every: int
 ) -> None:

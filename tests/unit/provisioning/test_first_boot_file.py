@@ -236,7 +236,7 @@ def told_of(data: bytes) -> str:
 
 
 @given(_EDITS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_stands_in_a_file_is_taken_or_refused_in_words_without_a_secret(
     edits: list[tuple[float, int, bytes]],
 ) -> None:
