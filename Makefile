@@ -88,7 +88,7 @@ image-test: .venv/dev image  ## boot the image under QEMU, from a bare card on; 
 	@$(BIN)/python -m tests.image_test
 
 test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
-	@$(BIN)/pytest -n 2 --dist loadfile  # they mostly wait; those of a file share what it sets up
+	@$(BIN)/pytest -n 4 --dist loadfile  # they mostly wait; those of a file share what it sets up
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff check --no-cache  # its cache keeps what it once thought of the order of imports
@@ -128,9 +128,10 @@ hil-rig: .venv/dev  ## the same tests on a rig (docs/do/build-a-rig.md): HOST=us
 	@$(if $(HOST),,$(error say which node is the rig's: make hil-rig HOST=user@host))GUNFIRE_RIG_HOST=$(HOST) $(BIN)/pytest -m hil -rsP tests/hil
 
 soak: .venv/dev  ## a node for long: 72 simulated hours (or SIMULATED=h), then one in real time (or HOURS=h), then as long New Year's Eve
-	@$(BIN)/python -m tests.hil.soak --simulated-hours $(or $(SIMULATED),72)
-	@$(BIN)/python -m tests.hil.soak --hours $(or $(HOURS),1)
-	@$(BIN)/python -m tests.hil.soak --new-year $(or $(HOURS),1)
+	@failed=0; \
+	for form in "--simulated-hours $(or $(SIMULATED),72)" "--hours $(or $(HOURS),1)" "--new-year $(or $(HOURS),1)"; do \
+	  $(BIN)/python -m tests.hil.soak $$form || failed=1; \
+	done; exit $$failed
 
 docs: .venv/dev  ## renew the pages of docs/look-up that are made from the code
 	@$(BIN)/python -m tests.docs

@@ -32,7 +32,7 @@ from tests.parts import Part, Tell
 ENOUGH: Final = (3.0, 1.5, 0.7)
 """What nodes have, in multiples of what one needs: with less than one they shed."""
 TOO_LITTLE: Final = 0.5
-"""About what the trigger needs alone: what comes of it is shown, and has no bar."""
+"""Less than what is never shed: what comes of it is shown, and has no bar."""
 SECONDS: Final = 90.0
 SETTLE_S: Final = 6.0
 # An event is told once it is heard out: 4 s, and the second of sound after it.
