@@ -115,7 +115,7 @@ class PowerRelay(Relay):
 
 @dataclass
 class RigBench:
-    """See `tests.hil.bench.Bench`."""
+    """See `tests.hil.bench.Bench`; `pulse_in_channel`: whether the node's card hears its pulse."""
 
     machine: SshMachine
     microphones: RigMicrophones
@@ -124,6 +124,7 @@ class RigBench:
     broker: PrivateBroker
     ear: Ear
     switches: Mapping[Part, Switch]
+    pulse_in_channel: bool
     kind: Literal["rig"] = "rig"
 
     @property
@@ -197,7 +198,10 @@ def rig_bench(
         opened.callback(machine.run, "systemctl", "stop", NODE, check=False)
         for switch in switches.values():
             opened.callback(switch.on)
-        yield RigBench(machine, microphones, witness, proxy, broker, ear, switches)
+        pulse_in_channel = before.get("timing", {}).get("pps_channel") is not None
+        yield RigBench(
+            machine, microphones, witness, proxy, broker, ear, switches, pulse_in_channel
+        )
 
 
 def _late_s(us: str) -> float:

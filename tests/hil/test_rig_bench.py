@@ -172,6 +172,7 @@ def test_faults_strike_a_node_over_ssh_and_it_is_given_back_as_it_was(pi: Pi) ->
         assert "elsewhere" not in machine.path(SETTINGS).read_text()
         assert missing_parts(bench, ["power"]) == ""
         assert "GUNFIRE_RIG_USB" in missing_parts(bench, ["card"])
+        assert bench.pulse_in_channel
         for row in STRUCK:
             outcome = strike(bench, row)
             assert not outcome.complaints, (row.name, outcome)
