@@ -16,6 +16,8 @@ from tests.hil.ear import onset_utc_ns
 from tests.hil.unit_stage import RATE
 
 WELL_S: Final = 90.0
+LATELY_NS: Final = 8 * 10**9
+"""Within which a node that hears has told a shot of the street."""
 CATCH_UP_S: Final = 15.0
 """In which all that was heard has to have come, once a node is well again."""
 SAME_S: Final = 0.2
@@ -75,8 +77,6 @@ class Fault(Generic[B]):
         is forgiven.
     late_s
         In which all that was heard has to have come, once the node is well again.
-    stays
-        Whether the words stay for a while by design (they tell of the past).
     alone
         Whether it disturbs whatever else runs on the same machine.
     untold_bearings
@@ -98,7 +98,6 @@ class Fault(Generic[B]):
     keeps_sound: bool = False
     may_lose_sound: bool = False
     late_s: float = CATCH_UP_S
-    stays: bool = False
     heals: bool = False
     alone: bool = False
     untold_bearings: bool = False
@@ -186,18 +185,19 @@ def wait_until_well(bench: Bench) -> None:
     AssertionError
         If it does not come to that, with what it says.
     """
-
-    def is_well() -> bool:
-        status = bench.ear.status()
-        return (
-            status is not None
-            and status.state != "offline"
-            and all(_PAST.search(reason) for reason in status.reasons)
-            and _last_onset_ns(bench) > time.time_ns() - 8e9
-        )
-
-    if not bench.ear.wait(is_well, WELL_S):
+    if not bench.ear.wait(lambda: _is_well(bench, time.time_ns() - LATELY_NS), WELL_S):
         raise AssertionError(f"the node is not well: {bench.ear.status()}")
+
+
+def _is_well(bench: Bench, since_ns: int) -> bool:
+    """Say whether a node has heard a shot since, and tells nothing but of the past."""
+    status = bench.ear.status()
+    return (
+        status is not None
+        and status.state != "offline"
+        and all(_PAST.search(reason) for reason in status.reasons)
+        and _last_onset_ns(bench) > since_ns
+    )
 
 
 def _begin_anew(bench: Bench, fault: Fault[B]) -> None:
@@ -251,14 +251,9 @@ def _wait_until_recovered(
     bench: Bench, fault: Fault[B], mended_s: float, mended_ns: int
 ) -> float | None:
     def is_well() -> bool:
-        status = bench.ear.status()
-        if status is None or status.state == "offline":
+        if not _is_well(bench, mended_ns):
             return False
-        stays = _match(fault, status.reasons) if fault.stays and fault.told else ""
-        silent = all(_PAST.search(reason) or reason == stays for reason in status.reasons)
-        if silent and fault.by == "node":
-            silent = not _match(fault, _local(bench))
-        return silent and _last_onset_ns(bench) > mended_ns
+        return fault.by != "node" or not _match(fault, _local(bench))
 
     well = bench.ear.wait(is_well, fault.recovers_s + mended_s - time.monotonic() + 10.0)
     return time.monotonic() - mended_s if well else None

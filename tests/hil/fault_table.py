@@ -82,7 +82,6 @@ def _frames_lost(by: str = "") -> tuple[Row, Row]:
         do.lose_frames(480),
         told="samples lost",
         blind_s=0.5,
-        stays=True,
         needs=("software",),
     )
     name = f"480 frames lost without a flag amid a shot{by}"
@@ -114,7 +113,6 @@ CARD: Final = (
         do.lose_frames(24_000),
         told="samples lost",
         blind_s=1.0,
-        stays=True,
         needs=("software",),
     ),
 )
@@ -402,7 +400,6 @@ PROCESS: Final = (
         told="cut off|hung",
         told_s=AWAY_S,
         deaf=True,
-        stays=True,
         heals=True,
         needs=("machine",),
     ),
@@ -411,7 +408,6 @@ PROCESS: Final = (
         do.signal_node("KILL"),
         told="cut off|killed",
         deaf=True,
-        stays=True,
         heals=True,
         needs=("machine",),
     ),
@@ -421,7 +417,6 @@ PROCESS: Final = (
         told="are usual|used up its memory|ended with an error",
         told_s=AWAY_S,
         deaf=True,
-        stays=True,
         needs=("software",),
     ),
     Row(
@@ -452,7 +447,6 @@ PROCESS: Final = (
         do.unscheduled(2.0),
         told="samples lost",
         blind_s=3.5,
-        stays=True,
         needs=("machine",),
     ),
 )
@@ -485,7 +479,6 @@ DISK: Final = (
         told="aside",
         told_s=30.0,
         deaf=True,
-        stays=True,
         needs=("machine",),
     ),
     Row(
@@ -493,7 +486,6 @@ DISK: Final = (
         do.on_machine(f"rm -f {STATE}/outbox.sqlite3*"),
         told="somebody removed or replaced it",
         stands_s=10.0,
-        stays=True,
         needs=("machine",),
     ),
 )
