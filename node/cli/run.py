@@ -16,7 +16,7 @@ from node.capture.portaudio import PortAudioSource
 from node.cli._shared import config_file
 from node.daemon import Daemon
 from node.errors import GunfireNodeError
-from node.memory import lock_memory
+from node.memory import lock_memory, steady_heap
 from node.settings import load, load_board
 from node.vitals import blink_until
 
@@ -38,6 +38,7 @@ def command(path: Path | None, verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    steady_heap()
     lock_memory()
     service = Service()
     stopped = False

@@ -1,4 +1,4 @@
-"""Locked memory, in processes of their own: what is locked stays so until the end."""
+"""The node's memory, in processes of their own: what is locked or set stays so until the end."""
 
 from __future__ import annotations
 
@@ -45,6 +45,33 @@ def run(*parts: str) -> tuple[str, dict[str, int], str]:
     )
     answer, *sizes = done.stdout.split()
     return answer, {name: int(kb) for name, kb in (size.split("=") for size in sizes)}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "steady", "of_its_own"),
+    [(2, "", 1), (2, "steady_heap()", 0), (8, "steady_heap()", 1)],
+)
+def test_a_second_of_sound_is_in_the_heap_from_the_start(
+    megabytes: int, steady: str, of_its_own: int
+) -> None:
+    program = f"""
+import ctypes
+from node.memory import steady_heap
+{steady}
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+class Told(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks")]
+    _fields_ += [(f"_{{n}}", ctypes.c_size_t) for n in range(6)]
+libc.mallinfo2.restype = Told
+before = libc.mallinfo2().hblks
+libc.malloc({megabytes} << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == of_its_own
 
 
 def test_all_memory_is_locked_and_what_is_never_used_takes_none() -> None:
