@@ -143,14 +143,19 @@ def claims(outcome: Outcome, samples: Sequence[Sample]) -> tuple[Claim, ...]:
     )  # fmt: skip
 
 
-def _memory(name: str, of: str, outcome: Outcome, samples: Sequence[Sample], after: str) -> Claim:
+def memory_growth(outcome: Outcome, samples: Sequence[Sample], of: str) -> tuple[Slope, str, float]:
+    """Give how fast memory grows after a run's warm-up, in what unit, and what is asked of it."""
     warm_s = warm_up_s(outcome.heard_s)
     megabytes = [value / MB for value in column(samples, of)]
     grown = slope(column(samples, "at_s"), megabytes, warm_s)
-    unit, bar = "MB a day", BAR_MB
     if outcome.asked_s < DAY_S:
         # A node of an hour still fills its caches: what that would make in a day says nothing.
-        grown, unit, bar = grown.times((outcome.heard_s - warm_s) / DAY_S), "MB", REST_BAR_MB
+        return grown.times((outcome.heard_s - warm_s) / DAY_S), "MB", REST_BAR_MB
+    return grown, "MB a day", BAR_MB
+
+
+def _memory(name: str, of: str, outcome: Outcome, samples: Sequence[Sample], after: str) -> Claim:
+    grown, unit, bar = memory_growth(outcome, samples, of)
     return Claim(
         f"growth of {name}, {after}: Theil–Sen over {grown.stretches} stretches",
         _finite(grown.per_day), unit, f"≤ {bar:g}, its 95 % too", grown.verdict(bar) == "flat",

@@ -10,9 +10,8 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from tests.hil.soak.judge import BAR_MB, DAY_S, HOUR_S, MB, Outcome, warm_up_s
+from tests.hil.soak.judge import DAY_S, HOUR_S, MB, Outcome, memory_growth, warm_up_s
 from tests.hil.soak.series import Sample, column
-from tests.hil.soak.slope import slope
 from tests.parts import COLUMNS, Draw
 
 _AWAY: Final = "0.9"
@@ -42,14 +41,14 @@ def _memory(outcome: Outcome, samples: Sequence[Sample], axes: Any) -> None:
     anonymous = np.array(column(samples, "anonymous_bytes")) / MB
     axes.plot(hours, np.array(column(samples, "resident_bytes")) / MB, label="in all")
     axes.plot(hours, anonymous, label="its own alone")
-    warm_s = warm_up_s(outcome.heard_s)
-    grown = slope(column(samples, "at_s"), list(anonymous), warm_s)
+    grown, unit, bar = memory_growth(outcome, samples, "anonymous_bytes")
     if grown.stretches:
-        span_h = np.array([warm_s, outcome.heard_s]) / HOUR_S
+        span_h = np.array([warm_up_s(outcome.heard_s), outcome.heard_s]) / HOUR_S
         middle = np.median(anonymous[hours >= span_h[0]])
-        line = middle + (span_h - span_h.mean()) * HOUR_S / DAY_S * grown.per_day
-        said = f"{grown.per_day:+.2f} MB a day ({grown.low:.2f} to {grown.high:.2f})"
-        axes.plot(span_h, line, "k--", label=f"{said}; ≤ {BAR_MB:g} is asked")
+        span = np.ptp(span_h) * HOUR_S / DAY_S if unit == "MB a day" else 1.0
+        line = middle + np.array([-0.5, 0.5]) * span * grown.per_day
+        said = f"{grown.per_day:+.2f} {unit} ({grown.low:.2f} to {grown.high:.2f})"
+        axes.plot(span_h, line, "k--", label=f"{said}; ≤ {bar:g} is asked")
     axes.set_ylim(bottom=0)
     axes.legend(loc="lower right")
 

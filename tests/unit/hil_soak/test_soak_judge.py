@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.hil.soak import judge, series
 from tests.hil.soak.judge import DAY_S, HOUR_S, MB, Outcome
@@ -140,6 +141,22 @@ def test_an_hour_is_judged_by_what_it_grew_in_all_once_it_was_warm():
 
     assert broken(hour, taken) == broken(hour, settling) == []
     assert len(broken(hour, leaking)) == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "asked"),
+    [(RUN, "≤ 1 is asked"), (replace(RUN, asked_s=HOUR_S, heard_s=HOUR_S), "≤ 3 is asked")],
+)
+def test_the_picture_says_of_memory_what_the_claim_says(run: Outcome, asked: str):
+    taken = samples(run.heard_s / HOUR_S)
+    claim = next(c for c in judge.claims(run, taken) if "of its own alone" in c.claim)
+    axes = Figure().subplots()
+
+    pictures(run, taken)[0](axes)
+
+    (said,) = (t.get_text() for t in axes.get_legend().get_texts() if "asked" in t.get_text())
+    assert said.startswith(f"{claim.value:+.2f} {claim.unit} (")
+    assert said.endswith(asked)
 
 
 def test_what_is_kept_of_a_run_can_be_judged_and_drawn_anew(tmp_path: Path):
