@@ -31,6 +31,8 @@ from models.training.splits import FOLDS
 
 ROOT = Path(__file__).parents[1]
 MODELS = (*(str(fold) for fold in range(FOLDS)), "shipped")
+_clips: list[corpus.Clip] = []
+"""Of a worker that draws."""
 
 
 def _progress() -> Progress:
@@ -149,20 +151,11 @@ def _draw(
 ) -> None:
     """Draw the pictures that are not there yet, a worker taking every n-th shard of a fold."""
     spawn = multiprocessing.get_context("spawn")
-    # On Ctrl-C a worker ends at once: Python's own handler would make it take the next job.
-    drawing = ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    drawing = ProcessPoolExecutor(workers, spawn, _begin, (clips,))
     with _progress() as bar, drawing as pool:
         task = bar.add_task("pictures, shards", total=FOLDS * shards)
         waiting = {
-            pool.submit(
-                pictures.draw_shards,
-                clips,
-                yamnet,
-                folder,
-                seed,
-                fold,
-                range(worker, shards, workers),
-            )
+            pool.submit(_draw_shards, yamnet, folder, seed, fold, range(worker, shards, workers))
             for fold in range(FOLDS)
             for worker in range(workers)
         }
@@ -171,6 +164,21 @@ def _draw(
             for job in done:
                 job.result()
             bar.update(task, completed=len(list(folder.glob(f"{seed}-*.npz"))))
+
+
+def _begin(clips: list[corpus.Clip]) -> None:
+    """Begin a worker.
+
+    The clips come with it, not with each job: where more waits than a pipe holds as the workers
+    end, Debian 12's Python waits for them for ever (CPython's issue 94777).
+    """
+    # On Ctrl-C a worker ends at once: Python's own handler would make it take the next job.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _clips.extend(clips)
+
+
+def _draw_shards(yamnet: Path, folder: Path, seed: int, fold: int, shards: range) -> None:
+    pictures.draw_shards(_clips, yamnet, folder, seed, fold, shards)
 
 
 def _tell(bar: Progress, task: TaskID, done: int, loss: float) -> None:
