@@ -88,7 +88,7 @@ image-test: .venv/dev image  ## boot the image under QEMU, from a bare card on; 
 	@$(BIN)/python -m tests.image_test
 
 test: .venv/asyncapi build/root.made  ## set up, then every test (those on recordings skip where $(DATA) is absent)
-	@$(BIN)/pytest -n 4 --dist loadfile  # they mostly wait; those of a file share what it sets up
+	@$(BIN)/pytest -n 3 --dist loadfile  # they mostly wait; those of a file share what it sets up
 
 lint: .venv/dev  ## ruff, mypy --strict, the import map, shellcheck
 	@$(BIN)/ruff check --no-cache  # its cache keeps what it once thought of the order of imports
