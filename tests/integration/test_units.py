@@ -138,9 +138,7 @@ def test_in_its_whole_sandbox_the_node_hears_times_and_publishes(boot: Boot) -> 
         while heard[-1].clock.source != "pps" and len(heard) < 12:
             heard += detections(words, 30, wanted=1)
         assert heard[-1].clock.source == "pps", stage.machine.journal()[-4000:]
-        # Before the pulse counts, a busy machine's late blocks may be all that a time rests on.
-        for detection, error_ns in zip(heard, stage.onset_errors_ns(heard), strict=True):
-            assert abs(error_ns) <= max(RIGHT_NS, 3e9 * detection.rounds[0].sigma_s), detection
+        assert max(map(abs, stage.onset_errors_ns(heard))) <= RIGHT_NS
         assert stage.machine.show(NODE, "ActiveState") == "active"
         assert "hears" in stage.machine.show(NODE, "StatusText")
         process = Path(f"/proc/{stage.machine.pid()}")
