@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,11 @@ from models.evaluation.run import SAVED
 from models.evaluation.shipped import freeze
 from models.training import corpus, fit, pictures
 from models.training.calibrate import describe
+from models.training.drawing import draw_shards
 from models.training.splits import FOLDS
 
 ROOT = Path(__file__).parents[1]
 MODELS = (*(str(fold) for fold in range(FOLDS)), "shipped")
-_clips: list[corpus.Clip] = []
-"""Of a worker that draws."""
 
 
 def _progress() -> Progress:
@@ -102,12 +101,13 @@ def main(
     yamnet = teacher or data.resolve().parent / "peers" / "yamnet.tflite"
     if not yamnet.is_file():
         raise click.UsageError(f"{yamnet}: no YAMNet there to learn from; name it as --teacher")
-    clips = [clip for folder in (data, *more) for clip in corpus.read_manifest(folder, tiers)]
+    sources = (data, *more)
+    clips = [clip for source in sources for clip in corpus.read_manifest(source, tiers)]
     teacher_version = hashlib.sha256(yamnet.read_bytes()).hexdigest()
     data_version = corpus.version(data, clips)
     code_version = _code_version()
     folder = cache / f"{data_version[:12]}-{code_version[:8]}-{teacher_version[:8]}"
-    _draw(clips, yamnet, folder, seed, shards, workers)
+    _draw(sources, tiers, yamnet, folder, seed, shards, workers)
     facts = {
         "data_sha256": data_version,
         "code_sha256": code_version,
@@ -147,15 +147,31 @@ def _apart(work: Callable[..., None], *given: Any) -> None:
 
 
 def _draw(
-    clips: list[corpus.Clip], yamnet: Path, folder: Path, seed: int, shards: int, workers: int
+    sources: Sequence[Path],
+    tiers: str,
+    yamnet: Path,
+    folder: Path,
+    seed: int,
+    shards: int,
+    workers: int,
 ) -> None:
     """Draw the pictures that are not there yet, a worker taking every n-th shard of a fold."""
     spawn = multiprocessing.get_context("spawn")
-    drawing = ProcessPoolExecutor(workers, spawn, _begin, (clips,))
+    # On Ctrl-C a worker ends at once: Python's own handler would make it take the next job.
+    drawing = ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL))
     with _progress() as bar, drawing as pool:
         task = bar.add_task("pictures, shards", total=FOLDS * shards)
         waiting = {
-            pool.submit(_draw_shards, yamnet, folder, seed, fold, range(worker, shards, workers))
+            pool.submit(
+                draw_shards,
+                sources,
+                tiers,
+                yamnet,
+                folder,
+                seed,
+                fold,
+                range(worker, shards, workers),
+            )
             for fold in range(FOLDS)
             for worker in range(workers)
         }
@@ -164,21 +180,6 @@ def _draw(
             for job in done:
                 job.result()
             bar.update(task, completed=len(list(folder.glob(f"{seed}-*.npz"))))
-
-
-def _begin(clips: list[corpus.Clip]) -> None:
-    """Begin a worker.
-
-    The clips come with it, not with each job: where more waits than a pipe holds as the workers
-    end, Debian 12's Python waits for them for ever (CPython's issue 94777).
-    """
-    # On Ctrl-C a worker ends at once: Python's own handler would make it take the next job.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _clips.extend(clips)
-
-
-def _draw_shards(yamnet: Path, folder: Path, seed: int, fold: int, shards: range) -> None:
-    pictures.draw_shards(_clips, yamnet, folder, seed, fold, shards)
 
 
 def _tell(bar: Progress, task: TaskID, done: int, loss: float) -> None:
@@ -210,7 +211,7 @@ def _code_version() -> str:
     digest = hashlib.sha256()
     training = Path(__file__).parent
     node = ROOT.parent / "node"
-    apart = {"__init__", "__main__", "calibrate", "debian", "fit", "network"}
+    apart = {"__init__", "__main__", "calibrate", "debian", "drawing", "fit", "network"}
     for file in (
         *sorted(path for path in training.glob("*.py") if path.stem not in apart),
         node / "classify" / "features.py",
