@@ -25,6 +25,7 @@ from node.detect.onset import (
     choose_pick,
     onset_sigma_s,
     pick_onset,
+    unheard_onset_sigma_s,
 )
 from node.detect.stretch import Stretch
 from node.detect.trigger import (
@@ -160,11 +161,16 @@ class Detector:
             return self._stretch, []
         events = self._end_stretch()
         self._events.lose(block.first_sample, lost)
-        return self._begin(block, self._stretch.recent_power()), events
+        return self._begin(block, self._stretch.recent_power(), lost), events
 
-    def _begin(self, block: Block, past: npt.NDArray[np.float64]) -> Stretch:
+    def _begin(
+        self, block: Block, past: npt.NDArray[np.float64], unheard: float = math.inf
+    ) -> Stretch:
+        """Begin a stretch after so many frames that were not heard."""
         self._stream = block.stream
-        self._stretch = Stretch(block.first_sample, self._bin, self._high_pass, past, self._history)
+        self._stretch = Stretch(
+            block.first_sample, self._bin, self._high_pass, past, self._history, unheard
+        )
         return self._stretch
 
     def _restart(self) -> list[Event]:
@@ -274,6 +280,8 @@ class Detector:
         in_band = np.abs(stretch.filtered[after, firing]).max(axis=0)
         snr_db = float((2 * to_db(in_band) - self._floor.level_db[firing]).max())
         sigma_s = onset_sigma_s(pick.sigma / self._rate, snr_db)
+        if first == stretch.heard_from:
+            sigma_s = math.hypot(sigma_s, unheard_onset_sigma_s(stretch.unheard / self._rate))
         return Impulse(
             onset_sample=stretch.start + onset,
             sigma_samples=sigma_s * self._rate,

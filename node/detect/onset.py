@@ -57,6 +57,9 @@ CROSSING_S: Final = 0.001
 RISE_SIGMA_S: Final = 85e-6
 WEAK_SIGMA_S: Final = 1.5e-3
 
+# So long after its onset the tail of a shot in a street may still set the trigger off.
+LONGEST_TAIL_S: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -165,6 +168,15 @@ def choose_pick(picks: list[Pick], first_is_reference: bool, crossing: float) ->
     if first_is_reference and abs(picks[0].sample - middle) <= crossing:
         return picks[0]
     return Pick(middle, crossing / 2)
+
+
+def unheard_onset_sigma_s(unheard_s: float) -> float:
+    """Give the standard error, in s, of an onset right after so long that was not heard.
+
+    What is heard first may be the tail of a shot that began anywhere in it: the root mean square of
+    an even spread from none of it to all, as long as a tail lasts.
+    """
+    return min(unheard_s, LONGEST_TAIL_S) / math.sqrt(3)
 
 
 def onset_sigma_s(pick_sigma_s: float, snr_db: float) -> float:

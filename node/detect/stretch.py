@@ -28,6 +28,8 @@ class Stretch:
         Mean power of the bins that count as those before the first sample, shape [channels].
     history_bins
         How many those are.
+    unheard
+        So many frames that came before the first sample were not heard.
 
     Attributes
     ----------
@@ -43,6 +45,8 @@ class Stretch:
         So many bins are judged, the history among them.
     heard_from
         Index in `raw` of the first sample that is not history.
+    unheard
+        So many frames that came before that one were not heard.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class Stretch:
         high_pass: HighPass,
         past_power: npt.NDArray[np.float64],
         history_bins: int,
+        unheard: float,
     ) -> None:
         high_pass.reset()
         self._high_pass = high_pass
         self._bin = frames_per_bin
         self.heard_from = history_bins * frames_per_bin
+        self.unheard = unheard
         self.start = first_sample - self.heard_from
         self.raw: Samples = np.zeros((self.heard_from, len(past_power)), dtype=np.float32)
         self.filtered: Samples = self.raw

@@ -3,6 +3,7 @@ import pytest
 from detect_sounds import add_blast, hear, impulses, street
 
 from node.detect import Detector
+from node.detect.onset import BEFORE_S
 from node.settings import DetectSettings
 from node.types import Block, Event
 
@@ -40,6 +41,31 @@ def test_an_event_tells_the_frames_lost_just_before_within_and_just_after_it(los
     events = with_loss(x, loss_at, 500)
 
     assert [event.lost_samples for event in events] == [told]
+
+
+@pytest.mark.parametrize("lost", [160, 2700, 16000])
+@pytest.mark.parametrize("into", [0.05, 0.5, 0.95])
+def test_a_shot_that_began_among_lost_frames_owns_to_when_it_may_have_begun(lost, into):
+    x = street(np.random.default_rng(10), RATE, 4.0)
+    tail = np.random.default_rng(11).normal(size=2 * RATE) * 10 ** (-np.arange(2 * RATE) / RATE)
+    x[30000 : 30000 + len(tail), 0] += 0.3 * tail
+
+    (shot, *_) = impulses(with_loss(x, 30000 - round((1 - into) * lost), lost))
+
+    late = shot.onset_sample - 30000
+    assert late == pytest.approx(into * lost, abs=BEFORE_S * RATE)
+    assert abs(late) <= 3 * shot.sigma_samples
+    assert shot.sigma_samples < lost + BEFORE_S * RATE
+
+
+def test_a_shot_after_a_loss_and_some_quiet_is_as_sure_as_any():
+    x = street(np.random.default_rng(12), RATE, 4.0)
+    add_blast(x, RATE, 30000, 0.3)
+
+    sure, after = (impulses(with_loss(x, at, 2000))[0] for at in (10000, 27800))
+
+    assert after.onset_sample == pytest.approx(30000, abs=4)
+    assert after.sigma_samples == pytest.approx(sure.sigma_samples, rel=0.2)
 
 
 def test_a_loss_in_the_middle_of_a_burst_does_not_split_the_event():

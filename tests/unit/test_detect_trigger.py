@@ -5,6 +5,7 @@ from test_pipeline import RATE_HZ, Listener, pipeline
 
 from node.capture import make_geometry
 from node.detect import Detector
+from node.detect.onset import LONGEST_TAIL_S
 from node.pipeline import Array
 from node.settings import DetectSettings
 from node.types import Block
@@ -137,7 +138,7 @@ def test_a_recording_that_begins_loud_keeps_its_first_shot_and_owns_to_its_uncer
     found = impulses(hear(x, RATE))
 
     assert found[0].onset_sample == pytest.approx(0, abs=0.001 * RATE)
-    assert found[0].sigma_samples >= 0.005 * RATE
+    assert found[0].sigma_samples == pytest.approx(LONGEST_TAIL_S / np.sqrt(3) * RATE, rel=0.01)
 
 
 def test_a_shot_in_the_first_tens_of_milliseconds_is_timed():
