@@ -11,6 +11,7 @@ fault in a callback can be caught, counted and told, and cannot end the thread u
 
 import contextlib
 import logging
+import os
 import random
 import select
 import socket
@@ -44,6 +45,8 @@ _TICK_S: Final = 1.0
 _LOOK_AT_FILES_S: Final = 5.0
 _PROBE_S: Final = 1.0
 _LONGEST_STAY_S: Final = 3600.0
+_HEAR_OUT_S: Final = 1.0
+_MUCH: Final = 2**16
 
 _MALFORMED: Final = 0x81
 _PROTOCOL_ERROR: Final = 0x82
@@ -242,7 +245,6 @@ class Session:
         stay_until_s = time.monotonic() + self._stay_s
         while (sock := client.socket()) is not None:
             if self._stop.is_set():
-                client.disconnect()
                 return
             now_s = time.monotonic()
             if not self._accepted and now_s > give_up_s:
@@ -398,11 +400,30 @@ def _answers(address: BrokerAddress) -> bool:
 
 
 def _close(client: Client, *, politely: bool) -> None:
+    sock = client.socket()
+    if sock is None:
+        return
     if politely:
-        with contextlib.suppress(OSError, ValueError):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.socket(fileno=os.dup(sock.fileno())) as line,
+        ):
             client.disconnect()
             if client.want_write():
                 client.loop_write()
-    sock = client.socket()
-    if sock is not None:
-        sock.close()
+            _hear_out(line)
+    sock.close()
+
+
+def _hear_out(line: socket.socket) -> None:
+    """Take what the broker still sends, and leave it: until it hangs up, but not for long.
+
+    A line that is closed with words unread is reset, and with it goes what we said last: that
+    messages have come, which the broker would then send again to who comes back by our name.
+    """
+    line.shutdown(socket.SHUT_WR)
+    until_s = time.monotonic() + _HEAR_OUT_S
+    while (left_s := until_s - time.monotonic()) > 0:
+        line.settimeout(left_s)
+        if not line.recv(_MUCH):
+            return

@@ -199,7 +199,8 @@ class Subscription:
         self._seen: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._revisions: OrderedDict[tuple[str, str], int] = OrderedDict()  # the highest of each
         self._numbers: dict[tuple[str, str], Numbers] = {}
-        self._closed = False
+        self._closing = False
+        self._closed = False  # and nothing comes any more
         # A refusal, or None where there is none. Queues, since `close` may be called by a signal
         # on the very thread that waits, where an Event's lock could stop it for ever.
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -250,7 +251,7 @@ class Subscription:
     def within(self, seconds: float) -> Iterator[Word]:
         """Give what arrives in the next seconds."""
         until_s = time.monotonic() + seconds
-        while not self._closed and (left_s := until_s - time.monotonic()) > 0:
+        while not self._closing and (left_s := until_s - time.monotonic()) > 0:
             if (word := self.next(left_s)) is not None:
                 yield word
 
@@ -259,25 +260,26 @@ class Subscription:
 
         A signal's handler may call it.
         """
-        self._closed = True
+        self._closing = True
         self._answers.put(None)
-        self._words.put(None)
         # A connection in the making cannot be broken off; its thread ends by itself.
         self._session.stop(_STOP_S if self._answered else _BREAK_OFF_S)
+        self._closed = True
+        self._words.put(None)
 
     def __iter__(self) -> Iterator[Word]:
         while (word := self.next()) is not None:
             yield word
 
     def __enter__(self) -> Self:
-        if self._closed:
+        if self._closing:
             return self
         self._session.start()
         try:
             refusal = self._answers.get(timeout=CONNECT_TIMEOUT_S)
         except queue.Empty:
             refusal = f"broker {self._address}: does not answer"
-        if refusal is not None and not self._closed:
+        if refusal is not None and not self._closing:
             self.close()
             raise BrokerError(refusal)
         return self
@@ -350,7 +352,7 @@ class Subscription:
         while (
             self._come_bytes - self._gone_bytes > MOST_WAITING_BYTES
             and not self._words.empty()
-            and not self._closed
+            and not self._closing
         ):
             time.sleep(_ROOM_S)
 

@@ -5,6 +5,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,33 @@ def test_what_the_broker_was_told_has_come_is_given_after_the_end_too() -> None:
         assert words.next() is None
         with subscription() as words:
             got += [word.message.seq for word in words.within(2)]  # type: ignore[union-attr]
+        assert sorted(got) == list(range(1, count + 1))
+
+
+@pytest.mark.timeout(120)
+def test_who_comes_and_goes_amid_the_flow_gets_each_message_once() -> None:
+    count = 1000
+    with PrivateBroker(extra="max_queued_messages 0") as broker:
+        address = BrokerAddress.from_url(broker.url)
+
+        def stay(seconds: float) -> list[int]:
+            words = Subscription(
+                address, kinds=["detection"], client_id="log", session_expiry_s=3600
+            )
+            leaving = threading.Timer(seconds, words.close)
+            leaving.start()
+            with words:
+                come = [word.message.seq for word in words]  # type: ignore[union-attr]
+            leaving.join()
+            return come
+
+        got = stay(1.0)
+        publish_batch(address, [detection(seq) for seq in range(1, count + 1)])
+        for n in range(50):
+            got += stay(0.03 * n)
+            if len(got) >= count:
+                break
+        got += stay(1.0)
         assert sorted(got) == list(range(1, count + 1))
 
 
