@@ -26,10 +26,12 @@ from node.detect import (
     JudgedMisses,
     NearMiss,
     PutDownToEcho,
+    PutDownToSeam,
     Rejected,
     SitePrior,
     count_rounds,
     repeats,
+    seam,
     weigh_elevation,
 )
 from node.detect.direction import DELAY_SIGMA_S, POSITION_SIGMA_M, sound_speed_m_s
@@ -38,6 +40,7 @@ from node.history import History
 from node.messages import Detection, Origin, build_detection
 from node.messages.detection import Snippet
 from node.settings import DetectSettings
+from node.timing import Misplaced
 from node.types import (
     Block,
     Classifier,
@@ -291,6 +294,7 @@ class Pipeline:
         self._ended: list[_Told] = []  # of which echoes may still come
         self._untrusted: deque[_Told] = deque(maxlen=MOST_UNTRUSTED)
         self._missed = JudgedMisses()
+        self._misplaced = Misplaced(sample_rate_hz)
         self._again_at = 0  # on the sample counter
         self._stream = 0
         self._waiting_s = 0.0
@@ -330,6 +334,7 @@ class Pipeline:
             self._again_at = 0
         self._waiting_s = block.waiting_s
         self._clock.observe_block(block)
+        self._misplaced.observe(block)
         if self._array is not None and self._array.order is not None:
             self._array.order.observe(block)
         detections += self._tell_some_again(block.end_sample)
@@ -365,7 +370,21 @@ class Pipeline:
         In this order, whatever the blocks were: a large one may complete many events at once.
         """
         event = self._waiting.popleft()
-        return [*self._close_bursts(event.impulses[0].onset_sample), *self._tell(event)]
+        closed = self._close_bursts(event.impulses[0].onset_sample)
+        sounds = tuple(impulse for impulse in event.impulses if not self._is_seam(impulse))
+        return [*closed, *self._tell(replace(event, impulses=sounds))] if sounds else closed
+
+    def _is_seam(self, impulse: Impulse) -> bool:
+        """Whether it is no sound, but where frames were lost unseen; note it then."""
+        onset = math.floor(impulse.onset_sample)
+        if not self._misplaced.sigma_s(onset):
+            return False
+        first = onset - math.ceil(seam.BEFORE_S * self._rate)
+        end = min(onset + math.ceil(seam.AFTER_S * self._rate), self._history.end_sample)
+        if not seam.is_seam(self._history.window(first, end)):
+            return False
+        self._missed.keep(PutDownToSeam(onset))
+        return True
 
     def _tell(self, event: Event) -> list[Detection]:
         if self._waiting_s >= HURRY_S:

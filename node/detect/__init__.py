@@ -11,7 +11,14 @@ from node.detect.calibrate import Calibration, calibrate, check_array
 from node.detect.detector import Detector
 from node.detect.direction import DirectionFinder, Explanation
 from node.detect.microphones import MicrophoneState, MicrophoneVerdict, MicrophoneWatch
-from node.detect.near import JudgedMisses, NearMiss, PutDownToEcho, Rejected, ShortOfTrigger
+from node.detect.near import (
+    JudgedMisses,
+    NearMiss,
+    PutDownToEcho,
+    PutDownToSeam,
+    Rejected,
+    ShortOfTrigger,
+)
 from node.detect.order import ChannelOrder, OrderState
 from node.detect.rounds import count_rounds
 
@@ -29,6 +36,7 @@ __all__ = [
     "NearMiss",
     "OrderState",
     "PutDownToEcho",
+    "PutDownToSeam",
     "Rejected",
     "ShortOfTrigger",
     "SitePrior",

@@ -1,8 +1,8 @@
 """Near misses: what came close to being an event, or was one and was called something else.
 
 For whoever asks why a node did not fire. The detector notes rises that fell short of its trigger,
-the pipeline what it rejected, could not judge or put down to an echo; the latest are kept, and
-nothing that is detected rests on them.
+the pipeline what it rejected, could not judge or put down to an echo or a seam; the latest are
+kept, and nothing that is detected rests on them.
 """
 
 from __future__ import annotations
@@ -156,7 +156,29 @@ class PutDownToEcho:
         )
 
 
-NearMiss = ShortOfTrigger | Rejected | PutDownToEcho
+@dataclass(frozen=True, slots=True)
+class PutDownToSeam:
+    """An impulse that was no sound: there frames were lost, and two ends of sound met.
+
+    Attributes
+    ----------
+    sample
+        The whole sample at or before its onset.
+    kind
+        Always "seam".
+    """
+
+    sample: int
+    kind: Literal["seam"] = "seam"
+
+    @property
+    def sentence(self) -> str:
+        """What happened, in words."""
+        return "no sound: frames were lost there, and all microphones jump at once"
+
+
+JudgedMiss = Rejected | PutDownToEcho | PutDownToSeam
+NearMiss = ShortOfTrigger | JudgedMiss
 
 
 class ShortRises:
@@ -266,13 +288,13 @@ class ShortRises:
 
 
 class JudgedMisses:
-    """The latest events that were rejected, not judged, or put down to an echo."""
+    """The latest events that were rejected, not judged, or put down to an echo or a seam."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, Rejected | PutDownToEcho] = {}
+        self._kept: dict[int, JudgedMiss] = {}
 
     @property
-    def latest(self) -> tuple[Rejected | PutDownToEcho, ...]:
+    def latest(self) -> tuple[JudgedMiss, ...]:
         """The newest last."""
         return tuple(self._kept.values())
 
@@ -280,7 +302,7 @@ class JudgedMisses:
         """Forget all: sample indices mean something else now."""
         self._kept.clear()
 
-    def keep(self, miss: Rejected | PutDownToEcho) -> None:
+    def keep(self, miss: JudgedMiss) -> None:
         """Keep one, in place of what was said of the same event."""
         self._kept[miss.sample] = miss
         if len(self._kept) > MOST_JUDGED:

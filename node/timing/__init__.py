@@ -3,6 +3,7 @@
 from node.timing.chrony import Tracking
 from node.timing.host import FakeHostClock, HostClock, HostClockReader, utc_now_ns
 from node.timing.leap import LeapTable
+from node.timing.misplaced import Misplaced
 from node.timing.pps import PpsSampleClock, PulseState
 from node.timing.receiver import Fix, ReceiverState
 from node.timing.sample_clock import HostSampleClock, RecordingClock
@@ -15,6 +16,7 @@ __all__ = [
     "HostClockReader",
     "HostSampleClock",
     "LeapTable",
+    "Misplaced",
     "Moment",
     "PpsSampleClock",
     "PulseState",

@@ -403,7 +403,9 @@ def _latest(detections: Sequence[Detection]) -> list[Detection]:
 
 
 def _last_onset_ns(bench: Bench) -> int:
-    return max((onset_utc_ns(detection) for detection in bench.ear.detections()[-8:]), default=0)
+    """Give when the latest shot was; one told as yet to come, by a clock ahead, is none."""
+    onsets = (onset_utc_ns(detection) for detection in bench.ear.detections()[-8:])
+    return max((onset for onset in onsets if onset <= time.time_ns()), default=0)
 
 
 def _match(fault: Fault[B], reasons: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ told, at a fiftieth of a processor, or comes a minute late, after many broken co
 of memory cost sound in many blows; it has the machine alone since the node locks its memory, meets
 programs that nobody else has read, and may lose no sample. Later, words were made narrower, broken
 microphones are to be named, a removed outbox is to be told of, a dead broker refuses connections,
-and programs that want the processor are four a core in place of eight.
+programs that want the processor are four a core in place of eight, and a step of the clock, which
+chronyd does not see here and so vouched for in the end, stands for 8 s in place of 15.
 
 By benches: what one row leaves behind the next one on the same bench may meet, where both fall to
 the same worker.
@@ -512,7 +513,8 @@ STEP: Final = (
         "the host's clock stepped by 5 s",
         do.step_clock(5.0),
         told="clock was stepped",
-        stands_s=15.0,
+        # No longer: chronyd sees no step here, and the node would believe it again after 14 s.
+        stands_s=8.0,
         recovers_s=60.0,
         needs=("software",),
     ),

@@ -9,9 +9,11 @@ from node.messages import Detection
 from node.network import Subscription
 from node.simulate.render import RenderedNode, render
 from node.simulate.scene import parse
+from node.types import NS_PER_S
 from node.utc import parse_utc_ns
 
 SHOT_EVERY_S = 3.0
+RIGHT_NS = 1_000_000
 
 
 def street(seconds: float) -> RenderedNode:
@@ -45,3 +47,15 @@ def onset_errors_ns(heard: Sequence[Detection], onsets_utc_ns: Sequence[float]) 
     return [
         min((parse_utc_ns(d.onset_utc) - onset for onset in onsets_utc_ns), key=abs) for d in heard
     ]
+
+
+def assert_on_time(heard: Sequence[Detection], errors_ns: Sequence[float]) -> None:
+    """Say that onsets are right to a millisecond.
+
+    Of a shot that began among lost frames the node hears what comes after them.
+    """
+    for detection, error_ns in zip(heard, errors_ns, strict=True):
+        audio = detection.audio
+        lost_ns = audio.lost_samples * NS_PER_S // audio.sample_rate_hz
+        said = f"{detection.onset_utc}: {error_ns / 1e6:+.3f} ms, {audio.lost_samples} frames lost"
+        assert -RIGHT_NS <= error_ns <= RIGHT_NS + lost_ns, said

@@ -36,8 +36,6 @@ pytestmark = [
     pytest.mark.skipif(missing_tools() is not None, reason=f"needs {missing_tools()}"),
 ]
 
-RIGHT_NS = 1_000_000
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -99,8 +97,7 @@ def subscribed(stage: Stage, **options: object) -> Subscription:
 
 def assert_on_time(stage: Stage, heard: list[Detection]) -> None:
     onsets = stage.onsets_utc_ns(stage.card.truth())
-    for detection, error_ns in zip(heard, onset_errors_ns(heard, onsets), strict=True):
-        assert abs(error_ns) <= RIGHT_NS, f"{detection.onset_utc}: {error_ns / 1e6:+.3f} ms"
+    shots.assert_on_time(heard, onset_errors_ns(heard, onsets))
 
 
 def last_status(words: Subscription, seconds: float) -> Status:
