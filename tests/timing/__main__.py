@@ -5,7 +5,7 @@ from typing import Final
 from tests.parts import run
 
 PARTS: Final = (
-    "pps", "host", "seconds", "onset", "direction", "airborne", "calibrate", "rounds",
+    "pps", "host", "seconds", "onset", "gaps", "direction", "airborne", "calibrate", "rounds",
     "live_rounds",
 )  # fmt: skip
 NOTE: Final = (
